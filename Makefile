@@ -1,0 +1,39 @@
+# Every target sets up what it needs: a virtual environment in .venv, pinned by constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PRESET ?= cpu
+
+.PHONY: help table1 test soak bench lint clean
+
+help:
+	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: some ten minutes on two cores)"
+	@echo "make test                              the test suite"
+	@echo "make soak                              its long versions"
+	@echo "make bench                             the benchmarks, with their goals"
+	@echo "make lint                              ruff and mypy"
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "lo_theory needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+table1: $(VENV)/ready
+	$(BIN)/lo-theory run experiments/table1.yaml --preset $(PRESET)
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 -m 'not soak' $(ARGS)
+
+soak: $(VENV)/ready
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: $(VENV)/ready
+	$(BIN)/python -m pytest tests/bench --benchmark-only $(ARGS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy lo_theory
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,254 @@
+"""Numba kernels of the samplers and of log_prob: arrays and scalars in, arrays out, no objects.
+
+Every sampling kernel fills rows ``start .. start + len(out)`` of the stream named by two key words. A row's numbers depend on its
+number only, so any split of the rows over calls and threads gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, uint8, uint64
+
+from lo_theory.rng import fill_words, philox
+
+BLOCK_WORDS = 32
+"""Machine words of rows evaluated together: enough for the loops over them to run in vector registers."""
+
+BLOCK_ROWS = 64 * BLOCK_WORDS
+
+LEAF_ARGUMENTS = 3
+"""Scope bits that one pass over a truth table consumes; shorter scopes are padded to this many."""
+
+LEVELS = 63
+"""Bits of a probability: thresholds are multiples of 2**-63."""
+
+_PAD = 64  # bytes of a vector register
+_UNDECIDED, _BOUND, _RANDOM, _PARTIAL = 0, 1, 2, 3  # rows of the scratch array ``work``; partial results fill the rest
+_ALL = np.uint64(2**64 - 1)
+
+
+@njit(cache=True, nogil=True)
+def _evaluate_leaf(out, row, bits, scopes, j, truth, plane, first):
+    """Set ``out[row]`` to entries ``first`` to ``first + 7`` of a truth table, selected by the last three scope bits.
+
+    Whole arrays with row numbers, here and below: making a view for every observation costs more than its arithmetic.
+    """
+    k = scopes.shape[1]
+    x, y, z = scopes[j, k - 3], scopes[j, k - 2], scopes[j, k - 1]
+    t0, t1, t2, t3 = truth[plane, first], truth[plane, first + 1], truth[plane, first + 2], truth[plane, first + 3]
+    t4, t5, t6, t7 = truth[plane, first + 4], truth[plane, first + 5], truth[plane, first + 6], truth[plane, first + 7]
+    for w in range(BLOCK_WORDS):
+        a, b, c = bits[x, w], bits[y, w], bits[z, w]
+        u0, u1, u2, u3 = t0 ^ (c & (t0 ^ t1)), t2 ^ (c & (t2 ^ t3)), t4 ^ (c & (t4 ^ t5)), t6 ^ (c & (t6 ^ t7))
+        v0, v1 = u0 ^ (b & (u0 ^ u1)), u2 ^ (b & (u2 ^ u3))
+        out[row, w] = v0 ^ (a & (v0 ^ v1))
+
+
+@njit(cache=True, nogil=True)
+def _evaluate(out, row, bits, scopes, j, truth, plane, work):
+    """Set ``out[row]`` to truth table ``truth[plane]`` of scope j: a tree of selections, three bits at once, then one a level."""
+    k = scopes.shape[1]
+    if k == LEAF_ARGUMENTS:
+        _evaluate_leaf(out, row, bits, scopes, j, truth, plane, 0)
+        return
+    width = 1 << (k - LEAF_ARGUMENTS)
+    for leaf in range(width):
+        _evaluate_leaf(work, _PARTIAL + leaf, bits, scopes, j, truth, plane, 8 * leaf)
+    for a in range(k - LEAF_ARGUMENTS - 1, -1, -1):
+        selector = scopes[j, a]
+        width //= 2
+        for pair in range(width):
+            low, high, chosen = _PARTIAL + 2 * pair, _PARTIAL + 2 * pair + 1, _PARTIAL + pair
+            for w in range(BLOCK_WORDS):
+                work[chosen, w] = work[low, w] ^ (bits[selector, w] & (work[low, w] ^ work[high, w]))
+    for w in range(BLOCK_WORDS):
+        out[row, w] = work[_PARTIAL, w]
+
+
+@njit(cache=True, nogil=True)
+def _compare_level(bits, role, work, level, key0, key1, block):
+    """Compare bit ``level`` of the uniform number of every undecided row with its bound; return whether a row is still undecided.
+
+    A row whose number lies above its bound gets the value 1, one below keeps 0. The words drawn are addressed by role and level, so
+    it changes no value that the loop over levels stops as soon as every row is decided.
+    """
+    for call in range(BLOCK_WORDS // 4):
+        w0, w1, w2, w3 = philox(uint64((role * LEVELS + level) * (BLOCK_WORDS // 4) + call), uint64(block), key0, key1)
+        work[_RANDOM, 4 * call] = w0
+        work[_RANDOM, 4 * call + 1] = w1
+        work[_RANDOM, 4 * call + 2] = w2
+        work[_RANDOM, 4 * call + 3] = w3
+    left = uint64(0)
+    for w in range(BLOCK_WORDS):
+        random, bound, undecided = work[_RANDOM, w], work[_BOUND, w], work[_UNDECIDED, w]
+        bits[role, w] |= undecided & random & ~bound
+        undecided &= ~(random ^ bound)
+        work[_UNDECIDED, w] = undecided
+        left |= undecided
+    return left != uint64(0)
+
+
+@njit(cache=True, nogil=True)
+def _draw_latent(bits, role, bound, work, key0, key1, block):
+    """Draw a latent for a block of rows: 1 where a 63-bit number reaches ``bound``. A fair coin takes one level."""
+    for w in range(BLOCK_WORDS):
+        bits[role, w] = uint64(0)
+        work[_UNDECIDED, w] = uint64(0) if bound >> uint64(LEVELS) else _ALL
+    rest, level, undecided = bound << uint64(1), 0, True
+    while rest != uint64(0) and undecided:
+        word = _ALL if rest >> uint64(63) else uint64(0)
+        for w in range(BLOCK_WORDS):
+            work[_BOUND, w] = word
+        undecided = _compare_level(bits, role, work, level, key0, key1, block)
+        rest <<= uint64(1)
+        level += 1
+    for w in range(BLOCK_WORDS):
+        bits[role, w] |= work[_UNDECIDED, w]
+
+
+@njit(cache=True, nogil=True)
+def _evaluate_block(bits, work, key0, key1, block, prior, scopes, truth, first, index):
+    """Fill uint64 ``bits`` [N + P, BLOCK_WORDS], by role: bit b of word w is row 64 w + b of the block.
+
+    Rows ``first[e] .. first[e + 1]`` of ``truth`` belong to table e: the states that surely give 1, the states that leave a
+    choice, and the bits of their bounds from the highest down (for a table without noise only the first).
+    """
+    n_latents = len(prior)
+    for i in range(n_latents):
+        _draw_latent(bits, i, prior[i], work, key0, key1, block)
+    for j in range(scopes.shape[0]):
+        role, plane, end = n_latents + j, first[index[j]], first[index[j] + 1]
+        _evaluate(bits, role, bits, scopes, j, truth, plane, work)
+        if end - plane == 1:
+            continue
+        _evaluate(work, _UNDECIDED, bits, scopes, j, truth, plane + 1, work)
+        for level in range(end - plane - 2):
+            _evaluate(work, _BOUND, bits, scopes, j, truth, plane + 2 + level, work)
+            if not _compare_level(bits, role, work, level, key0, key1, block):
+                break
+        for w in range(BLOCK_WORDS):
+            bits[role, w] |= work[_UNDECIDED, w]
+
+
+@njit(cache=True, nogil=True)
+def _write_rows(flat, begin, length, eight_rows, first, last):
+    """Write rows ``first .. last`` of eight, bit b of byte p being row b at position p, to ``flat[begin + b * length]`` and on.
+
+    A row is written in whole registers: what it writes past its end is written again by the next one.
+    """
+    registers = len(eight_rows) // _PAD
+    for b in range(first, last):
+        mask = uint8(1 << b)
+        target = flat[begin + b * length : begin + b * length + _PAD * registers]
+        if len(target) == _PAD * registers:
+            for position in range(_PAD * registers):
+                target[position] = (eight_rows[position] & mask) != 0
+        else:
+            for position in range(len(target)):
+                target[position] = (eight_rows[position] & mask) != 0
+
+
+@njit(cache=True, nogil=True)
+def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, order):
+    """Sample binary latents and binary observations, 2048 rows at a time, 64 rows a machine word.
+
+    ``prior`` uint64[N] and the planes ``truth`` uint64[planes, 2**k], k >= 3, with ``first`` int32[E + 1] as in
+    ``_evaluate_block``. Bits are computed once per machine word, then turned into bytes in loops over adjacent positions.
+    Rows are written in order, and nothing is written outside ``out`` (C-contiguous).
+    """
+    n_rows, length = out.shape
+    flat = out.reshape(-1)
+    padded = (length + _PAD - 1) // _PAD * _PAD
+    bits = np.empty((length, BLOCK_WORDS), np.uint64)
+    work = np.empty((_PARTIAL + (1 << (scopes.shape[1] - LEAF_ARGUMENTS)), BLOCK_WORDS), np.uint64)
+    by_position = np.zeros((BLOCK_WORDS, padded), np.uint64)
+    eight_rows = np.empty(padded, np.uint8)
+    for block in range(start // BLOCK_ROWS, (start + n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        _evaluate_block(bits, work, key0, key1, block, prior, scopes, truth, first, index)
+        for role in range(length):
+            position = order[role]
+            for w in range(BLOCK_WORDS):
+                by_position[w, position] = bits[role, w]
+        for group in range(BLOCK_ROWS // 8):
+            row = block * BLOCK_ROWS + 8 * group - start
+            if row + 8 <= 0 or row >= n_rows:
+                continue
+            word, shift = group // 8, uint64(8 * (group % 8))
+            for position in range(padded):
+                eight_rows[position] = uint8(by_position[word, position] >> shift)
+            _write_rows(flat, row * length, length, eight_rows, max(0, -row), min(8, n_rows - row))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _draw(word, thresholds):
+    """Value drawn by one word: how many of the cumulative ``thresholds`` (probability x 2**63) lie at or below its upper 63 bits."""
+    level = word >> uint64(1)
+    value = 0
+    while level >= thresholds[value]:
+        value += 1
+    return value
+
+
+@njit(cache=True, nogil=True)
+def sample_tables(out, start, key0, key1, prior, scopes, tables, index, certain, order):
+    """Sample any product prior with any emission tables, a row at a time.
+
+    ``prior`` uint64[N, q] and ``tables`` uint64[E, q**k, r] are cumulative thresholds; ``certain`` int8[E, q**k] is the value of a
+    state that leaves no choice, else -1. Word i of a row draws latent i; word N + j draws observation j where it needs one.
+    """
+    n_latents, q = prior.shape
+    n_observations, k = scopes.shape
+    words = np.empty(n_latents if (certain >= 0).all() else n_latents + n_observations, np.uint64)
+    latents = np.empty(n_latents, np.int64)
+    for row in range(out.shape[0]):
+        fill_words(words, start + row, key0, key1)
+        for i in range(n_latents):
+            latents[i] = _draw(words[i], prior[i])
+            out[row, order[i]] = latents[i]
+        for j in range(n_observations):
+            state = 0
+            for a in range(k):
+                state = state * q + latents[scopes[j, a]]
+            value = np.int64(certain[index[j], state])
+            if value < 0:
+                value = _draw(words[n_latents + j], tables[index[j], state])
+            out[row, order[n_latents + j]] = value
+
+
+@njit(cache=True, nogil=True)
+def sample_slabs(out, start, key0, key1, prior, columns, bound, order):
+    """Sample binary latents with random-slab observations; ``columns`` float64[N, P] is the transposed array of vectors.
+
+    The sums run over latents in order, without reassociation, as in ``SlabObservations.values``.
+    """
+    n_latents, n_observations = columns.shape
+    words = np.empty(n_latents, np.uint64)
+    sums = np.empty(n_observations)
+    for row in range(out.shape[0]):
+        fill_words(words, start + row, key0, key1)
+        sums[:] = 0.0
+        for i in range(n_latents):
+            value = _draw(words[i], prior[i])
+            out[row, order[i]] = value
+            sign = 2.0 * value - 1.0
+            column = columns[i]
+            for j in range(n_observations):
+                sums[j] += sign * column[j]
+        for j in range(n_observations):
+            out[row, order[n_latents + j]] = abs(sums[j]) <= bound
+
+
+@njit(cache=True, nogil=True)
+def log_prob_tables(out, tokens, log_prior, scopes, log_tables, index, order):
+    """Fill float64 ``out`` [n] with ln p of complete sequences ``tokens`` int8[n, L]; impossible ones get -inf."""
+    n_latents, q = log_prior.shape
+    for row in range(tokens.shape[0]):
+        total = 0.0
+        for i in range(n_latents):
+            total += log_prior[i, tokens[row, order[i]]]
+        for j in range(scopes.shape[0]):
+            state = 0
+            for a in range(scopes.shape[1]):
+                state = state * q + tokens[row, order[scopes[j, a]]]
+            total += log_tables[index[j], state, tokens[row, order[n_latents + j]]]
+        out[row] = total

@@ -1,0 +1,97 @@
+"""The paper's families of L&O distributions, by name.
+
+Each is a few lines over the public constructors: anything else is built the same way. Random scopes and vectors come from
+``Key(seed)``; scopes from our own integer code, so they are the same for every version of numpy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.observations import SlabObservations, TableObservations, flip
+from lo_theory.problem.predicates import Predicate, nae, xor
+from lo_theory.rng import Key, fill_words, shuffle
+
+__all__ = ["all_k_subsets", "nae_sat", "predicate_observations", "random_scopes", "random_slab", "sparse_parity"]
+
+_LARGEST_P = 10_000_000
+
+
+def random_scopes(n_latents: int, n_observations: int, k: int, *, seed: int, repeats: bool = False) -> NDArray[np.int32]:
+    """Draw P independent scopes of k latents: int32[P, k].
+
+    Within a scope the indices are distinct and uniform, or with ``repeats`` independent. Two scopes may be equal either way.
+    """
+    if k < 1 or n_observations < 1:
+        raise ValueError(f"scopes need k >= 1 and P >= 1, got k={k}, P={n_observations}")
+    if n_latents < (1 if repeats else k):
+        raise ValueError(f"{k} distinct latents cannot be drawn from N = {n_latents}: raise N or allow repeats")
+    key0, key1 = Key(seed).fold("scopes").words()
+    scopes, words = np.empty((n_observations, k), np.int32), np.empty(k, np.uint64)
+    for j in range(n_observations):
+        fill_words(words, j, key0, key1)
+        if repeats:
+            scopes[j] = [int(word) * n_latents >> 64 for word in words]
+        else:
+            items = np.arange(n_latents)
+            shuffle(items, k, words)
+            scopes[j] = items[:k]
+    return scopes
+
+
+def predicate_observations(predicate: Predicate, scopes: NDArray[np.int32], noise: float = 0.0) -> TableObservations:
+    """Observe one predicate on every scope, each value flipped with probability ``noise``."""
+    if scopes.shape[1] != predicate.k:
+        raise ValueError(f"{predicate.name} takes {predicate.k} arguments, the scopes have {scopes.shape[1]}")
+    return TableObservations(scopes, predicate.emission(flip(noise))[None])
+
+
+def _uniform(n_latents: int, q: int) -> NDArray[np.float64]:
+    return np.full((n_latents, q), 1 / q)
+
+
+def nae_sat(
+    N: int, P: int, *, seed: int, q: int = 2, k: int = 3, noise: float = 0.0, repeats: bool = False
+) -> LODistribution:
+    """L&O-NAE-SAT (Section 3.3): uniform latents, P random scopes, o_j = 1 unless its k latents are all equal.
+
+    The paper's is q = 2, k = 3. ``repeats`` lets a scope name a latent twice. Entropy N ln q + P H(noise).
+    """
+    scopes = random_scopes(N, P, k, seed=seed, repeats=repeats)
+    return LODistribution(_uniform(N, q), predicate_observations(nae(q, k), scopes, noise))
+
+
+def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODistribution:
+    """Example 3.2: one observation g(x_S) for every *ordered* k-subset S of the latents, P = N!/(N - k)!, in lexicographic order."""
+    if predicate.k > N:
+        raise ValueError(f"{predicate.name} needs N >= k = {predicate.k} latents, got N = {N}")
+    count = math.perm(N, predicate.k)
+    if count > _LARGEST_P:
+        raise ValueError(f"all ordered {predicate.k}-subsets of N = {N} latents are {count}, over the limit of {_LARGEST_P}: take a smaller N")
+    scopes = np.array(list(itertools.permutations(range(N), predicate.k)), np.int32)
+    return LODistribution(_uniform(N, predicate.q), predicate_observations(predicate, scopes, noise))
+
+
+def sparse_parity(N: int, P: int, k: int, noise: float, *, seed: int) -> LODistribution:
+    """Noisy sparse parity (Example B.1): o_j is the parity of k random latents, flipped with probability ``noise`` (eta).
+
+    The paper's regime is N**2 log N << P <= N**(0.49 k). Entropy N ln 2 + P H(eta).
+    """
+    scopes = random_scopes(N, P, k, seed=seed)
+    return LODistribution(_uniform(N, 2), predicate_observations(xor(k), scopes, noise))
+
+
+def random_slab(N: int, P: int, width: float, *, seed: int) -> LODistribution:
+    """Random slab (Example B.4): o_j = 1 if |<z_j, 2x - 1>| <= width sqrt(N), z_j standard normal; the paper takes P = gamma N**2.
+
+    The normal vectors come from numpy's generator: equal across numpy versions only as far as numpy keeps its method.
+    """
+    if N < 1 or P < 1:
+        raise ValueError(f"random slabs need N >= 1 and P >= 1, got N={N}, P={P}")
+    vectors = Key(seed).fold("slab vectors").generator().standard_normal((P, N))
+    return LODistribution(_uniform(N, 2), SlabObservations(vectors, width))

@@ -1,0 +1,133 @@
+"""Where each token of a sequence stands: positions, roles, the order pi, and the mask.
+
+A *role* is what a token is (latents count first: role i < N is latent i, role N + j is observation j); a *position* is
+where it stands in the sequence. ``Layout.split`` and ``Layout.join`` are the only place that permutes one into the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["MASK", "Layout", "frozen"]
+
+MASK = -1
+"""The token of a hidden position."""
+
+_LARGEST_ALPHABET = 127  # tokens are int8
+
+
+def frozen(array: ArrayLike, dtype: type) -> NDArray[Any]:
+    """Return a contiguous read-only copy; numba compiles a kernel twice if a problem mixes both kinds of array."""
+    copy: NDArray[Any] = np.array(array, dtype=dtype, order="C", copy=True)
+    copy.setflags(write=False)
+    return copy
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Positions and roles of a sequence of N latents and P observations.
+
+    ``order`` (int32[L], L = N + P) is the paper's permutation pi: ``order[role]`` is the position of that role; the
+    identity when left out. Latents take values 0..q-1, observations 0..r-1.
+    """
+
+    n_latents: int
+    n_observations: int
+    q: int
+    r: int
+    order: NDArray[np.int32] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_latents", 1), ("n_observations", 1), ("q", 2), ("r", 2)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.n_values > _LARGEST_ALPHABET:
+            raise ValueError(f"an alphabet holds at most {_LARGEST_ALPHABET} values (tokens are int8), got {self.n_values}")
+        order = np.arange(self.length) if self.order is None else np.asarray(self.order)
+        if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
+            raise ValueError(
+                f"order must be a permutation of 0..{self.length - 1} (order[role] = position), got an array of shape {order.shape}"
+            )
+        object.__setattr__(self, "order", frozen(order, np.int32))
+
+    @property
+    def length(self) -> int:
+        """L = N + P, tokens in a sequence."""
+        return self.n_latents + self.n_observations
+
+    @property
+    def n_values(self) -> int:
+        """V = max(q, r), values a token can take."""
+        return max(self.q, self.r)
+
+    @cached_property
+    def role(self) -> NDArray[np.int32]:
+        """int32[L], the role at each position: the inverse of ``order``."""
+        return frozen(np.argsort(self.order), np.int32)
+
+    @cached_property
+    def is_latent(self) -> NDArray[np.bool_]:
+        """bool[L], by position."""
+        return frozen(self.role < self.n_latents, np.bool_)
+
+    @cached_property
+    def values(self) -> NDArray[np.int32]:
+        """int32[L], by position: how many values the token there can take (q or r)."""
+        return frozen(np.where(self.is_latent, self.q, self.r), np.int32)
+
+    @property
+    def latent_positions(self) -> NDArray[np.int32]:
+        """int32[N], the position of each latent."""
+        return self.order[: self.n_latents]
+
+    @property
+    def observation_positions(self) -> NDArray[np.int32]:
+        """int32[P], the position of each observation."""
+        return self.order[self.n_latents :]
+
+    def split(self, tokens: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+        """Take an array [..., L] over positions apart into latents [..., N] and observations [..., P]."""
+        return tokens[..., self.latent_positions], tokens[..., self.observation_positions]
+
+    def join(self, latents: ArrayLike, observations: ArrayLike) -> NDArray[np.int8]:
+        """Put latents [..., N] and observations [..., P] at their positions: int8[..., L], the inverse of ``split``."""
+        left, right = np.asarray(latents), np.asarray(observations)
+        if left.shape[-1:] != (self.n_latents,) or right.shape != (*left.shape[:-1], self.n_observations):
+            raise ValueError(
+                f"join takes latents [..., {self.n_latents}] and observations [..., {self.n_observations}], "
+                f"got {left.shape} and {right.shape}"
+            )
+        tokens = np.empty((*left.shape[:-1], self.length), np.int8)
+        tokens[..., self.latent_positions] = left
+        tokens[..., self.observation_positions] = right
+        return tokens
+
+    def check_tokens(self, tokens: ArrayLike, *, complete: bool = False) -> NDArray[np.int8]:
+        """Return ``tokens`` as contiguous int8[B, L], or say which value is out of range.
+
+        Allowed are MASK and the values of each position's role; with ``complete`` no MASK. One sequence [L] becomes [1, L].
+        """
+        given = np.asarray(tokens)
+        if given.ndim == 1:
+            given = given[None, :]
+        if given.ndim != 2 or given.shape[1] != self.length:
+            raise ValueError(f"tokens must have shape [B, {self.length}] (N + P), got {np.shape(tokens)}")
+        if given.dtype.kind not in "iub":
+            raise ValueError(f"tokens must be integers, got dtype {given.dtype}")
+        least = 0 if complete else MASK
+        wrong = (given < least) | (given >= self.values)
+        if wrong.any():
+            row, position = (int(i) for i in np.argwhere(wrong)[0])
+            kind = "latent" if self.is_latent[position] else "observation"
+            hint = " (the sequence must be complete, without MASK)" if given[row, position] == MASK else ""
+            raise ValueError(
+                f"token {int(given[row, position])} in row {row} at position {position} ({kind}) is outside "
+                f"{least}..{int(self.values[position]) - 1}{hint}"
+            )
+        return np.ascontiguousarray(given, dtype=np.int8)
