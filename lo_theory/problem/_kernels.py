@@ -23,111 +23,99 @@ LEVELS = 63
 """Bits of a probability: thresholds are multiples of 2**-63."""
 
 _PAD = 64  # bytes of a vector register
-_UNDECIDED, _BOUND, _RANDOM, _PARTIAL = 0, 1, 2, 3  # rows of the scratch array ``work``; partial results fill the rest
+_UNDECIDED, _BOUND, _RANDOM, _PARTIAL = 0, 1, 2, 3  # scratch rows of ``bits`` after its L roles; partial results fill the rest
 _ALL = np.uint64(2**64 - 1)
+_ROW_BITS = np.array([1, 2, 4, 8, 16, 32, 64, 128], np.uint8)  # looked up: a compiler that sees a shift widens every byte to 64 bits
 
 
 @njit(cache=True, nogil=True)
-def _evaluate_leaf(out, row, bits, scopes, j, truth, plane, first):
-    """Set ``out[row]`` to entries ``first`` to ``first + 7`` of a truth table, selected by the last three scope bits.
+def _evaluate(bits, row, scopes, j, truth, plane):
+    """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j: a tree of selections, three scope bits at once, then one a level.
 
-    Whole arrays with row numbers, here and below: making a view for every observation costs more than its arithmetic.
+    Here and below whole arrays and row numbers are passed, and kernels called in the innermost loops call no others: numba counts
+    references whenever a view is made or an array handed on, and that costs more than the arithmetic.
     """
     k = scopes.shape[1]
     x, y, z = scopes[j, k - 3], scopes[j, k - 2], scopes[j, k - 1]
-    t0, t1, t2, t3 = truth[plane, first], truth[plane, first + 1], truth[plane, first + 2], truth[plane, first + 3]
-    t4, t5, t6, t7 = truth[plane, first + 4], truth[plane, first + 5], truth[plane, first + 6], truth[plane, first + 7]
-    for w in range(BLOCK_WORDS):
-        a, b, c = bits[x, w], bits[y, w], bits[z, w]
-        u0, u1, u2, u3 = t0 ^ (c & (t0 ^ t1)), t2 ^ (c & (t2 ^ t3)), t4 ^ (c & (t4 ^ t5)), t6 ^ (c & (t6 ^ t7))
-        v0, v1 = u0 ^ (b & (u0 ^ u1)), u2 ^ (b & (u2 ^ u3))
-        out[row, w] = v0 ^ (a & (v0 ^ v1))
-
-
-@njit(cache=True, nogil=True)
-def _evaluate(out, row, bits, scopes, j, truth, plane, work):
-    """Set ``out[row]`` to truth table ``truth[plane]`` of scope j: a tree of selections, three bits at once, then one a level."""
-    k = scopes.shape[1]
-    if k == LEAF_ARGUMENTS:
-        _evaluate_leaf(out, row, bits, scopes, j, truth, plane, 0)
-        return
     width = 1 << (k - LEAF_ARGUMENTS)
+    partial = len(bits) - width
     for leaf in range(width):
-        _evaluate_leaf(work, _PARTIAL + leaf, bits, scopes, j, truth, plane, 8 * leaf)
-    for a in range(k - LEAF_ARGUMENTS - 1, -1, -1):
-        selector = scopes[j, a]
+        target, s = row if width == 1 else partial + leaf, 8 * leaf
+        t0, t1, t2, t3 = truth[plane, s], truth[plane, s + 1], truth[plane, s + 2], truth[plane, s + 3]
+        t4, t5, t6, t7 = truth[plane, s + 4], truth[plane, s + 5], truth[plane, s + 6], truth[plane, s + 7]
+        for w in range(BLOCK_WORDS):
+            a, b, c = bits[x, w], bits[y, w], bits[z, w]
+            u0, u1, u2, u3 = t0 ^ (c & (t0 ^ t1)), t2 ^ (c & (t2 ^ t3)), t4 ^ (c & (t4 ^ t5)), t6 ^ (c & (t6 ^ t7))
+            v0, v1 = u0 ^ (b & (u0 ^ u1)), u2 ^ (b & (u2 ^ u3))
+            bits[target, w] = v0 ^ (a & (v0 ^ v1))
+    for argument in range(k - LEAF_ARGUMENTS - 1, -1, -1):
+        selector = scopes[j, argument]
         width //= 2
         for pair in range(width):
-            low, high, chosen = _PARTIAL + 2 * pair, _PARTIAL + 2 * pair + 1, _PARTIAL + pair
+            low, high, target = partial + 2 * pair, partial + 2 * pair + 1, row if width == 1 else partial + pair
             for w in range(BLOCK_WORDS):
-                work[chosen, w] = work[low, w] ^ (bits[selector, w] & (work[low, w] ^ work[high, w]))
-    for w in range(BLOCK_WORDS):
-        out[row, w] = work[_PARTIAL, w]
+                bits[target, w] = bits[low, w] ^ (bits[selector, w] & (bits[low, w] ^ bits[high, w]))
 
 
 @njit(cache=True, nogil=True)
-def _compare_level(bits, role, work, level, key0, key1, block):
+def _compare_level(bits, role, scratch, level, key0, key1, block):
     """Compare bit ``level`` of the uniform number of every undecided row with its bound; return whether a row is still undecided.
 
     A row whose number lies above its bound gets the value 1, one below keeps 0. The words drawn are addressed by role and level, so
     it changes no value that the loop over levels stops as soon as every row is decided.
     """
+    random = scratch + _RANDOM
     for call in range(BLOCK_WORDS // 4):
         w0, w1, w2, w3 = philox(uint64((role * LEVELS + level) * (BLOCK_WORDS // 4) + call), uint64(block), key0, key1)
-        work[_RANDOM, 4 * call] = w0
-        work[_RANDOM, 4 * call + 1] = w1
-        work[_RANDOM, 4 * call + 2] = w2
-        work[_RANDOM, 4 * call + 3] = w3
+        bits[random, 4 * call] = w0
+        bits[random, 4 * call + 1] = w1
+        bits[random, 4 * call + 2] = w2
+        bits[random, 4 * call + 3] = w3
     left = uint64(0)
     for w in range(BLOCK_WORDS):
-        random, bound, undecided = work[_RANDOM, w], work[_BOUND, w], work[_UNDECIDED, w]
-        bits[role, w] |= undecided & random & ~bound
-        undecided &= ~(random ^ bound)
-        work[_UNDECIDED, w] = undecided
+        drawn, bound, undecided = bits[random, w], bits[scratch + _BOUND, w], bits[scratch + _UNDECIDED, w]
+        bits[role, w] |= undecided & drawn & ~bound
+        undecided &= ~(drawn ^ bound)
+        bits[scratch + _UNDECIDED, w] = undecided
         left |= undecided
     return left != uint64(0)
 
 
 @njit(cache=True, nogil=True)
-def _draw_latent(bits, role, bound, work, key0, key1, block):
-    """Draw a latent for a block of rows: 1 where a 63-bit number reaches ``bound``. A fair coin takes one level."""
-    for w in range(BLOCK_WORDS):
-        bits[role, w] = uint64(0)
-        work[_UNDECIDED, w] = uint64(0) if bound >> uint64(LEVELS) else _ALL
-    rest, level, undecided = bound << uint64(1), 0, True
-    while rest != uint64(0) and undecided:
-        word = _ALL if rest >> uint64(63) else uint64(0)
+def _draw_latents(bits, scratch, prior, key0, key1, block):
+    """Draw every latent for a block of rows: 1 where a 63-bit number reaches ``prior[i]``. A fair coin takes one level."""
+    for i in range(len(prior)):
         for w in range(BLOCK_WORDS):
-            work[_BOUND, w] = word
-        undecided = _compare_level(bits, role, work, level, key0, key1, block)
-        rest <<= uint64(1)
-        level += 1
-    for w in range(BLOCK_WORDS):
-        bits[role, w] |= work[_UNDECIDED, w]
+            bits[i, w] = uint64(0)
+            bits[scratch + _UNDECIDED, w] = uint64(0) if prior[i] >> uint64(LEVELS) else _ALL
+        rest, level, undecided = prior[i] << uint64(1), 0, True
+        while rest != uint64(0) and undecided:
+            word = _ALL if rest >> uint64(63) else uint64(0)
+            for w in range(BLOCK_WORDS):
+                bits[scratch + _BOUND, w] = word
+            undecided = _compare_level(bits, i, scratch, level, key0, key1, block)
+            rest <<= uint64(1)
+            level += 1
+        for w in range(BLOCK_WORDS):
+            bits[i, w] |= bits[scratch + _UNDECIDED, w]
 
 
 @njit(cache=True, nogil=True)
-def _evaluate_block(bits, work, key0, key1, block, prior, scopes, truth, first, index):
-    """Fill uint64 ``bits`` [N + P, BLOCK_WORDS], by role: bit b of word w is row 64 w + b of the block.
-
-    Rows ``first[e] .. first[e + 1]`` of ``truth`` belong to table e: the states that surely give 1, the states that leave a
-    choice, and the bits of their bounds from the highest down (for a table without noise only the first).
-    """
-    n_latents = len(prior)
-    for i in range(n_latents):
-        _draw_latent(bits, i, prior[i], work, key0, key1, block)
+def _draw_observations(bits, scratch, scopes, truth, first, index, key0, key1, block):
+    """Draw every observation for a block of rows; see ``sample_bits`` for the planes of ``truth``."""
+    n_latents = scratch - scopes.shape[0]
     for j in range(scopes.shape[0]):
         role, plane, end = n_latents + j, first[index[j]], first[index[j] + 1]
-        _evaluate(bits, role, bits, scopes, j, truth, plane, work)
+        _evaluate(bits, role, scopes, j, truth, plane)
         if end - plane == 1:
             continue
-        _evaluate(work, _UNDECIDED, bits, scopes, j, truth, plane + 1, work)
+        _evaluate(bits, scratch + _UNDECIDED, scopes, j, truth, plane + 1)
         for level in range(end - plane - 2):
-            _evaluate(work, _BOUND, bits, scopes, j, truth, plane + 2 + level, work)
-            if not _compare_level(bits, role, work, level, key0, key1, block):
+            _evaluate(bits, scratch + _BOUND, scopes, j, truth, plane + 2 + level)
+            if not _compare_level(bits, role, scratch, level, key0, key1, block):
                 break
         for w in range(BLOCK_WORDS):
-            bits[role, w] |= work[_UNDECIDED, w]
+            bits[role, w] |= bits[scratch + _UNDECIDED, w]
 
 
 @njit(cache=True, nogil=True)
@@ -136,39 +124,36 @@ def _write_rows(flat, begin, length, eight_rows, first, last):
 
     A row is written in whole registers: what it writes past its end is written again by the next one.
     """
-    registers = len(eight_rows) // _PAD
     for b in range(first, last):
-        mask = uint8(1 << b)
-        target = flat[begin + b * length : begin + b * length + _PAD * registers]
-        if len(target) == _PAD * registers:
-            for position in range(_PAD * registers):
-                target[position] = (eight_rows[position] & mask) != 0
-        else:
-            for position in range(len(target)):
-                target[position] = (eight_rows[position] & mask) != 0
+        mask = _ROW_BITS[b]
+        target = flat[begin + b * length : begin + b * length + len(eight_rows)]
+        for position in range(len(target)):
+            target[position] = (eight_rows[position] & mask) != 0
 
 
 @njit(cache=True, nogil=True)
 def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, order):
     """Sample binary latents and binary observations, 2048 rows at a time, 64 rows a machine word.
 
-    ``prior`` uint64[N] and the planes ``truth`` uint64[planes, 2**k], k >= 3, with ``first`` int32[E + 1] as in
-    ``_evaluate_block``. Bits are computed once per machine word, then turned into bytes in loops over adjacent positions.
-    Rows are written in order, and nothing is written outside ``out`` (C-contiguous).
+    ``prior`` uint64[N] is P(0) x 2**63. Planes ``first[e] .. first[e + 1]`` of ``truth`` uint64[planes, 2**k], k >= 3, belong to table
+    e: the states that surely give 1, the states that leave a choice, and the bits of their P(0) from the highest down (a table
+    without noise has only the first). Bits are computed once per machine word, then turned into bytes in loops over adjacent
+    positions. Rows are written in order, and nothing is written outside ``out`` (C-contiguous).
     """
     n_rows, length = out.shape
     flat = out.reshape(-1)
     padded = (length + _PAD - 1) // _PAD * _PAD
-    bits = np.empty((length, BLOCK_WORDS), np.uint64)
-    work = np.empty((_PARTIAL + (1 << (scopes.shape[1] - LEAF_ARGUMENTS)), BLOCK_WORDS), np.uint64)
+    bits = np.empty((length + _PARTIAL + (1 << (scopes.shape[1] - LEAF_ARGUMENTS)), BLOCK_WORDS), np.uint64)
     by_position = np.zeros((BLOCK_WORDS, padded), np.uint64)
     eight_rows = np.empty(padded, np.uint8)
     for block in range(start // BLOCK_ROWS, (start + n_rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
-        _evaluate_block(bits, work, key0, key1, block, prior, scopes, truth, first, index)
-        for role in range(length):
-            position = order[role]
-            for w in range(BLOCK_WORDS):
-                by_position[w, position] = bits[role, w]
+        _draw_latents(bits, length, prior, key0, key1, block)
+        _draw_observations(bits, length, scopes, truth, first, index, key0, key1, block)
+        for tile in range(0, BLOCK_WORDS, 8):  # a cache line of words at a time
+            for role in range(length):
+                position = order[role]
+                for w in range(tile, tile + 8):
+                    by_position[w, position] = bits[role, w]
         for group in range(BLOCK_ROWS // 8):
             row = block * BLOCK_ROWS + 8 * group - start
             if row + 8 <= 0 or row >= n_rows:

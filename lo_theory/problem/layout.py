@@ -108,6 +108,15 @@ class Layout:
         tokens[..., self.observation_positions] = right
         return tokens
 
+    def reading(self, positions: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Return a reading order, int64[L] positions first to last; the roles in order (latents first) when left out."""
+        order = np.asarray(self.order if positions is None else positions, dtype=np.int64)
+        if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
+            raise ValueError(
+                f"a reading order is a permutation of the positions 0..{self.length - 1}, got an array of shape {order.shape}"
+            )
+        return order
+
     def check_tokens(self, tokens: ArrayLike, *, complete: bool = False) -> NDArray[np.int8]:
         """Return ``tokens`` as contiguous int8[B, L], or say which value is out of range.
 

@@ -146,9 +146,9 @@ def sat(k: int = 3, negated: Sequence[bool] | None = None) -> Predicate:
 def from_function(function: Callable[..., bool | int], q: int, k: int, *, name: str = "g") -> Predicate:
     """Tabulate ``function(x_1, ..., x_k)`` over {0..q-1}^k. Cost q**k calls."""
     _check_size(q, k)
-    table = np.empty((q,) * k, dtype=np.int64)
+    table = np.empty((q,) * k)  # of floats, so that 0.5 is refused and not cut to 0
     for state in np.ndindex(table.shape):
-        table[state] = int(function(*state))
+        table[state] = function(*state)
     return Predicate(name, table)  # type: ignore[arg-type]
 
 

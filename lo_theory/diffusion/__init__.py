@@ -1,0 +1,64 @@
+"""Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
+
+from lo_theory.diffusion.decode import Decoded, DecodeOptions, decode
+from lo_theory.diffusion.diversity import Diversity, diversity
+from lo_theory.diffusion.evaluate import conditional_accuracy, generated_accuracies, infill_accuracies
+from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
+from lo_theory.diffusion.masks import LAWS, Bernoulli, MaskLaw, Pattern, Suffix, TwoRates, Uniform, describe
+from lo_theory.diffusion.policies import (
+    POLICIES,
+    SCHEDULES,
+    BinomialRule,
+    FixedCount,
+    Noise,
+    OneAtATime,
+    Policy,
+    Schedule,
+    TopK,
+    View,
+    entropy,
+    fixed_order,
+    margin,
+    top_probability,
+    vanilla,
+)
+from lo_theory.diffusion.statistics import Sums
+
+__all__ = [
+    "LAWS",
+    "POLICIES",
+    "SCHEDULES",
+    "Bernoulli",
+    "BinomialRule",
+    "ClassLoss",
+    "DecodeOptions",
+    "Decoded",
+    "Diversity",
+    "FixedCount",
+    "Losses",
+    "MaskLaw",
+    "Noise",
+    "OneAtATime",
+    "Pattern",
+    "Policy",
+    "Schedule",
+    "Suffix",
+    "Sums",
+    "TopK",
+    "TwoRates",
+    "Uniform",
+    "View",
+    "conditional_accuracy",
+    "decode",
+    "describe",
+    "diversity",
+    "entropy",
+    "fixed_order",
+    "gap_closed",
+    "generated_accuracies",
+    "infill_accuracies",
+    "losses",
+    "margin",
+    "top_probability",
+    "vanilla",
+]

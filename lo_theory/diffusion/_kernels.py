@@ -1,0 +1,159 @@
+"""Numba kernels of masks, policies and decoding: arrays and scalars in, arrays out.
+
+Row ``i`` of an array is row ``start + i`` of the stream named by two key words, so any split of the rows over calls and
+threads gives the same bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, uint64
+
+from lo_theory.rng import below, fill_words, philox, shuffle, unit
+
+TIE = 2.0**40
+"""Scores and probabilities that agree to within 1/TIE (1e-12) are ties.
+
+Rounding in a posterior must not decide an order.
+"""
+
+
+@njit(cache=True, nogil=True)
+def draw_below(out, start, key0, key1, bound):
+    """Fill int64 ``out`` [n] with uniform integers in [0, bound)."""
+    for i in range(out.shape[0]):
+        out[i] = below(philox(uint64(0), uint64(start + i), key0, key1)[0], bound)
+
+
+@njit(cache=True, nogil=True)
+def draw_units(out, start, key0, key1):
+    """Fill float64 ``out`` [n] with uniform numbers in [0, 1)."""
+    for i in range(out.shape[0]):
+        out[i] = unit(philox(uint64(0), uint64(start + i), key0, key1)[0])
+
+
+@njit(cache=True, nogil=True)
+def hide_subsets(masked, start, key0, key1, positions, counts):
+    """Hide ``counts[i]`` uniformly chosen ``positions`` in row i of bool ``masked`` [n, L]."""
+    words = np.empty(positions.shape[0], np.uint64)
+    items = np.empty(positions.shape[0], np.int64)
+    for i in range(masked.shape[0]):
+        fill_words(words[: counts[i]], start + i, key0, key1)
+        items[:] = positions
+        shuffle(items, counts[i], words)
+        for item in items[: counts[i]]:
+            masked[i, item] = True
+
+
+@njit(cache=True, nogil=True)
+def hide_at_rates(masked, start, key0, key1, row_rate, position_rate):
+    """Hide each position independently with probability ``row_rate[i] * position_rate[position]``."""
+    words = np.empty(masked.shape[1], np.uint64)
+    for i in range(masked.shape[0]):
+        fill_words(words, start + i, key0, key1)
+        for position in range(masked.shape[1]):
+            masked[i, position] = unit(words[position]) < row_rate[i] * position_rate[position]
+
+
+@njit(cache=True, nogil=True)
+def draw_binomial(out, start, key0, key1, trials, rate):
+    """Fill int64 ``out`` [n] with Binomial(trials[i], rate) counts, one word a trial."""
+    for i in range(out.shape[0]):
+        words = np.empty(trials[i], np.uint64)
+        fill_words(words, start + i, key0, key1)
+        out[i] = 0
+        for word in words:
+            out[i] += unit(word) < rate
+
+
+@njit(cache=True, nogil=True)
+def confidence(out, probs, masked, values, kind):
+    """Fill float64 ``out`` [B, L] at hidden positions.
+
+    Largest probability (kind 0), its margin (1), minus the entropy (2).
+    """
+    for i in range(probs.shape[0]):
+        for position in range(probs.shape[1]):
+            if not masked[i, position]:
+                continue
+            first, second, entropy = 0.0, 0.0, 0.0
+            for value in range(values[position]):
+                p = np.float64(probs[i, position, value])
+                if p > first:
+                    first, second = p, first
+                elif p > second:
+                    second = p
+                if kind == 2 and p > 0:
+                    entropy -= p * np.log(p)
+            out[i, position] = first if kind == 0 else (first - second if kind == 1 else -entropy)
+
+
+@njit(cache=True, nogil=True)
+def reveal_highest(next_masked, scores, budget, start, key0, key1):
+    """Clear ``budget[i]`` entries of bool ``next_masked`` [B, L], those of highest score; ties at random.
+
+    Scores are compared in steps of 1/TIE; among equals the larger random word wins, one word a position. Cost per row:
+    budget x hidden positions.
+    """
+    length = scores.shape[1]
+    words = np.empty(length, np.uint64)
+    hidden = np.empty(length, np.int64)
+    level = np.empty(length)
+    for i in range(scores.shape[0]):
+        if budget[i] <= 0:
+            continue
+        fill_words(words, start + i, key0, key1)
+        count = 0
+        for position in range(length):
+            if next_masked[i, position]:
+                hidden[count] = position
+                level[position] = np.floor(scores[i, position] * TIE + 0.5)
+                count += 1
+        for _ in range(min(budget[i], count)):
+            best = 0
+            for candidate in range(1, count):
+                here, there = hidden[candidate], hidden[best]
+                if level[here] > level[there] or (level[here] == level[there] and words[here] > words[there]):
+                    best = candidate
+            next_masked[i, hidden[best]] = False
+            count -= 1
+            hidden[best] = hidden[count]
+
+
+@njit(cache=True, nogil=True)
+def reveal(tokens, steps, masked, next_masked, probs, values, step, temperature, argmax, start, key0, key1):
+    """Go from ``masked`` to ``next_masked`` in place.
+
+    Draw a token where a position is revealed, put MASK (-1) where it is hidden.
+
+    Draws are from probs ** (1 / temperature) over the values of the position's role, in float64, one word a position;
+    with ``argmax`` the most likely value, uniformly among ties.
+    """
+    length = tokens.shape[1]
+    words = np.empty(length, np.uint64)
+    weights = np.empty(probs.shape[2])
+    for i in range(tokens.shape[0]):
+        fill_words(words, start + i, key0, key1)
+        for position in range(length):
+            if next_masked[i, position]:
+                tokens[i, position] = -1
+                continue
+            if not masked[i, position]:
+                continue
+            size, total, largest = values[position], 0.0, 0.0
+            for value in range(size):
+                largest = max(largest, np.float64(probs[i, position, value]))
+            for value in range(size):
+                relative = probs[i, position, value] / largest if largest > 0 else 1.0
+                if argmax:
+                    weights[value] = 1.0 if relative >= 1.0 - 1.0 / TIE else 0.0
+                else:
+                    weights[value] = relative ** (1.0 / temperature) if temperature != 1.0 else relative
+                total += weights[value]
+            level, chosen = unit(words[position]) * total, -1
+            for value in range(size):
+                if weights[value] > 0 and (chosen < 0 or level >= 0):
+                    chosen = value
+                level -= weights[value]
+            tokens[i, position] = chosen
+            steps[i, position] = step

@@ -1,0 +1,108 @@
+"""What generated sequences and a denoiser are worth.
+
+The four accuracies by name, consistency, and the observation mean.
+
+The paper's Table 1 has one column "accuracy" and does not say which; the four readings differ by tens of per cent
+(docs/concepts.md), so each is reported under its name. Every answer is a ``Sums`` over sequences.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lo_theory.diffusion import _kernels
+from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.posterior import Marginals, Posterior
+from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.layout import MASK, Layout
+from lo_theory.rng import Key
+
+__all__ = ["conditional_accuracy", "generated_accuracies", "infill_accuracies"]
+
+_CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
+_BATCH = 1024  # contexts sent through a posterior at once
+
+
+def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8], key: Key) -> dict[str, Sums]:
+    """Judge generated sequences int8[n, L].
+
+    ``self_consistency``: share of observations equal to the most likely value given the *generated* latents (values
+    tied for most likely all count); an exact sampler reaches ``self_consistency_ceiling``, E max_v P(o = v | latents)
+    over its own latents (1 without noise). ``unpaired``: share equal to the observations of an unrelated sequence of
+    the data. ``consistent``: 1 if the whole sequence has positive probability. ``observation_mean``: mean value of the
+    observations, and ``data_observation_mean`` that of as many fresh data.
+    """
+    rows = distribution.layout.check_tokens(tokens, complete=True)
+    truth = distribution.sample(key.fold("unrelated"), len(rows))
+    parts: dict[str, list[NDArray[np.float64]]] = {}
+    for first in range(0, len(rows), _CHUNK):
+        latents, observed = distribution.layout.split(rows[first : first + _CHUNK])
+        _, unrelated = distribution.layout.split(truth[first : first + _CHUNK])
+        probabilities = distribution.observations.probabilities(latents)
+        seen = np.take_along_axis(probabilities, observed.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
+        largest = probabilities.max(axis=2)
+        for name, values in (
+            ("self_consistency", (seen >= largest).mean(axis=1)),
+            ("self_consistency_ceiling", largest.mean(axis=1)),
+            ("unpaired", (observed == unrelated).mean(axis=1)),
+            ("observation_mean", observed.mean(axis=1)),
+            ("data_observation_mean", unrelated.mean(axis=1)),
+        ):
+            parts.setdefault(name, []).append(values)
+    result = {name: Sums.of(np.concatenate(values)) for name, values in parts.items()}
+    result["consistent"] = Sums.of(np.isfinite(distribution.log_prob(rows)))
+    return result
+
+
+def _fill(
+    marginals: Marginals, contexts: NDArray[np.int8], layout: Layout, key: Key, start: int, *, argmax: bool
+) -> NDArray[np.int8]:
+    """Fill every hidden position of ``contexts`` in one pass, independently from its marginal."""
+    filled, masked = contexts.copy(), contexts == MASK
+    steps, nothing = np.zeros(filled.shape, np.int16), np.zeros_like(masked)
+    shape = (layout.values, 0, 1.0, argmax, start)
+    _kernels.reveal(filled, steps, masked, nothing, marginals.probs, *shape, *key.words())
+    return filled
+
+
+def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key: Key, n: int) -> Sums:
+    """True latents given, all observations hidden, one pass, most likely values.
+
+    Share of observations equal to the data's.
+
+    Exact posterior without noise: 1.
+    """
+    layout, shares = distribution.layout, []
+    for start in range(0, n, _BATCH):
+        truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
+        contexts = truth.copy()
+        contexts[:, layout.observation_positions] = MASK
+        filled = _fill(posterior.marginals(contexts), contexts, layout, key.fold("tokens"), start, argmax=True)
+        shares.append((layout.split(filled)[1] == layout.split(truth)[1]).mean(axis=1))
+    return Sums.of(np.concatenate(shares))
+
+
+def infill_accuracies(
+    posterior: Posterior, distribution: LODistribution, law: MaskLaw, key: Key, n: int
+) -> dict[str, Sums]:
+    """Hidden observations of a randomly masked true sequence, one pass: share equal to the data's, per sequence.
+
+    ``infill``: most likely values; ``infill_drawn``: values drawn from the marginals. Sequences with no hidden
+    observation do not count.
+    """
+    layout = distribution.layout
+    shares: dict[str, list[NDArray[np.float64]]] = {"infill": [], "infill_drawn": []}
+    for start in range(0, n, _BATCH):
+        truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
+        masked = law.sample(key.fold("masks"), truth, layout, start=start)[0][0]
+        hidden = layout.split(masked)[1]
+        counted = hidden.any(axis=1)
+        contexts = np.where(masked, np.int8(MASK), truth)
+        marginals = posterior.marginals(contexts)
+        for name, argmax in (("infill", True), ("infill_drawn", False)):
+            filled = _fill(marginals, contexts, layout, key.fold("tokens"), start, argmax=argmax)
+            right = (layout.split(filled)[1] == layout.split(truth)[1]) & hidden
+            shares[name].append(right.sum(axis=1)[counted] / hidden.sum(axis=1)[counted])
+    return {name: Sums.of(np.concatenate(values)) for name, values in shares.items()}

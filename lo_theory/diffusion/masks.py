@@ -1,0 +1,197 @@
+"""Mask laws: which positions of a sequence are hidden, and what each hidden one weighs in the loss.
+
+A law answers ``sample(key, tokens, layout, start=0)`` with ``masked`` bool[c, n, L] and ``weight`` float32[c, n, L]; c
+is the number of masks per sequence (1 here; paired masks have 2). With these weights the sum of weight x cross-entropy
+over a row is in nats per token. Row i of the answer depends on the key and on ``start + i`` only. A new law is one
+small class and one line in LAWS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lo_theory.diffusion import _kernels
+from lo_theory.problem.layout import Layout
+from lo_theory.rng import Key
+
+__all__ = ["LAWS", "Bernoulli", "MaskLaw", "Masks", "Pattern", "Suffix", "TwoRates", "Uniform", "describe"]
+
+Masks = tuple[NDArray[np.bool_], NDArray[np.float32]]
+
+
+class MaskLaw(Protocol):
+    """A law of masks; ``name`` is its key in every table."""
+
+    @property
+    def name(self) -> str:
+        """Name with its parameters, such as ``pattern(11)``."""
+        ...
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """Hide positions of rows ``start .. start + n``: masked bool[c, n, L], weight float32[c, n, L]."""
+        ...
+
+
+def describe(masked: NDArray[np.bool_], layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(latents hidden, observations hidden), each int64[n], of masks bool[n, L]: the class of a context."""
+    latents, observations = layout.split(masked)
+    return latents.sum(axis=-1), observations.sum(axis=-1)
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {rate}")
+
+
+def _per_hidden(masked: NDArray[np.bool_]) -> Masks:
+    """Weight 1/size on every hidden position; a row with nothing hidden weighs 0."""
+    size = masked.sum(axis=-1, keepdims=True)
+    weight = np.divide(masked, size, out=np.zeros(masked.shape, np.float32), where=size > 0, casting="unsafe")
+    return masked[None], weight[None]
+
+
+def _hide_subset(
+    masked: NDArray[np.bool_], key: Key, start: int, positions: NDArray[np.int32], counts: NDArray[np.int64]
+) -> None:
+    _kernels.hide_subsets(masked, start, *key.words(), np.ascontiguousarray(positions), counts)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Mask size n uniform on 1..L, then a uniform subset of that size; weight 1/n.
+
+    The MDM loss of Proposition 2.1 over L.
+    """
+
+    name: str = "uniform"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw."""
+        masked = np.zeros(tokens.shape, np.bool_)
+        sizes = np.empty(len(tokens), np.int64)
+        _kernels.draw_below(sizes, start, *key.fold("size").words(), layout.length)
+        _hide_subset(masked, key.fold("subset"), start, np.arange(layout.length, dtype=np.int32), sizes + 1)
+        return _per_hidden(masked)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Every position hidden with probability alpha; weight 1/(alpha L).
+
+    ``alpha`` None: uniform on (0, 1] for each row, which has the same mean as ``Uniform``, with heavier tails.
+    """
+
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.alpha is not None:
+            _check_rate("alpha", self.alpha)
+            if self.alpha == 0:
+                raise ValueError("alpha = 0 hides nothing and its weight 1/(alpha L) is infinite: take alpha > 0")
+
+    @property
+    def name(self) -> str:
+        """``bernoulli`` or ``bernoulli(alpha)``."""
+        return "bernoulli" if self.alpha is None else f"bernoulli({self.alpha:g})"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw."""
+        alpha = np.full(len(tokens), 1.0 if self.alpha is None else self.alpha)
+        if self.alpha is None:
+            _kernels.draw_units(alpha, start, *key.fold("alpha").words())
+            alpha = 1.0 - alpha  # (0, 1]
+        masked = np.zeros(tokens.shape, np.bool_)
+        _kernels.hide_at_rates(masked, start, *key.fold("positions").words(), alpha, np.ones(layout.length))
+        weight = masked / (alpha[:, None] * layout.length)
+        return masked[None], weight.astype(np.float32)[None]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """l uniformly chosen latents and round(l P/N) uniformly chosen observations (Figure 2); weight 1/size."""
+
+    latents: int
+
+    @property
+    def name(self) -> str:
+        """``pattern(l)``."""
+        return f"pattern({self.latents})"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw; ValueError if l is not in 1..N."""
+        if not 1 <= self.latents <= layout.n_latents:
+            raise ValueError(f"pattern(l) hides l = 1..N latents, got l = {self.latents} at N = {layout.n_latents}")
+        masked = np.zeros(tokens.shape, np.bool_)
+        observed = round(self.latents * layout.n_observations / layout.n_latents)
+        for role, positions, count in (
+            ("latents", layout.latent_positions, self.latents),
+            ("observations", layout.observation_positions, observed),
+        ):
+            _hide_subset(masked, key.fold(role), start, positions, np.full(len(tokens), count))
+        return _per_hidden(masked)
+
+
+@dataclass(frozen=True)
+class TwoRates:
+    """Latents hidden with probability ``latents``, observations with probability ``observations``; weight 1/size."""
+
+    latents: float
+    observations: float
+
+    def __post_init__(self) -> None:
+        _check_rate("the rate of latents", self.latents)
+        _check_rate("the rate of observations", self.observations)
+
+    @property
+    def name(self) -> str:
+        """``two_rates(a,b)``."""
+        return f"two_rates({self.latents:g},{self.observations:g})"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw."""
+        masked = np.zeros(tokens.shape, np.bool_)
+        rates = np.where(layout.is_latent, self.latents, self.observations)
+        _kernels.hide_at_rates(masked, start, *key.words(), np.ones(len(tokens)), rates)
+        return _per_hidden(masked)
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """The order-aware context.
+
+    A suffix of the reading order is hidden, its length uniform on 1..L, weight 1 on the next position.
+
+    ``reading`` lists positions first to last; roles in order (latents first) when left out. For evaluating any model
+    along an order.
+    """
+
+    reading: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """``suffix`` along the roles, else ``suffix(own order)``."""
+        return "suffix" if self.reading is None else "suffix(own order)"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw; ValueError if ``reading`` is no permutation of the positions."""
+        reading = layout.reading(self.reading)
+        known = np.empty(len(tokens), np.int64)
+        _kernels.draw_below(known, start, *key.words(), layout.length)
+        rank = np.empty(layout.length, np.int64)
+        rank[reading] = np.arange(layout.length)
+        masked, weight = rank >= known[:, None], rank == known[:, None]
+        return masked[None], weight.astype(np.float32)[None]
+
+
+LAWS: dict[str, Callable[..., Any]] = {
+    "uniform": Uniform,
+    "bernoulli": Bernoulli,
+    "pattern": Pattern,
+    "two_rates": TwoRates,
+    "suffix": Suffix,
+}

@@ -1,0 +1,239 @@
+"""The four accuracies, diversity, losses and intervals, on generators whose values are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lo_theory.diffusion import (
+    OneAtATime,
+    Sums,
+    Uniform,
+    conditional_accuracy,
+    decode,
+    diversity,
+    gap_closed,
+    generated_accuracies,
+    infill_accuracies,
+    losses,
+    margin,
+)
+from lo_theory.diffusion.diversity import expected_distinct, total_variation
+from lo_theory.posterior import ExactPosterior
+from lo_theory.problem import LODistribution, nae_sat, random_slab
+from lo_theory.rng import Key
+from tests.budget import accept, reject, z_test
+from tests.truth import IndependentPosterior, joint_law
+
+KEY = Key(21)
+N_SEQUENCES = 4_000
+
+
+def problem() -> LODistribution:
+    return nae_sat(8, 24, seed=0)
+
+
+def near(sums: Sums, value: float, sigmas: float = 5.0) -> bool:
+    return abs(sums.mean - value) <= sigmas * sums.standard_error
+
+
+def test_an_exact_sampler_is_consistent_and_only_62_per_cent_right_unpaired():
+    """PAPER.md section 3: self_consistency 100 %, unpaired 1 - 2 x 3/16 = 62.5 %, observation mean 3/4."""
+    distribution = problem()
+    result = generated_accuracies(distribution, distribution.sample(KEY, N_SEQUENCES), KEY.fold("judge"))
+    assert result["self_consistency"].mean == result["self_consistency_ceiling"].mean == result["consistent"].mean == 1
+    assert near(result["unpaired"], 0.625)
+    assert near(result["observation_mean"], 0.75)
+    assert near(result["data_observation_mean"], 0.75)
+
+
+def test_all_ones_with_independent_latents_reach_75_per_cent_and_independent_marginals_62():
+    distribution = problem()
+    tokens = distribution.sample(KEY, N_SEQUENCES)
+    tokens[:, 8:] = 1
+    ones = generated_accuracies(distribution, tokens, KEY.fold("judge"))
+    assert near(ones["self_consistency"], 0.75)
+    assert near(ones["unpaired"], 0.75), "no generator exceeds 75 % unpaired"
+    assert ones["observation_mean"].mean == 1
+    independent = decode(IndependentPosterior(distribution), margin(), OneAtATime(), key=KEY, n=N_SEQUENCES)
+    result = generated_accuracies(distribution, independent.tokens, KEY.fold("judge"))
+    assert near(result["self_consistency"], 0.625)
+    assert near(result["unpaired"], 0.625)
+    assert result["consistent"].mean < 0.01
+
+
+def test_self_consistency_of_noisy_data_stands_beside_its_ceiling():
+    distribution = nae_sat(6, 18, seed=0, noise=0.1)
+    result = generated_accuracies(distribution, distribution.sample(KEY, N_SEQUENCES), KEY.fold("judge"))
+    assert math.isclose(result["self_consistency_ceiling"].mean, 0.9)
+    assert near(result["self_consistency"], 0.9)
+    assert result["consistent"].mean == 1
+
+
+def test_conditional_and_infill_of_the_exact_posterior_and_of_a_guesser():
+    distribution = problem()
+    exact, guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+    assert conditional_accuracy(exact, distribution, KEY, 500).mean == 1
+    assert near(conditional_accuracy(guesser, distribution, KEY, N_SEQUENCES), 0.75)
+    best = infill_accuracies(exact, distribution, Uniform(), KEY, N_SEQUENCES)
+    assert 0.8 < best["infill_drawn"].mean < best["infill"].mean < 1
+    assert best["infill"].n < N_SEQUENCES, "sequences with no hidden observation do not count"
+    guess = infill_accuracies(guesser, distribution, Uniform(), KEY, N_SEQUENCES)
+    assert near(guess["infill"], 0.75)
+    assert near(guess["infill_drawn"], 0.625)
+
+
+def test_slabs_are_judged_too():
+    distribution = random_slab(6, 12, 0.7, seed=1)
+    result = generated_accuracies(distribution, distribution.sample(KEY, 300), KEY.fold("judge"))
+    assert result["self_consistency"].mean == result["consistent"].mean == 1
+
+
+def test_diversity_accepts_exact_samples_and_exposes_one_repeated_sequence():
+    distribution = problem()
+    tokens = distribution.sample(KEY, 2_000)
+    good = diversity(distribution, tokens, KEY.fold("exact"))
+    assert abs(good.distinct - good.distinct_expected) < 0.01
+    assert good.bias_z < 4.5
+    assert good.pair_z < 5
+    assert abs(good.total_variation - good.total_variation_expected) < 5 * good.total_variation_deviation
+    repeated = diversity(distribution, np.repeat(tokens[:1], 2_000, axis=0), KEY.fold("exact"))
+    assert repeated.distinct == 1 / 2_000
+    assert repeated.bias_z > 40
+    assert repeated.pair_z > 40
+    assert repeated.total_variation > 0.99
+
+
+def test_diversity_sees_a_correlation_that_biases_miss():
+    distribution = nae_sat(13, 20, seed=0)
+    tokens = distribution.sample(KEY, 2_000)
+    tokens[:, 1] = np.where(Key(1).generator().random(2_000) < 0.2, tokens[:, 0], tokens[:, 1])
+    result = diversity(distribution, tokens, KEY)
+    assert result.pair_z > 5 > result.bias_z
+    assert math.isnan(result.total_variation), "N > 12 has no total variation"
+
+
+def test_z_scores_are_standard_normal_for_exact_samples():
+    from lo_theory.diffusion.diversity import _z_scores
+
+    prior = np.array([[0.2, 0.3, 0.5], [0.6, 0.1, 0.3], [1 / 3, 1 / 3, 1 / 3]])
+    generator = np.random.default_rng(0)
+    scores = []
+    for _ in range(300):
+        latents = np.stack([generator.choice(3, size=400, p=law) for law in prior], axis=1).astype(np.int8)
+        bias, pairs = _z_scores(latents, prior)
+        assert len(bias) == 6
+        assert len(pairs) == 12
+        scores.append(np.concatenate([bias, pairs]))
+    squares = np.square(scores)
+    accept("z scores", z_test(squares[:, 0], 1.0))
+    accept("z scores", z_test(squares[:, 10], 1.0))
+    reject("z scores", z_test(squares[:, 0] * 1.6, 1.0))
+
+
+def test_expected_distinct_against_enumeration():
+    uniform = np.full((5, 2), 0.5)
+    assert math.isclose(expected_distinct(uniform, 40), 32 * (1 - (1 - 1 / 32) ** 40), rel_tol=1e-12)
+    skewed = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
+    p = np.einsum("a,b,c->abc", *skewed).ravel()
+    assert math.isclose(expected_distinct(skewed, 9), (1 - (1 - p) ** 9).sum(), rel_tol=1e-12)
+    assert math.isclose(expected_distinct(np.full((100, 2), 0.5), 2_000), 2_000, rel_tol=1e-12)
+    large = np.full((30, 2), [0.4, 0.6])
+    assert math.isclose(expected_distinct(large, 100), 100 - 4950 * 0.52**30, rel_tol=1e-12)
+
+
+def test_total_variation_against_the_joint_law():
+    distribution = nae_sat(3, 3, seed=0, noise=0.2)
+    tokens = distribution.sample(KEY, 70)
+    rows, p = joint_law(distribution)
+    f = np.array([(tokens == row).all(axis=1).mean() for row in rows])
+    assert math.isclose(total_variation(distribution, tokens), 0.5 * np.abs(f - p).sum(), rel_tol=1e-12)
+
+
+def test_losses_of_the_exact_posterior_sit_on_the_floor_and_of_a_guesser_on_the_marginals_line():
+    distribution = nae_sat(6, 18, seed=0)
+    exact, guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+    same = losses(exact, exact, distribution, Uniform(), key=KEY, n=N_SEQUENCES)
+    assert same.kl.mean == 0
+    assert near(same.exact, distribution.entropy() / 24)
+    guess = losses(guesser, exact, distribution, Uniform(), key=KEY, n=N_SEQUENCES)
+    assert near(guess.model, distribution.marginal_entropy() / 24)
+    assert abs(gap_closed(guess.kl.mean, distribution)) < 0.02
+    assert gap_closed(same.kl.mean, distribution) == 1
+    difference = guess.model.mean - guess.exact.mean
+    assert abs(difference - guess.kl.mean) < 5 * (guess.model.standard_error + guess.kl.standard_error)
+
+
+class Blurred:
+    """The exact posterior, a twentieth replaced by single-token marginals: a well-trained model."""
+
+    def __init__(self, distribution):
+        self.layout = distribution.layout
+        self.exact, self.guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+
+    def marginals(self, tokens):
+        exact = self.exact.marginals(tokens)
+        return replace(exact, probs=0.95 * exact.probs + 0.05 * self.guesser.marginals(tokens).probs)
+
+
+def test_kl_measures_a_small_excess_better_than_losses_do():
+    distribution = nae_sat(6, 18, seed=0)
+    result = losses(Blurred(distribution), ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=N_SEQUENCES)
+    assert 0 < result.kl.mean < 0.05
+    assert result.kl.standard_error < 0.2 * result.model.standard_error
+
+
+def test_loss_classes_partition_the_contexts():
+    distribution = nae_sat(4, 8, seed=0)
+    result = losses(
+        IndependentPosterior(distribution), ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=3_000
+    )
+    assert sum(row.model.n for row in result.classes) == 3_000
+    by_class = {(row.latents_hidden, row.observations_hidden): row for row in result.classes}
+    assert by_class[0, 1].exact.mean == 0, "one hidden observation of known latents is certain"
+    assert all(0 <= a <= 4 and 0 <= b <= 8 for a, b in by_class)
+    assert sum(row.kl.total for row in result.classes) / 3_000 == pytest.approx(result.kl.mean, rel=1e-6)
+
+
+def test_gap_is_refused_where_there_is_none():
+    from lo_theory.problem import TableObservations
+
+    independent = LODistribution(np.full((2, 2), 0.5), TableObservations(np.array([[0, 1]]), np.full((1, 4, 2), 0.5)))
+    with pytest.raises(ValueError, match="no gap to close"):
+        gap_closed(0.1, independent)
+
+
+def test_sums_add_and_agree_with_numpy():
+    values = np.random.default_rng(0).normal(2, 3, 500)
+    whole, parts = Sums.of(values), Sums.of(values[:123]) + Sums.of(values[123:])
+    assert math.isclose(whole.mean, values.mean())
+    assert math.isclose(whole.standard_error, values.std(ddof=1) / math.sqrt(500))
+    assert math.isclose(parts.mean, whole.mean)
+    assert math.isclose(parts.standard_error, whole.standard_error)
+    low, high = whole.interval()
+    assert math.isclose(high - low, 2 * 1.959963984540054 * whole.standard_error)
+    assert all(math.isnan(x) for x in Sums.of([1.0]).interval())
+
+
+@pytest.mark.parametrize("p", [0.02, 0.5, 0.97])
+def test_intervals_of_shares_cover_what_they_say(p):
+    """95 % intervals cover a true share in 93 to 98 % of 4,000 repetitions; a quarter too narrow, they do not."""
+    generator = np.random.default_rng(3)
+    shares = generator.binomial(10, p, size=(4_000, 120)) / 10
+    covered = narrow = 0
+    for row in shares:
+        low, high = Sums.of(row).interval(share=True)
+        middle, half = (low + high) / 2, (high - low) / 2
+        covered += low <= p <= high
+        narrow += middle - 0.75 * half <= p <= middle + 0.75 * half
+    assert 0.93 < covered / 4_000 < 0.98
+    assert not 0.93 < narrow / 4_000 < 0.98
+
+
+def test_interval_of_unanimous_shares_is_not_empty():
+    low, high = Sums.of(np.ones(2_000)).interval(share=True)
+    assert math.isclose(high, 1)
+    assert math.isclose(low, 2_000 / (2_000 + 1.959963984540054**2), rel_tol=1e-9)
