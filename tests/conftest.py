@@ -1,0 +1,42 @@
+"""Settings for the whole suite: hypothesis is repeatable, and the ledger of statistical comparisons is held over all processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.budget import LEDGER, current_test, overspent, totals
+
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+_WORKERS = pytest.StashKey[list[Any]]()
+
+
+@pytest.fixture(autouse=True)
+def _ledger_of_this_test() -> None:
+    """Let a test that runs again spend its share again."""
+    LEDGER.begin(current_test())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_WORKERS] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Collect the ledger of a worker that has finished."""
+    node.config.stash[_WORKERS].append(getattr(node, "workeroutput", {}).get("ledger", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the ledger to the controller, or in the controller hold the sums against the registry."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["ledger"] = LEDGER.spent
+        return
+    lines = overspent(totals([LEDGER.spent, *session.config.stash[_WORKERS]]))
+    if lines:
+        session.config.get_terminal_writer().line("\n" + "\n".join(lines), red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
