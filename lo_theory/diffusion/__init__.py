@@ -4,7 +4,7 @@ from lo_theory.diffusion.decode import Decoded, DecodeOptions, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.evaluate import conditional_accuracy, generated_accuracies, infill_accuracies
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
-from lo_theory.diffusion.masks import LAWS, Bernoulli, MaskLaw, Pattern, Suffix, TwoRates, Uniform, describe
+from lo_theory.diffusion.masks import LAWS, Bernoulli, MaskLaw, Pattern, Rotation, Suffix, TwoRates, Uniform, describe
 from lo_theory.diffusion.policies import (
     POLICIES,
     SCHEDULES,
@@ -41,6 +41,7 @@ __all__ = [
     "OneAtATime",
     "Pattern",
     "Policy",
+    "Rotation",
     "Schedule",
     "Suffix",
     "Sums",

@@ -19,7 +19,18 @@ from lo_theory.diffusion import _kernels
 from lo_theory.problem.layout import Layout
 from lo_theory.rng import Key
 
-__all__ = ["LAWS", "Bernoulli", "MaskLaw", "Masks", "Pattern", "Suffix", "TwoRates", "Uniform", "describe"]
+__all__ = [
+    "LAWS",
+    "Bernoulli",
+    "MaskLaw",
+    "Masks",
+    "Pattern",
+    "Rotation",
+    "Suffix",
+    "TwoRates",
+    "Uniform",
+    "describe",
+]
 
 Masks = tuple[NDArray[np.bool_], NDArray[np.float32]]
 
@@ -186,6 +197,41 @@ class Suffix:
         rank[reading] = np.arange(layout.length)
         masked, weight = rank >= known[:, None], rank == known[:, None]
         return masked[None], weight.astype(np.float32)[None]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Several mask laws in turn.
+
+    Row i of a batch follows law i mod their number (name a law twice to double its share).
+
+    All laws must give the same number of masks a sequence. Cost: every law samples the whole batch.
+    """
+
+    laws: tuple[MaskLaw, ...]
+
+    def __post_init__(self) -> None:
+        if not self.laws:
+            raise ValueError("a rotation needs at least one law")
+
+    @property
+    def name(self) -> str:
+        """``rotation(...)`` of the laws' names."""
+        return f"rotation({','.join(law.name for law in self.laws)})"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw."""
+        turn = (start + np.arange(len(tokens))) % len(self.laws)
+        answers = [law.sample(key.fold(i), tokens, layout, start=start) for i, law in enumerate(self.laws)]
+        masked, weight = answers[0][0].copy(), answers[0][1].copy()
+        for i, (other_masked, other_weight) in enumerate(answers):
+            if other_masked.shape != masked.shape:
+                raise ValueError(
+                    f"laws in a rotation must give equally many masks: {self.laws[0].name} {len(masked)}, "
+                    f"{self.laws[i].name} {len(other_masked)}"
+                )
+            masked[:, turn == i], weight[:, turn == i] = other_masked[:, turn == i], other_weight[:, turn == i]
+        return masked, weight
 
 
 LAWS: dict[str, Callable[..., Any]] = {

@@ -68,7 +68,11 @@ def test_latents_first_is_exact_in_two_steps():
     assert impossible == 0
     accept("decode keeps p_data", chi_square(counts, p))
     backwards = decode(
-        ExactPosterior(distribution), fixed_order(distribution.order[::-1]), FixedCount(2), key=KEY.fold("two"), n=20_000
+        ExactPosterior(distribution),
+        fixed_order(distribution.order[::-1]),
+        FixedCount(2),
+        key=KEY.fold("two"),
+        n=20_000,
     )
     counts, impossible = frequencies(rows, backwards.tokens)
     reject("decode keeps p_data", chi_square(np.append(counts, impossible), np.append(p, 0.0)))

@@ -181,7 +181,9 @@ class Blurred:
 
 def test_kl_measures_a_small_excess_better_than_losses_do():
     distribution = nae_sat(6, 18, seed=0)
-    result = losses(Blurred(distribution), ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=N_SEQUENCES)
+    result = losses(
+        Blurred(distribution), ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=N_SEQUENCES
+    )
     assert 0 < result.kl.mean < 0.05
     assert result.kl.standard_error < 0.2 * result.model.standard_error
 

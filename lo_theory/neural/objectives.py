@@ -1,0 +1,199 @@
+"""Objectives: what one training step sees, and its loss.
+
+``draw`` runs on the CPU and answers by address (key, step, rows), so a rank can take its slice of a step's rows and a
+resumed run sees the same batches; ``loss`` runs on the network's device. An objective holds no mutable state: what it
+must remember between steps travels as a dictionary of tensors and goes into the checkpoint.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.neural.model import Transformer
+from lo_theory.problem import LODistribution
+from lo_theory.problem.layout import MASK, Layout
+from lo_theory.rng import Key
+
+__all__ = ["Batch", "Causal", "Masked", "Objective", "Stage", "State"]
+
+Batch = Mapping[str, NDArray[np.generic]]
+State = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What training minimises, in nats per token."""
+
+    @property
+    def distribution(self) -> LODistribution:
+        """The problem that is learned."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that name the objective and its problem; a checkpoint with other values is refused."""
+        ...
+
+    def label(self, step: int) -> str:
+        """Name what this step trains (a mask law, an order): losses of different labels are not comparable."""
+        ...
+
+    def check(self, model: Transformer) -> None:
+        """Raise ValueError if the network cannot be trained on this objective."""
+        ...
+
+    def initial_state(self) -> State:
+        """Tensors that travel from step to step; mostly none."""
+        ...
+
+    def draw(self, key: Key, step: int, rows: tuple[int, int]) -> Batch:
+        """Draw rows ``(start, count)`` of the batch of ``step``, as arrays whose first axis is the row."""
+        ...
+
+    def loss(self, model: Transformer, batch: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:
+        """Mean loss of the rows, and the state for the next step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The first part of a curriculum: ``law`` for the next ``steps`` steps."""
+
+    steps: int
+    law: MaskLaw
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"a stage lasts at least 0 steps, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The masked-diffusion objective: sum(weight x cross-entropy of hidden tokens) / rows, nats per token.
+
+    With ``law`` Uniform it is the MDM loss of Proposition 2.1 divided by L. ``stages`` come before ``law``, one after
+    another: a curriculum of mask laws. Data at ``key.fold("data").fold(step)``, masks at
+    ``key.fold("masks").fold(step)``.
+    """
+
+    distribution: LODistribution
+    law: MaskLaw
+    stages: tuple[Stage, ...] = ()
+
+    def law_at(self, step: int) -> MaskLaw:
+        """Return the mask law of a step."""
+        ends = itertools.accumulate(stage.steps for stage in self.stages)
+        return next((stage.law for end, stage in zip(ends, self.stages, strict=True) if step < end), self.law)
+
+    def describe(self) -> dict[str, Any]:
+        """See Objective."""
+        stages = [[stage.steps, repr(stage.law)] for stage in self.stages]  # a name may leave out parameters
+        return {"kind": "masked", "problem": self.distribution.fingerprint(), "law": repr(self.law), "stages": stages}
+
+    def label(self, step: int) -> str:
+        """Name of the step's mask law."""
+        return self.law_at(step).name
+
+    def check(self, model: Transformer) -> None:
+        """See Objective."""
+        _check_form(model, self.distribution.layout, causal=False)
+
+    def initial_state(self) -> State:
+        """Return no tensors."""
+        return {}
+
+    def draw(self, key: Key, step: int, rows: tuple[int, int]) -> Batch:
+        """Draw tokens int8[n, L], masked bool[n, c, L], weight float32[n, c, L] (c masks a sequence)."""
+        start, count = rows
+        tokens = self.distribution.sample(key.fold("data").fold(step), count, start=start)
+        law, place = self.law_at(step), key.fold("masks").fold(step)
+        masked, weight = law.sample(place, tokens, self.distribution.layout, start=start)
+        return {"tokens": tokens, "masked": masked.swapaxes(0, 1), "weight": weight.swapaxes(0, 1)}
+
+    def loss(self, model: Transformer, batch: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:
+        """See Objective; averaged over the c masks of a row."""
+        masked, length = batch["masked"], batch["masked"].shape[-1]
+        targets = batch["tokens"].long()[:, None, :].expand(masked.shape).reshape(-1, length)
+        logits = model(torch.where(masked.reshape(-1, length), MASK, targets))
+        weighted = cross_entropy(logits, targets) * batch["weight"].reshape(-1, length)
+        return weighted.sum() / len(targets), state
+
+
+@dataclass(frozen=True)
+class Causal:
+    """The paper's pi-learner: next-token cross-entropy of a causal network that reads pi(x), nats per token.
+
+    ``reading`` int[L] lists the positions first to last (latents, then observations when left out). The input is the
+    mask id as start, then all tokens but the last, so one pass gives all L losses; output t of the network is about
+    position ``reading[t]``.
+    """
+
+    distribution: LODistribution
+    reading: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        length = self.distribution.layout.length
+        if self.reading is not None and sorted(self.reading) != list(range(length)):
+            raise ValueError(
+                f"a reading order is a permutation of the positions 0..{length - 1}, got {len(self.reading)} entries"
+            )
+
+    @property
+    def places(self) -> NDArray[np.intp]:
+        """The positions in the order of reading."""
+        return np.array(self.distribution.layout.order if self.reading is None else self.reading, dtype=np.intp)
+
+    def describe(self) -> dict[str, Any]:
+        """See Objective."""
+        return {"kind": "causal", "problem": self.distribution.fingerprint(), "reading": self.places.tolist()}
+
+    def label(self, step: int) -> str:
+        """``causal`` at every step."""
+        return "causal"
+
+    def check(self, model: Transformer) -> None:
+        """See Objective."""
+        _check_form(model, self.distribution.layout, causal=True)
+
+    def initial_state(self) -> State:
+        """Return no tensors."""
+        return {}
+
+    def draw(self, key: Key, step: int, rows: tuple[int, int]) -> Batch:
+        """Draw tokens int8[n, L] in the order of reading, at ``key.fold("data").fold(step)``."""
+        start, count = rows
+        tokens = self.distribution.sample(key.fold("data").fold(step), count, start=start)
+        return {"tokens": np.ascontiguousarray(tokens[:, self.places])}
+
+    def loss(self, model: Transformer, batch: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:
+        """See Objective."""
+        targets = batch["tokens"].long()
+        logits = model(functional.pad(targets[:, :-1], (1, 0), value=MASK))
+        return cross_entropy(logits, targets).sum() / targets.numel(), state
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """-ln softmax(logits)[target] in float32: logits [B, L, V], targets int64[B, L], result [B, L]."""
+    flat = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return flat.view(targets.shape)
+
+
+def _check_form(model: Transformer, layout: Layout, *, causal: bool) -> None:
+    """Say what keeps ``model`` from being trained on sequences of ``layout``."""
+    config = model.config
+    if (config.length, config.n_values) != (layout.length, layout.n_values):
+        raise ValueError(
+            f"the network reads sequences of length {config.length} over {config.n_values} values, the problem has length "
+            f"{layout.length} over {layout.n_values}"
+        )
+    if config.causal != causal:
+        needed = "causal=True" if causal else "causal=False (attention to both sides)"
+        raise ValueError(f"this objective needs a network with {needed}, got causal={config.causal}")

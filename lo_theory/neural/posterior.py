@@ -1,0 +1,80 @@
+"""A trained network as a posterior: it answers the same question as the exact one, approximately."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from lo_theory.neural.model import Transformer
+from lo_theory.posterior import Marginals
+from lo_theory.problem.layout import MASK, Layout
+
+__all__ = ["PRECISIONS", "TrainedPosterior", "autocast", "resolve_precision"]
+
+PRECISIONS = ("float32", "bfloat16", "auto")
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Turn "auto" into "bfloat16" where the device multiplies it natively, else "float32"; pass the others through.
+
+    On a CPU that means AVX512-BF16 or AMX; elsewhere bfloat16 is emulated and slower than float32.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch shows no public name for it
+    return "bfloat16" if probe is not None and probe() else "float32"
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager[object]:
+    """Context in which matrix products run in ``precision`` ("float32" or "bfloat16"); weights stay float32."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+class TrainedPosterior:
+    """Marginals of a bidirectional masked model: softmax over the V values at every position, float32.
+
+    Follows the Posterior protocol. The evidence is not known (nan), every row counts as converged. ``batch`` rows go
+    through the network at once; torch's thread count is used as set. Probabilities of values that a role cannot take
+    are the network's own, not removed.
+    """
+
+    def __init__(self, model: Transformer, layout: Layout, *, batch: int = 128, precision: str = "float32") -> None:
+        config = model.config
+        if (config.length, config.n_values) != (layout.length, layout.n_values):
+            raise ValueError(
+                f"the network answers for length {config.length} over {config.n_values} values, the layout has length "
+                f"{layout.length} over {layout.n_values}"
+            )
+        if config.causal:
+            raise ValueError("a causal network does not see what is revealed later: a posterior needs causal=False")
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        self.model, self.layout, self.batch = model.eval(), layout, batch
+        self.device = next(model.parameters()).device
+        self.precision = resolve_precision(precision, self.device.type)
+
+    def marginals(self, tokens: ArrayLike) -> Marginals:
+        """Marginals of int8[B, L]: probs float32[B, L, V], one-hot where revealed. Cost: one forward pass a row."""
+        rows = self.layout.check_tokens(tokens)
+        probs = np.empty((*rows.shape, self.layout.n_values), np.float32)
+        target = torch.from_numpy(probs)
+        with torch.inference_mode(), autocast(self.precision, self.device.type):
+            for first in range(0, len(rows), self.batch):
+                part = slice(first, first + self.batch)
+                logits = self.model(torch.from_numpy(rows[part]).to(self.device, torch.int64))
+                target[part] = torch.softmax(logits, dim=-1).to("cpu")
+        _reveal(probs, rows)
+        return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
+
+
+def _reveal(probs: NDArray[np.float32], rows: NDArray[np.int8]) -> None:
+    """Make the distribution of every revealed token one-hot, in place."""
+    known = (rows != MASK)[..., None]
+    np.copyto(probs, np.arange(probs.shape[-1], dtype=np.int8) == rows[..., None], where=known)

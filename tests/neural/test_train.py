@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lo_theory.diffusion.masks import TwoRates, Uniform
+from lo_theory.neural import Causal, Masked, TrainConfig, TrainedPosterior, Transformer, learning_rate, load, train
+from lo_theory.neural.objectives import State
+from lo_theory.problem import nae_sat
+from lo_theory.problem.layout import MASK
+from tests.neural.small import CAUSAL, KEY, NETWORK, OBJECTIVE, PROBLEM, TRAINING
+
+
+class Stopped(Exception):
+    """Raised by a test to end a run in the middle."""
+
+
+def stop_at(last: int) -> Any:
+    def on_log(step: int, values: Mapping[str, Any]) -> None:
+        if step >= last:
+            raise Stopped
+
+    return on_log
+
+
+@dataclass(frozen=True)
+class Counting(Masked):
+    """Its loss depends on a tensor that only the state carries."""
+
+    def initial_state(self) -> State:
+        return {"rows": torch.zeros((), dtype=torch.float64)}
+
+    def loss(self, model: Transformer, batch: Mapping[str, torch.Tensor], state: State) -> tuple[torch.Tensor, State]:
+        loss, _ = super().loss(model, batch, {})
+        rows = state["rows"] + len(batch["tokens"])
+        return loss * (1 + 0.01 * rows.float()), {"rows": rows}
+
+
+@dataclass(frozen=True)
+class Poisoned(Masked):
+    """Its loss is NaN at one step."""
+
+    at: int = 7
+
+    def draw(self, key: Any, step: int, rows: tuple[int, int]) -> Any:
+        batch = dict(super().draw(key, step, rows))
+        return {**batch, "weight": batch["weight"] * np.float32(np.nan)} if step == self.at else batch
+
+
+def test_a_short_run_leaves_the_marginals_only_line_far_behind() -> None:
+    problem = nae_sat(4, 8, seed=3)
+    layout, steps = problem.layout, 300
+    network = replace(NETWORK, layers=2, heads=4, width=48, inner=96)
+    config = TrainConfig(steps=steps, batch=64, learning_rate=6e-3, warmup=30, threads=1)
+    model = train(network, config, replace(OBJECTIVE, stages=()), KEY).model
+    tokens = problem.sample(KEY.fold("evaluation"), 2000)
+    masked, weight = (part[0] for part in Uniform().sample(KEY.fold("masks of evaluation"), tokens, layout))
+
+    def gap_closed(network: Transformer) -> float:
+        probs = TrainedPosterior(network, layout).marginals(np.where(masked, MASK, tokens)).probs
+        drawn = np.take_along_axis(probs, tokens[..., None].astype(np.intp), 2)[..., 0]
+        loss = float((weight * -np.log(drawn)).sum() / len(tokens))
+        marginals, floor = problem.marginal_entropy() / layout.length, problem.entropy() / layout.length
+        return (marginals - loss) / (marginals - floor)
+
+    assert gap_closed(model) > 0.6
+    assert gap_closed(Transformer(network, seed=0)) < 0.05
+
+
+def test_the_loss_that_is_logged_is_the_mean_since_the_last_time() -> None:
+    logs: dict[int, Mapping[str, Any]] = {}
+    train(
+        NETWORK, replace(TRAINING, log_every=1), OBJECTIVE, KEY, on_log=lambda step, values: logs.update({step: values})
+    )
+    rough: dict[int, Mapping[str, Any]] = {}
+    train(
+        NETWORK,
+        replace(TRAINING, log_every=4),
+        OBJECTIVE,
+        KEY,
+        on_log=lambda step, values: rough.update({step: values}),
+    )
+    assert rough[0]["event"] == "start"
+    for last in (4, 8, 12):
+        assert rough[last]["loss"] == pytest.approx(np.mean([logs[step]["loss"] for step in range(last - 3, last + 1)]))
+    assert rough[4]["law"] == "rotation(two_rates(0.1,0.9),uniform)"
+    assert rough[8]["law"] == "uniform"
+    assert logs[1]["loss"] == pytest.approx(math.log(2), abs=0.2)
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine() -> None:
+    config = TrainConfig(steps=110, batch=1, learning_rate=2.0, warmup=10, final_ratio=0.1)
+    rates = [learning_rate(config, step) for step in range(110)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == 2.0
+    assert rates[60] == pytest.approx(2.0 * 0.55)
+    assert rates[109] == pytest.approx(0.2, rel=0.01)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    "objective", [OBJECTIVE, Counting(PROBLEM, Uniform()), Causal(PROBLEM)], ids=["staged", "state", "causal"]
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stopped_run_continues_to_the_same_bytes(objective: Any, precision: str, tmp_path: Path) -> None:
+    network = CAUSAL if isinstance(objective, Causal) else NETWORK
+    config = replace(TRAINING, precision=precision)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    losses: list[tuple[int, float]] = []
+
+    def keep(step: int, values: Mapping[str, Any]) -> None:
+        losses.extend((step, values["loss"]) for name in values if name == "loss")
+
+    train(network, config, objective, KEY, checkpoint=whole, on_log=keep)
+    uninterrupted = losses.copy()
+    losses.clear()
+    with pytest.raises(Stopped):
+        train(network, config, objective, KEY, checkpoint=broken, checkpoint_seconds=0, on_log=stop_at(5))
+    assert load(broken).header["step"] == 4
+    assert whole.read_bytes() != broken.read_bytes()
+    trained = train(network, config, objective, KEY, checkpoint=broken, on_log=keep)
+    assert trained.resumed_from == 4
+    assert losses == uninterrupted
+    assert len(losses) == 2
+    assert whole.read_bytes() == broken.read_bytes()
+    again = train(network, config, objective, KEY, checkpoint=broken)
+    assert again.resumed_from == config.steps
+    assert all(torch.equal(value, trained.model.state_dict()[name]) for name, value in again.model.state_dict().items())
+
+
+KILLED_RUN = """
+import sys
+from lo_theory.neural import train
+from tests.neural.small import KEY, NETWORK, OBJECTIVE, TRAINING
+from dataclasses import replace
+
+config = replace(TRAINING, steps=200, log_every=1)
+train(NETWORK, config, OBJECTIVE, KEY, checkpoint=sys.argv[1], checkpoint_seconds=0, on_log=lambda step, _: print(step, flush=True))
+"""
+
+
+def test_a_killed_process_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    config = replace(TRAINING, steps=200, log_every=1)
+    train(NETWORK, config, OBJECTIVE, KEY, checkpoint=whole)
+    arguments = [sys.executable, "-c", KILLED_RUN, str(killed)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if int(line) >= 23)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 22 <= load(killed).header["step"] < 200
+    assert train(NETWORK, config, OBJECTIVE, KEY, checkpoint=killed).resumed_from is not None
+    assert whole.read_bytes() == killed.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"network": replace(NETWORK, inner=32)}, "model.inner is 24, expected 32"),
+        ({"config": replace(TRAINING, learning_rate=1e-3)}, "training.learning_rate"),
+        ({"objective": replace(OBJECTIVE, distribution=nae_sat(4, 8, seed=4))}, "objective.problem"),
+        ({"objective": replace(OBJECTIVE, law=TwoRates(1, 1))}, "objective.law"),
+        ({"key": KEY.fold(1)}, "seed.path"),
+        ({"config": replace(TRAINING, threads=2)}, "trained with 1 threads, now 2"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_name(change: dict[str, Any], word: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    call = {"network": NETWORK, "config": TRAINING, "objective": OBJECTIVE, "key": KEY}
+    train(**call, checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=word):
+        train(**{**call, **change}, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_open_threads_take_the_recorded_number_and_leave_torch_as_it_was(tmp_path: Path) -> None:
+    path, before = tmp_path / "model", torch.get_num_threads()
+    config, events = replace(TRAINING, steps=6, threads=2), []  # few steps: two threads on a busy machine are slow
+    with pytest.raises(Stopped):
+        train(NETWORK, config, OBJECTIVE, KEY, checkpoint=path, checkpoint_seconds=0, on_log=stop_at(5))
+    trained = train(
+        NETWORK,
+        replace(config, threads=None),
+        OBJECTIVE,
+        KEY,
+        checkpoint=path,
+        on_log=lambda step, values: events.append(values),
+    )
+    assert trained.threads == events[0]["threads"] == 2
+    assert events[0]["event"] == "resume"
+    assert torch.get_num_threads() == before
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(FloatingPointError, match="loss is nan at step 7 of 12"):
+        train(NETWORK, TRAINING, Poisoned(PROBLEM, Uniform()), KEY, checkpoint=path, checkpoint_seconds=0)
+    kept = load(path)
+    assert kept.header["step"] == 7
+    assert all(torch.isfinite(value).all() for value in kept.tensors.values())
+
+
+def test_training_draws_nothing_from_the_global_generators() -> None:
+    on_torch, on_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index] # noqa: NPY002
+    train(NETWORK, TRAINING, OBJECTIVE, KEY)
+    assert torch.equal(on_torch, torch.get_rng_state())
+    np.testing.assert_array_equal(on_numpy, np.random.get_state()[1])  # type: ignore[index] # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 0}, {"learning_rate": 0.0}, {"learning_rate": math.inf}, {"betas": (0.9, 1.0)}, {"final_ratio": 2.0},
+     {"clip": -1.0}, {"precision": "half"}, {"threads": 0}, {"weight_decay": -0.1}],
+)  # fmt: skip
+def test_impossible_settings_are_named(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(TRAINING, **change)
