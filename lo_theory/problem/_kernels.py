@@ -25,12 +25,13 @@ LEVELS = 63
 _PAD = 64  # bytes of a vector register
 _UNDECIDED, _BOUND, _RANDOM, _PARTIAL = 0, 1, 2, 3  # scratch rows of ``bits`` after its L roles; partial results fill the rest
 _ALL = np.uint64(2**64 - 1)
-_ROW_BITS = np.array([1, 2, 4, 8, 16, 32, 64, 128], np.uint8)  # looked up: a compiler that sees a shift widens every byte to 64 bits
+_ROW_BITS = np.array([1, 2, 4, 8, 16, 32, 64, 128], np.uint8)  # looked up: seeing a shift, LLVM widens every byte to 64 bits
 
 
 @njit(cache=True, nogil=True)
 def _evaluate(bits, row, scopes, j, truth, plane):
-    """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j: a tree of selections, three scope bits at once, then one a level.
+    """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j: a tree of selections, three scope bits at once, then one a
+    level.
 
     Here and below whole arrays and row numbers are passed, and kernels called in the innermost loops call no others: numba counts
     references whenever a view is made or an array handed on, and that costs more than the arithmetic.
@@ -119,29 +120,38 @@ def _draw_observations(bits, scratch, scopes, truth, first, index, key0, key1, b
 
 
 @njit(cache=True, nogil=True)
-def _write_rows(flat, begin, length, eight_rows, first, last):
-    """Write rows ``first .. last`` of eight, bit b of byte p being row b at position p, to ``flat[begin + b * length]`` and on.
+def _write_block(out, row, by_position, eight_rows):
+    """Write the block that begins at row ``row`` of ``out`` (which may lie before it), bits to bytes.
 
-    A row is written in whole registers: what it writes past its end is written again by the next one.
+    ``by_position`` uint64[BLOCK_WORDS, padded]; a byte of scratch ``eight_rows`` [padded] holds eight rows of a position. A row is
+    written in whole registers: what it writes past its end is written again by the next one, and the last stops at the end.
     """
-    for b in range(first, last):
-        mask = _ROW_BITS[b]
-        target = flat[begin + b * length : begin + b * length + len(eight_rows)]
-        for position in range(len(target)):
-            target[position] = (eight_rows[position] & mask) != 0
+    n_rows, length = out.shape
+    flat, padded = out.reshape(-1), len(eight_rows)
+    for group in range(BLOCK_ROWS // 8):
+        top = row + 8 * group
+        if top + 8 <= 0 or top >= n_rows:
+            continue
+        word, shift = group // 8, uint64(8 * (group % 8))
+        for position in range(padded):
+            eight_rows[position] = uint8(by_position[word, position] >> shift)
+        for b in range(max(0, -top), min(8, n_rows - top)):
+            mask, begin = _ROW_BITS[b], (top + b) * length
+            target = flat[begin : begin + padded]
+            for position in range(len(target)):
+                target[position] = (eight_rows[position] & mask) != 0
 
 
 @njit(cache=True, nogil=True)
 def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, order):
     """Sample binary latents and binary observations, 2048 rows at a time, 64 rows a machine word.
 
-    ``prior`` uint64[N] is P(0) x 2**63. Planes ``first[e] .. first[e + 1]`` of ``truth`` uint64[planes, 2**k], k >= 3, belong to table
-    e: the states that surely give 1, the states that leave a choice, and the bits of their P(0) from the highest down (a table
-    without noise has only the first). Bits are computed once per machine word, then turned into bytes in loops over adjacent
-    positions. Rows are written in order, and nothing is written outside ``out`` (C-contiguous).
+    ``prior`` uint64[N] is P(0) x 2**63. Planes ``first[e] .. first[e + 1]`` of ``truth`` uint64[planes, 2**k], k >= 3, belong to
+    table e: the states that surely give 1, the states that leave a choice, and the bits of their P(0) from the highest down (a
+    table without noise has only the first). Bits are computed once per machine word, then turned into bytes in loops over
+    adjacent positions. Rows are written in order, and nothing is written outside ``out`` (C-contiguous).
     """
     n_rows, length = out.shape
-    flat = out.reshape(-1)
     padded = (length + _PAD - 1) // _PAD * _PAD
     bits = np.empty((length + _PARTIAL + (1 << (scopes.shape[1] - LEAF_ARGUMENTS)), BLOCK_WORDS), np.uint64)
     by_position = np.zeros((BLOCK_WORDS, padded), np.uint64)
@@ -154,19 +164,12 @@ def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, orde
                 position = order[role]
                 for w in range(tile, tile + 8):
                     by_position[w, position] = bits[role, w]
-        for group in range(BLOCK_ROWS // 8):
-            row = block * BLOCK_ROWS + 8 * group - start
-            if row + 8 <= 0 or row >= n_rows:
-                continue
-            word, shift = group // 8, uint64(8 * (group % 8))
-            for position in range(padded):
-                eight_rows[position] = uint8(by_position[word, position] >> shift)
-            _write_rows(flat, row * length, length, eight_rows, max(0, -row), min(8, n_rows - row))
+        _write_block(out, block * BLOCK_ROWS - start, by_position, eight_rows)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _draw(word, thresholds):
-    """Value drawn by one word: how many of the cumulative ``thresholds`` (probability x 2**63) lie at or below its upper 63 bits."""
+    """Value drawn by one word: how many of the cumulative ``thresholds`` (times 2**63) lie at or below its upper 63 bits."""
     level = word >> uint64(1)
     value = 0
     while level >= thresholds[value]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +39,8 @@ class LODistribution:
     """A Latents-and-Observations distribution over sequences of L = N + P tokens.
 
     p(x) = prod_i prior[i, x_i] prod_j P(o_j | x), with role i at position ``order[i]``.
-    ``prior`` float64[N, q], rows summing to one; ``observations`` a law of P observations; ``order`` int32[L], the identity when left out.
+    ``prior`` float64[N, q], rows summing to one; ``observations`` a law of P observations; ``order`` int32[L], the identity when
+    left out.
     """
 
     prior: NDArray[np.float64]
@@ -74,9 +74,9 @@ class LODistribution:
     ) -> NDArray[np.int8]:
         """Draw rows ``start .. start + n`` of the stream named by ``key``: int8[n, L].
 
-        The same rows whatever the split over calls, ``start`` and ``threads``. ``out`` (C-contiguous int8[n, L]) avoids the allocation,
-        which costs more than the sampling. Cost: about a byte a token of memory traffic for fair bits without noise; else one
-        random word per latent and per noisy observation.
+        The same rows whatever the split over calls, ``start`` and ``threads``. ``out`` (C-contiguous int8[n, L]) avoids the
+        allocation, which costs more than the sampling. Cost per row: about the time to copy it for binary tokens without noise,
+        some half a nanosecond more for each noisy one; otherwise one random word per latent and per noisy observation.
         """
         if n < 0 or start < 0 or threads < 1:
             raise ValueError(f"sample takes n >= 0, start >= 0 and threads >= 1, got n={n}, start={start}, threads={threads}")
@@ -164,7 +164,7 @@ class LODistribution:
         return total
 
     def marginal_entropy(self) -> float:
-        """Sum over tokens of the entropy of the single token, nats per sequence: what a model that knows no constraint can reach."""
+        """Sum over tokens of the entropy of the single token, nats per sequence: what can be reached knowing no constraint."""
         return float(_entropy(self.token_marginals).sum())
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -194,16 +194,19 @@ class LODistribution:
         """Rebuild a problem that ``save`` wrote; ValueError if the file is damaged or foreign. Executes nothing."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(f"{path} is no problem file written by save: {error}") from error
+                return cls._from_arrays({name: file[name] for name in file.files})
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen kinds
+            raise ValueError(f"{path} is no problem file written by save, or is damaged: {error}") from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> LODistribution:
         names = set(arrays)
         if names == {"prior", "order", "scopes", "tables", "index"}:
             law: Observations = TableObservations(arrays["scopes"], arrays["tables"], arrays["index"])
         elif names == {"prior", "order", "vectors", "width"}:
             law = SlabObservations(arrays["vectors"], float(arrays["width"]))
         else:
-            raise ValueError(f"{path} holds the arrays {sorted(names)}, which make no problem")
+            raise ValueError(f"the arrays {sorted(names)} make no problem")
         return cls(arrays["prior"], law, arrays["order"])

@@ -67,12 +67,14 @@ def nae_sat(
 
 
 def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODistribution:
-    """Example 3.2: one observation g(x_S) for every *ordered* k-subset S of the latents, P = N!/(N - k)!, in lexicographic order."""
+    """Example 3.2: one observation g(x_S) for each *ordered* k-subset S of the latents, P = N!/(N - k)!, lexicographically."""
     if predicate.k > N:
         raise ValueError(f"{predicate.name} needs N >= k = {predicate.k} latents, got N = {N}")
     count = math.perm(N, predicate.k)
     if count > _LARGEST_P:
-        raise ValueError(f"all ordered {predicate.k}-subsets of N = {N} latents are {count}, over the limit of {_LARGEST_P}: take a smaller N")
+        raise ValueError(
+            f"all ordered {predicate.k}-subsets of N = {N} latents are {count}, over the limit of {_LARGEST_P}: take a smaller N"
+        )
     scopes = np.array(list(itertools.permutations(range(N), predicate.k)), np.int32)
     return LODistribution(_uniform(N, predicate.q), predicate_observations(predicate, scopes, noise))
 

@@ -107,7 +107,7 @@ class TableObservations:
     @property
     def q(self) -> int:
         """Values of a latent."""
-        return int(round(self.tables.shape[1] ** (1 / self.k)))
+        return round(self.tables.shape[1] ** (1 / self.k))
 
     @property
     def k(self) -> int:
@@ -143,8 +143,8 @@ class TableObservations:
 class SlabObservations:
     """Random slabs (Example B.4): observation j is 1 if |<z_j, 2x - 1>| <= width sqrt(N), else 0; x binary.
 
-    ``vectors`` float64[P, N] holds the z_j; ``width`` is the paper's beta. The sums run over the latents in order, one addition at a
-    time, so that a value on the edge of a slab falls the same way everywhere.
+    ``vectors`` float64[P, N] holds the z_j; ``width`` is the paper's beta. The sums run over the latents in order, one addition
+    at a time, so that a value on the edge of a slab falls the same way everywhere.
     """
 
     vectors: NDArray[np.float64]

@@ -1,7 +1,7 @@
 """Predicates as truth tables, and what the theory asks of them: gamma, Assumption B.11, pair channels.
 
-A predicate g: {0..q-1}^k -> {0, 1} is the array ``table`` bool[q, ..., q] (k axes), nothing else. Everything above sees tables only,
-so a new predicate is one call of ``from_function`` or ``from_array``.
+A predicate g: {0..q-1}^k -> {0, 1} is the array ``table`` bool[q, ..., q] (k axes), nothing else. Everything above sees tables
+only, so a new predicate is one call of ``from_function`` or ``from_array``.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _planes(bounds: NDArray[np.uint64]) -> list[NDArray[np.bool_]]:
 
 
 def _bit_sampler(layout: Layout, prior: NDArray[np.float64], law: TableObservations) -> Sampler:
-    """The bit-sliced sampler; scopes shorter than three bits are padded with their first latent, whose bit the table then ignores."""
+    """The bit-sliced sampler; scopes of fewer than three bits are padded with their first latent, which the table then ignores."""
     missing = max(0, _kernels.LEAF_ARGUMENTS - law.k)
     scopes = np.concatenate([law.scopes] + [law.scopes[:, :1]] * missing, axis=1)
     planes = [_planes(bounds) for bounds in thresholds(law.tables)[:, :, 0]]
