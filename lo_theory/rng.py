@@ -98,7 +98,9 @@ def _multiply_high_intrinsic(typing_context: Any, a: Any, b: Any) -> tuple[Any, 
     return types.uint64(types.uint64, types.uint64), generate
 
 
-_multiply_high: Any = _multiply_high_intrinsic  # numba passes the typing context itself, which a type checker cannot know
+_multiply_high: Any = (
+    _multiply_high_intrinsic  # numba passes the typing context itself, which a type checker cannot know
+)
 
 
 @njit(cache=True, nogil=True, inline="always")

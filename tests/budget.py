@@ -1,9 +1,9 @@
 """The family-wise false-positive budget of the suite: one number, divided here, spent through ``accept``.
 
-With a right implementation the probability that *any* statistical test of the suite fails is at most ``BUDGET``, whatever
-depends on what (Bonferroni). Every statistical test is entered in ``REGISTRY`` with the p-values it compares; a name that is not
-there, or a test that compares more than it has entered, is an error. Seeds are fixed, so a test that passes keeps passing; the
-budget says how much a *new* seed, version or machine may be blamed on chance.
+With a right implementation the probability that *any* statistical test of the suite fails is at most ``BUDGET``,
+whatever depends on what (Bonferroni). Every statistical test is entered in ``REGISTRY`` with the p-values it compares;
+a name that is not there, or a test that compares more than it has entered, is an error. Seeds are fixed, so a test that
+passes keeps passing; the budget says how much a *new* seed, version or machine may be blamed on chance.
 
 To add a test: one line in ``REGISTRY``. All thresholds shrink a little and their sum stays ``BUDGET``.
 """
@@ -23,7 +23,9 @@ BUDGET = 1e-3
 
 @dataclass(frozen=True)
 class Share:
-    """How many p-values a test compares (over all its cases), and how much of the budget each gets relative to the others."""
+    """How many p-values a test compares (over all its cases), and how much of the budget each gets relative to the
+    others.
+    """
 
     p_values: int
     weight: float = 1.0
@@ -80,7 +82,9 @@ class Ledger:
     def share(self, name: str) -> Share:
         """The entry of ``name``; an error that names the registry when there is none."""
         if name not in self.registry:
-            raise LookupError(f"{name!r} is not in REGISTRY of tests/budget.py: enter it there with the p-values it compares")
+            raise LookupError(
+                f"{name!r} is not in REGISTRY of tests/budget.py: enter it there with the p-values it compares"
+            )
         return self.registry[name]
 
     def begin(self, test: str) -> None:
@@ -94,7 +98,8 @@ class Ledger:
         tests[test] = tests.get(test, 0) + count
         if self.total(name) > share.p_values:
             raise LookupError(
-                f"{name!r} compares {self.total(name)} p-values and registers {share.p_values}: raise its entry in REGISTRY of "
+                f"{name!r} compares {self.total(name)} p-values and registers {share.p_values}: raise its entry in "
+                "REGISTRY of "
                 f"tests/budget.py (compared by {sorted(tests)})"
             )
 
@@ -128,17 +133,26 @@ def accept(name: str, p_values: ArrayLike, *, ledger: Ledger = LEDGER) -> None:
     values = _checked(p_values)
     ledger.spend(name, values.size, current_test())
     worst, alpha = values.min(), ledger.alpha_for(name)
-    assert worst >= alpha, f"{name}: p = {worst:.3g} is below the threshold {alpha:.3g}: the implementation draws from another law"
+    assert worst >= alpha, (
+        f"{name}: p = {worst:.3g} is below the threshold {alpha:.3g}: the implementation draws from another law"
+    )
 
 
 def reject(name: str, p_values: ArrayLike, *, ledger: Ledger = LEDGER) -> None:
-    """Fail unless the same threshold catches a wrong implementation: its smallest p-value must lie below. Spends no budget."""
+    """Fail unless the same threshold catches a wrong implementation: its smallest p-value must lie below.
+
+    Spends no budget.
+    """
     best, alpha = _checked(p_values).min(), ledger.alpha_for(name)
-    assert best < alpha, f"{name}: a wrong implementation passes with p = {best:.3g} >= {alpha:.3g}: the test has no power"
+    assert best < alpha, (
+        f"{name}: a wrong implementation passes with p = {best:.3g} >= {alpha:.3g}: the test has no power"
+    )
 
 
 def z_test(samples: ArrayLike, mean: float) -> float:
-    """Two-sided p-value that independent ``samples`` have this mean, their own standard error and the normal law supposed."""
+    """Two-sided p-value that independent ``samples`` have this mean, their own standard error and the normal law
+    supposed.
+    """
     values = np.asarray(samples, dtype=np.float64)
     if values.ndim != 1 or values.size < 100:
         raise ValueError(f"the normal law needs at least 100 independent samples in one axis, got shape {values.shape}")
@@ -151,12 +165,14 @@ def z_test(samples: ArrayLike, mean: float) -> float:
 def chi_square(counts: ArrayLike, probabilities: ArrayLike, *, least_expected: float = 20.0) -> float:
     """P-value that ``counts`` are multinomial with ``probabilities``.
 
-    Cells expected fewer than ``least_expected`` times are pooled, smallest first, since far out the chi-square tail is not to be
-    trusted with small cells. A count where the probability is zero gives 0.
+    Cells expected fewer than ``least_expected`` times are pooled, smallest first, since far out the chi-square tail is
+    not to be trusted with small cells. A count where the probability is zero gives 0.
     """
     observed, law = np.asarray(counts, dtype=np.float64).ravel(), np.asarray(probabilities, dtype=np.float64).ravel()
     if observed.shape != law.shape or abs(law.sum() - 1) > 1e-9 or (law < 0).any():
-        raise ValueError(f"chi_square takes one probability a cell, summing to one: {observed.shape} counts, sum {law.sum()}")
+        raise ValueError(
+            f"chi_square takes one probability a cell, summing to one: {observed.shape} counts, sum {law.sum()}"
+        )
     if observed[law == 0].any():
         return 0.0
     ranked = np.argsort(law)
@@ -167,7 +183,9 @@ def chi_square(counts: ArrayLike, probabilities: ArrayLike, *, least_expected: f
         expected = np.append(expected[pooled:], expected[:pooled].sum())
         observed = np.append(observed[pooled:], observed[:pooled].sum())
     if len(expected) < 2 or (expected < least_expected).any():
-        raise ValueError(f"chi_square needs two cells expected {least_expected} times: draw more than {observed.sum():.0f} samples")
+        raise ValueError(
+            f"chi_square needs two cells expected {least_expected} times: draw more than {observed.sum():.0f} samples"
+        )
     return float(special.chdtrc(len(expected) - 1, (np.square(observed - expected) / expected).sum()))
 
 
@@ -178,11 +196,16 @@ def binomial(successes: int, trials: int, probability: float) -> float:
 
 
 def row_counts(rows: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """How often each row of ``support`` [S, L] is met in ``rows`` [n, L]; one more cell, the last, counts rows met nowhere."""
+    """How often each row of ``support`` [S, L] is met in ``rows`` [n, L].
+
+    One more cell, the last, counts rows met nowhere.
+    """
     together = np.concatenate([support, rows])
     base = int(together.max()) + 1
     if together.min() < 0 or base ** support.shape[1] >= 2**62:
-        raise ValueError(f"sequences of {support.shape[1]} tokens in {together.min()}..{base - 1} have no 62-bit number each")
+        raise ValueError(
+            f"sequences of {support.shape[1]} tokens in {together.min()}..{base - 1} have no 62-bit number each"
+        )
     numbers = together.astype(np.int64) @ base ** np.arange(support.shape[1])
     known, drawn = numbers[: len(support)], numbers[len(support) :]
     ranked = np.argsort(known)

@@ -1,4 +1,7 @@
-"""The budget helper: its sums, its refusals, and that its p-values are uniform for a right sampler and small for a wrong one."""
+"""The budget helper.
+
+Its sums, its refusals, and that its p-values are uniform for a right sampler and small for a wrong one.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def test_ledgers_of_several_processes_add():
     counts = totals([{"a": {"one": 2}}, {"a": {"two": 2}, "b": {"three": 1}}, {"a": {"one": 2}}])
     assert counts == {"a": 4, "b": 1}
     assert overspent(counts, {"a": Share(4), "b": Share(1)}) == []
-    assert overspent(counts, {"a": Share(3), "b": Share(1)}) == ["'a' compared 4 p-values over all processes and registers 3"]
+    assert overspent(counts, {"a": Share(3), "b": Share(1)}) == [
+        "'a' compared 4 p-values over all processes and registers 3"
+    ]
 
 
 def test_accept_and_reject_decide_at_the_threshold():
@@ -103,7 +108,9 @@ def test_p_values_of_a_right_sampler_are_uniform_and_of_a_wrong_one_small():
     right = [chi_square(generator.multinomial(20_000, LAW), LAW) for _ in range(2_000)]
     wrong = [chi_square(generator.multinomial(20_000, biased), LAW) for _ in range(50)]
     accept("budget helper", uniformity(right))
-    reject("budget helper", uniformity([chi_square(generator.multinomial(20_000, LAW), LAW) / 1.2 for _ in range(2_000)]))
+    reject(
+        "budget helper", uniformity([chi_square(generator.multinomial(20_000, LAW), LAW) / 1.2 for _ in range(2_000)])
+    )
     accept("budget helper", uniformity([z_test(generator.exponential(size=2_000), 1.0) for _ in range(2_000)]))
     assert max(wrong) < alpha_for("budget helper")
     reject("budget helper", z_test(generator.exponential(size=20_000), 1.05))

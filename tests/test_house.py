@@ -1,5 +1,7 @@
-"""The rules of the house, held by walking the source: direction of imports, what importing loads, docstrings, sizes, and what is
-forbidden."""
+"""The rules of the house, held by walking the source.
+
+Direction of imports, what importing loads, docstrings, sizes, and what is forbidden.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ import lo_theory
 ROOT = Path(lo_theory.__file__).parent
 FLOORS = ("rng", "problem", "posterior", "thresholds", "diffusion", "neural", "lab", "cli")
 FILES = sorted(ROOT.rglob("*.py"))
-MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT)], "lo_theory.") if not module.name.endswith("__main__"))
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages([str(ROOT)], "lo_theory.") if not module.name.endswith("__main__")
+)
 
 LARGEST_FILE, LARGEST_FUNCTION, LARGEST_SIGNATURE = 300, 60, 7
 EXCEPTIONS: dict[str, str] = {
@@ -98,7 +102,12 @@ def test_an_import_from_a_floor_above_is_seen(monkeypatch):
     for source in sources:
         monkeypatch.setattr(sys.modules[__name__], "tree", lambda path, source=source: ast.parse(source))
         assert rooms_above(ROOT / "problem" / "families.py"), source
-    for source in ["from lo_theory.rng import Key", "from .layout import MASK", "from lo_theory import rng", "import numpy"]:
+    for source in [
+        "from lo_theory.rng import Key",
+        "from .layout import MASK",
+        "from lo_theory import rng",
+        "import numpy",
+    ]:
         monkeypatch.setattr(sys.modules[__name__], "tree", lambda path, source=source: ast.parse(source))
         assert rooms_above(ROOT / "problem" / "families.py") == [], source
 
@@ -124,7 +133,9 @@ def test_only_neural_loads_torch():
     assert "torch" in loaded_by("import lo_theory.neural")
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if (floor(module_name(path)) or 0) < FLOORS.index("neural")], ids=short)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if (floor(module_name(path)) or 0) < FLOORS.index("neural")], ids=short
+)
 def test_torch_is_not_named_below_neural(path):
     assert "torch" not in {name.split(".")[0] for name, _ in imports(path)}
 
@@ -232,7 +243,9 @@ def forbidden(source: str) -> list[str]:
             found += [f"line {node.lineno}: import {name}" for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS]
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in FORBIDDEN_CALLS or (called == "yaml.load" and "Loader" not in {word.arg for word in node.keywords}):
+            if called in FORBIDDEN_CALLS or (
+                called == "yaml.load" and "Loader" not in {word.arg for word in node.keywords}
+            ):
                 found.append(f"line {node.lineno}: {called}")
             for keyword in node.keywords:
                 if keyword.arg == "allow_pickle" and getattr(keyword.value, "value", True) is not False:

@@ -68,7 +68,10 @@ def test_an_address_depends_on_nothing_but_itself():
 
 
 def derived(key, exit_name):
-    """The promised derivation, spelt out: BLAKE2b-128 of version and parts, each with its kind and its length before it."""
+    """The promised derivation, spelt out.
+
+    BLAKE2b-128 of version and parts, each with its kind and its length before it.
+    """
     message = b"lo_theory key 1"
     for part in (key.seed, *key.path):
         raw = part.encode() if isinstance(part, str) else str(part).encode()
@@ -82,12 +85,17 @@ def test_exits_are_the_promised_digests(key):
     assert tuple(int(word) for word in key.words()) == derived(key, b"kernel")
     assert key.torch_seed() == derived(key, b"torch")[0] // 2
     first, second = derived(key, b"numpy")
-    assert key.generator().random(3).tolist() == np.random.Generator(np.random.Philox(key=first | second << 64)).random(3).tolist()
+    assert (
+        key.generator().random(3).tolist()
+        == np.random.Generator(np.random.Philox(key=first | second << 64)).random(3).tolist()
+    )
 
 
 def test_addresses_are_the_same_in_another_process():
     code = "from lo_theory.rng import Key; print(*Key(3).fold('a').words(), Key(3).fold('a').torch_seed())"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "99"})
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "99"}
+    )
     key = Key(3).fold("a")
     assert shown.stdout.split() == [str(int(x)) for x in (*key.words(), key.torch_seed())]
 

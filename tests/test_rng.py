@@ -141,9 +141,13 @@ def test_below_is_uniform(bound):
     words = stream(Key(2).fold(bound), 60_000)
     law = np.full(bound, 1 / bound)
     accept("below", chi_square(np.bincount(call_below(words, bound), minlength=bound), law))
-    bytes_first = (words % np.uint64(256)).astype(int) * bound // 256  # a word of eight bits is not enough for a bound of 3
+    bytes_first = (
+        (words % np.uint64(256)).astype(int) * bound // 256
+    )  # a word of eight bits is not enough for a bound of 3
     if bound in (3, 5, 6, 7, 100):
-        biased = np.bincount(np.minimum(bytes_first, (words % np.uint64(251)).astype(int) * bound // 251), minlength=bound)
+        biased = np.bincount(
+            np.minimum(bytes_first, (words % np.uint64(251)).astype(int) * bound // 251), minlength=bound
+        )
         reject("below", chi_square(biased, law))
 
 

@@ -89,7 +89,8 @@ def load(path: str | Path) -> Checkpoint:
         raise ValueError(f"{path} is damaged: its header cannot be read ({error!r})") from error
     if version != FORMAT:
         raise ValueError(
-            f"{path} has checkpoint format {version!r}, this version reads {FORMAT}: train again, or use the older version"
+            f"{path} has checkpoint format {version!r}, this version reads {FORMAT}: train again, or use the older "
+            "version"
         )
     if checksum != _digest({**header, "format": version}, tensors):
         raise ValueError(f"{path} is damaged: its content does not match its checksum; delete it to start again")

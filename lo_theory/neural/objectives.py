@@ -191,7 +191,8 @@ def _check_form(model: Transformer, layout: Layout, *, causal: bool) -> None:
     config = model.config
     if (config.length, config.n_values) != (layout.length, layout.n_values):
         raise ValueError(
-            f"the network reads sequences of length {config.length} over {config.n_values} values, the problem has length "
+            f"the network reads sequences of length {config.length} over {config.n_values} values, the problem has "
+            "length "
             f"{layout.length} over {layout.n_values}"
         )
     if config.causal != causal:

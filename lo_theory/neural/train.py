@@ -118,7 +118,7 @@ def _make_optimiser(model: Transformer, config: TrainConfig) -> torch.optim.Adam
 
 
 class _Training:
-    """The moving parts of one run: network, optimiser, the objective's tensors, the step, the loss since the last log."""
+    """The moving parts of one run: network, optimiser, the objective's tensors, step, loss since the last log."""
 
     def __init__(self, network: TransformerConfig, config: TrainConfig, objective: Objective, key: Key) -> None:
         self.config, self.objective, self.key = config, objective, key
@@ -167,7 +167,8 @@ class _Training:
     def _require_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"{name} is {value} at step {self.step} of {self.config.steps}: training stopped, the last checkpoint is kept; "
+                f"{name} is {value} at step {self.step} of {self.config.steps}: training stopped, the last "
+                "checkpoint is kept; "
                 f"try a learning rate below {self.config.learning_rate:g}, a longer warm-up or float32"
             )
 
@@ -206,7 +207,8 @@ def _resume(training: _Training, path: Path) -> dict[str, Any]:
     asked = training.config.threads
     if asked is not None and asked != machine["threads"]:
         raise ValueError(
-            f"{path} was trained with {machine['threads']} threads, now {asked} are asked for, which would give other weights: "
+            f"{path} was trained with {machine['threads']} threads, now {asked} are asked for, which would give "
+            "other weights: "
             f"ask for {machine['threads']}, leave threads open, or delete the checkpoint"
         )
     training.restore(saved, path)

@@ -1,7 +1,7 @@
 """Numba kernels of the samplers and of log_prob: arrays and scalars in, arrays out, no objects.
 
-Every sampling kernel fills rows ``start .. start + len(out)`` of the stream named by two key words. A row's numbers depend on its
-number only, so any split of the rows over calls and threads gives the same bits.
+Every sampling kernel fills rows ``start .. start + len(out)`` of the stream named by two key words. A row's numbers
+depend on its number only, so any split of the rows over calls and threads gives the same bits.
 """
 
 from __future__ import annotations
@@ -23,18 +23,26 @@ LEVELS = 63
 """Bits of a probability: thresholds are multiples of 2**-63."""
 
 _PAD = 64  # bytes of a vector register
-_UNDECIDED, _BOUND, _RANDOM, _PARTIAL = 0, 1, 2, 3  # scratch rows of ``bits`` after its L roles; partial results fill the rest
+_UNDECIDED, _BOUND, _RANDOM, _PARTIAL = (
+    0,
+    1,
+    2,
+    3,
+)  # scratch rows of ``bits`` after its L roles; partial results fill the rest
 _ALL = np.uint64(2**64 - 1)
-_ROW_BITS = np.array([1, 2, 4, 8, 16, 32, 64, 128], np.uint8)  # looked up: seeing a shift, LLVM widens every byte to 64 bits
+_ROW_BITS = np.array(
+    [1, 2, 4, 8, 16, 32, 64, 128], np.uint8
+)  # looked up: seeing a shift, LLVM widens every byte to 64 bits
 
 
 @njit(cache=True, nogil=True)
 def _evaluate(bits, row, scopes, j, truth, plane):
-    """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j: a tree of selections, three scope bits at once, then one a
-    level.
+    """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j.
 
-    Here and below whole arrays and row numbers are passed, and kernels called in the innermost loops call no others: numba counts
-    references whenever a view is made or an array handed on, and that costs more than the arithmetic.
+    A tree of selections, three scope bits at once, then one a level.
+
+    Here and below whole arrays and row numbers are passed, and kernels called in the innermost loops call no others:
+    numba counts references whenever a view is made or an array handed on, and that costs more than the arithmetic.
     """
     k = scopes.shape[1]
     x, y, z = scopes[j, k - 3], scopes[j, k - 2], scopes[j, k - 1]
@@ -60,10 +68,12 @@ def _evaluate(bits, row, scopes, j, truth, plane):
 
 @njit(cache=True, nogil=True)
 def _compare_level(bits, role, scratch, level, key0, key1, block):
-    """Compare bit ``level`` of the uniform number of every undecided row with its bound; return whether a row is still undecided.
+    """Compare bit ``level`` of the uniform number of every undecided row with its bound.
 
-    A row whose number lies above its bound gets the value 1, one below keeps 0. The words drawn are addressed by role and level, so
-    it changes no value that the loop over levels stops as soon as every row is decided.
+    Return whether a row is still undecided.
+
+    A row whose number lies above its bound gets the value 1, one below keeps 0. The words drawn are addressed by role
+    and level, so it changes no value that the loop over levels stops as soon as every row is decided.
     """
     random = scratch + _RANDOM
     for call in range(BLOCK_WORDS // 4):
@@ -84,7 +94,7 @@ def _compare_level(bits, role, scratch, level, key0, key1, block):
 
 @njit(cache=True, nogil=True)
 def _draw_latents(bits, scratch, prior, key0, key1, block):
-    """Draw every latent for a block of rows: 1 where a 63-bit number reaches ``prior[i]``. A fair coin takes one level."""
+    """Draw every latent of a block: 1 where a 63-bit number reaches ``prior[i]``; fair coins take one level."""
     for i in range(len(prior)):
         for w in range(BLOCK_WORDS):
             bits[i, w] = uint64(0)
@@ -123,8 +133,9 @@ def _draw_observations(bits, scratch, scopes, truth, first, index, key0, key1, b
 def _write_block(out, row, by_position, eight_rows):
     """Write the block that begins at row ``row`` of ``out`` (which may lie before it), bits to bytes.
 
-    ``by_position`` uint64[BLOCK_WORDS, padded]; a byte of scratch ``eight_rows`` [padded] holds eight rows of a position. A row is
-    written in whole registers: what it writes past its end is written again by the next one, and the last stops at the end.
+    ``by_position`` uint64[BLOCK_WORDS, padded]; a byte of scratch ``eight_rows`` [padded] holds eight rows of a
+    position. A row is written in whole registers: what it writes past its end is written again by the next one, and the
+    last stops at the end.
     """
     n_rows, length = out.shape
     flat, padded = out.reshape(-1), len(eight_rows)
@@ -146,10 +157,11 @@ def _write_block(out, row, by_position, eight_rows):
 def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, order):
     """Sample binary latents and binary observations, 2048 rows at a time, 64 rows a machine word.
 
-    ``prior`` uint64[N] is P(0) x 2**63. Planes ``first[e] .. first[e + 1]`` of ``truth`` uint64[planes, 2**k], k >= 3, belong to
-    table e: the states that surely give 1, the states that leave a choice, and the bits of their P(0) from the highest down (a
-    table without noise has only the first). Bits are computed once per machine word, then turned into bytes in loops over
-    adjacent positions. Rows are written in order, and nothing is written outside ``out`` (C-contiguous).
+    ``prior`` uint64[N] is P(0) x 2**63. Planes ``first[e] .. first[e + 1]`` of ``truth`` uint64[planes, 2**k], k >= 3,
+    belong to table e: the states that surely give 1, the states that leave a choice, and the bits of their P(0) from
+    the highest down (a table without noise has only the first). Bits are computed once per machine word, then turned
+    into bytes in loops over adjacent positions. Rows are written in order, and nothing is written outside ``out``
+    (C-contiguous).
     """
     n_rows, length = out.shape
     padded = (length + _PAD - 1) // _PAD * _PAD
@@ -169,7 +181,10 @@ def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, orde
 
 @njit(cache=True, nogil=True, inline="always")
 def _draw(word, thresholds):
-    """Value drawn by one word: how many of the cumulative ``thresholds`` (times 2**63) lie at or below its upper 63 bits."""
+    """Value drawn by one word.
+
+    How many of the cumulative ``thresholds`` (times 2**63) lie at or below its upper 63 bits.
+    """
     level = word >> uint64(1)
     value = 0
     while level >= thresholds[value]:
@@ -181,8 +196,9 @@ def _draw(word, thresholds):
 def sample_tables(out, start, key0, key1, prior, scopes, tables, index, certain, order):
     """Sample any product prior with any emission tables, a row at a time.
 
-    ``prior`` uint64[N, q] and ``tables`` uint64[E, q**k, r] are cumulative thresholds; ``certain`` int8[E, q**k] is the value of a
-    state that leaves no choice, else -1. Word i of a row draws latent i; word N + j draws observation j where it needs one.
+    ``prior`` uint64[N, q] and ``tables`` uint64[E, q**k, r] are cumulative thresholds; ``certain`` int8[E, q**k] is the
+    value of a state that leaves no choice, else -1. Word i of a row draws latent i; word N + j draws observation j
+    where it needs one.
     """
     n_latents, q = prior.shape
     n_observations, k = scopes.shape
@@ -205,7 +221,9 @@ def sample_tables(out, start, key0, key1, prior, scopes, tables, index, certain,
 
 @njit(cache=True, nogil=True)
 def sample_slabs(out, start, key0, key1, prior, columns, bound, order):
-    """Sample binary latents with random-slab observations; ``columns`` float64[N, P] is the transposed array of vectors.
+    """Sample binary latents with random-slab observations.
+
+    ``columns`` float64[N, P] is the transposed array of vectors.
 
     The sums run over latents in order, without reassociation, as in ``SlabObservations.values``.
     """

@@ -1,7 +1,7 @@
 """L&O distributions (Definition 3.1): N independent latents, P observations of them, a permutation of the positions.
 
-``LODistribution`` is the one object every room above is bound to: it samples, scores, knows its entropy, and can be rebuilt
-from the arrays it shows. The paper's families are in ``families``.
+``LODistribution`` is the one object every room above is bound to: it samples, scores, knows its entropy, and can be
+rebuilt from the arrays it shows. The paper's families are in ``families``.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ def _entropy(laws: NDArray[np.float64]) -> NDArray[np.float64]:
 class LODistribution:
     """A Latents-and-Observations distribution over sequences of L = N + P tokens.
 
-    p(x) = prod_i prior[i, x_i] prod_j P(o_j | x), with role i at position ``order[i]``.
-    ``prior`` float64[N, q], rows summing to one; ``observations`` a law of P observations; ``order`` int32[L], the identity when
-    left out.
+    p(x) = prod_i prior[i, x_i] prod_j P(o_j | x), with role i at position ``order[i]``. ``prior`` float64[N, q], rows
+    summing to one; ``observations`` a law of P observations; ``order`` int32[L], the identity when left out.
     """
 
     prior: NDArray[np.float64]
@@ -54,7 +53,9 @@ class LODistribution:
         check_stochastic(prior, "prior")
         if prior.shape[1] != law.q:
             raise ValueError(f"prior gives a latent {prior.shape[1]} values, the observations read {law.q}")
-        if prior.shape[0] < law.least_latents or (isinstance(law, SlabObservations) and prior.shape[0] != law.least_latents):
+        if prior.shape[0] < law.least_latents or (
+            isinstance(law, SlabObservations) and prior.shape[0] != law.least_latents
+        ):
             raise ValueError(f"the observations need {law.least_latents} latents, the prior has N = {prior.shape[0]}")
         object.__setattr__(self, "prior", frozen(prior, np.float64))
         object.__setattr__(self, "order", self.layout.order)
@@ -74,17 +75,22 @@ class LODistribution:
     ) -> NDArray[np.int8]:
         """Draw rows ``start .. start + n`` of the stream named by ``key``: int8[n, L].
 
-        The same rows whatever the split over calls, ``start`` and ``threads``. ``out`` (C-contiguous int8[n, L]) avoids the
-        allocation, which costs more than the sampling. Cost per row: about the time to copy it for binary tokens without noise,
-        some half a nanosecond more for each noisy one; otherwise one random word per latent and per noisy observation.
+        The same rows whatever the split over calls, ``start`` and ``threads``. ``out`` (C-contiguous int8[n, L]) avoids
+        the allocation, which costs more than the sampling. Cost per row: about the time to copy it for binary tokens
+        without noise, some half a nanosecond more for each noisy one; otherwise one random word per latent and per
+        noisy observation.
         """
         if n < 0 or start < 0 or threads < 1:
-            raise ValueError(f"sample takes n >= 0, start >= 0 and threads >= 1, got n={n}, start={start}, threads={threads}")
+            raise ValueError(
+                f"sample takes n >= 0, start >= 0 and threads >= 1, got n={n}, start={start}, threads={threads}"
+            )
         shape = (n, self.layout.length)
         if out is None:
             out = np.empty(shape, np.int8)
         elif out.shape != shape or out.dtype != np.int8 or not out.flags.c_contiguous or not out.flags.writeable:
-            raise ValueError(f"out must be a writeable C-contiguous int8 array of shape {shape}, got {out.dtype} {out.shape}")
+            raise ValueError(
+                f"out must be a writeable C-contiguous int8 array of shape {shape}, got {out.dtype} {out.shape}"
+            )
         edges = [n * part // threads for part in range(threads + 1)]
         parts = [(out[a:b], start + a, key) for a, b in itertools.pairwise(edges) if b > a]
         if len(parts) == 1:
@@ -110,7 +116,10 @@ class LODistribution:
 
     @cached_property
     def scope_weights(self) -> NDArray[np.float64]:
-        """float64[P, q**k]: prior probability of each scope state (zero where a repeated latent would disagree with itself)."""
+        """float64[P, q**k].
+
+        Prior probability of each scope state (zero where a repeated latent would disagree with itself).
+        """
         law = self.observations
         if not isinstance(law, TableObservations):
             raise ValueError(f"{type(law).__name__} has no scopes")
@@ -153,7 +162,8 @@ class LODistribution:
         n = self.layout.n_latents
         if n > _ENUMERABLE_LATENTS:
             raise ValueError(
-                f"single-token marginals of slabs sum over 2**N assignments: N = {n} is over the limit of {_ENUMERABLE_LATENTS}; "
+                f"single-token marginals of slabs sum over 2**N assignments: N = {n} is over the limit of "
+                f"{_ENUMERABLE_LATENTS}; "
                 "estimate them from samples"
             )
         total = np.zeros((self.layout.n_observations, self.layout.r))
@@ -164,7 +174,10 @@ class LODistribution:
         return total
 
     def marginal_entropy(self) -> float:
-        """Sum over tokens of the entropy of the single token, nats per sequence: what can be reached knowing no constraint."""
+        """Sum over tokens of the entropy of the single token, nats per sequence.
+
+        What can be reached knowing no constraint.
+        """
         return float(_entropy(self.token_marginals).sum())
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

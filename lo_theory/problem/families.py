@@ -1,7 +1,7 @@
 """The paper's families of L&O distributions, by name.
 
-Each is a few lines over the public constructors: anything else is built the same way. Random scopes and vectors come from
-``Key(seed)``; scopes from our own integer code, so they are the same for every version of numpy.
+Each is a few lines over the public constructors: anything else is built the same way. Random scopes and vectors come
+from ``Key(seed)``; scopes from our own integer code, so they are the same for every version of numpy.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ __all__ = ["all_k_subsets", "nae_sat", "predicate_observations", "random_scopes"
 _LARGEST_P = 10_000_000
 
 
-def random_scopes(n_latents: int, n_observations: int, k: int, *, seed: int, repeats: bool = False) -> NDArray[np.int32]:
+def random_scopes(
+    n_latents: int, n_observations: int, k: int, *, seed: int, repeats: bool = False
+) -> NDArray[np.int32]:
     """Draw P independent scopes of k latents: int32[P, k].
 
-    Within a scope the indices are distinct and uniform, or with ``repeats`` independent. Two scopes may be equal either way.
+    Within a scope the indices are distinct and uniform, or with ``repeats`` independent. Two scopes may be equal either
+    way.
     """
     if k < 1 or n_observations < 1:
         raise ValueError(f"scopes need k >= 1 and P >= 1, got k={k}, P={n_observations}")
@@ -67,20 +70,26 @@ def nae_sat(
 
 
 def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODistribution:
-    """Example 3.2: one observation g(x_S) for each *ordered* k-subset S of the latents, P = N!/(N - k)!, lexicographically."""
+    """Example 3.2.
+
+    One observation g(x_S) for each *ordered* k-subset S of the latents, P = N!/(N - k)!, lexicographically.
+    """
     if predicate.k > N:
         raise ValueError(f"{predicate.name} needs N >= k = {predicate.k} latents, got N = {N}")
     count = math.perm(N, predicate.k)
     if count > _LARGEST_P:
         raise ValueError(
-            f"all ordered {predicate.k}-subsets of N = {N} latents are {count}, over the limit of {_LARGEST_P}: take a smaller N"
+            f"all ordered {predicate.k}-subsets of N = {N} latents are {count}, over the limit of {_LARGEST_P}: take "
+            "a smaller N"
         )
     scopes = np.array(list(itertools.permutations(range(N), predicate.k)), np.int32)
     return LODistribution(_uniform(N, predicate.q), predicate_observations(predicate, scopes, noise))
 
 
 def sparse_parity(N: int, P: int, k: int, noise: float, *, seed: int) -> LODistribution:
-    """Noisy sparse parity (Example B.1): o_j is the parity of k random latents, flipped with probability ``noise`` (eta).
+    """Noisy sparse parity (Example B.1).
+
+    O_j is the parity of k random latents, flipped with probability ``noise`` (eta).
 
     The paper's regime is N**2 log N << P <= N**(0.49 k). Entropy N ln 2 + P H(eta).
     """
@@ -89,7 +98,9 @@ def sparse_parity(N: int, P: int, k: int, noise: float, *, seed: int) -> LODistr
 
 
 def random_slab(N: int, P: int, width: float, *, seed: int) -> LODistribution:
-    """Random slab (Example B.4): o_j = 1 if |<z_j, 2x - 1>| <= width sqrt(N), z_j standard normal; the paper takes P = gamma N**2.
+    """Random slab (Example B.4): o_j = 1 if |<z_j, 2x - 1>| <= width sqrt(N), z_j standard normal.
+
+    The paper takes P = gamma N**2.
 
     The normal vectors come from numpy's generator: equal across numpy versions only as far as numpy keeps its method.
     """

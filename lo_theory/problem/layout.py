@@ -1,7 +1,8 @@
 """Where each token of a sequence stands: positions, roles, the order pi, and the mask.
 
 A *role* is what a token is (latents count first: role i < N is latent i, role N + j is observation j); a *position* is
-where it stands in the sequence. ``Layout.split`` and ``Layout.join`` are the only place that permutes one into the other.
+where it stands in the sequence. ``Layout.split`` and ``Layout.join`` are the only place that permutes one into the
+other.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ class Layout:
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if self.n_values > _LARGEST_ALPHABET:
-            raise ValueError(f"an alphabet holds at most {_LARGEST_ALPHABET} values (tokens are int8), got {self.n_values}")
+            raise ValueError(
+                f"an alphabet holds at most {_LARGEST_ALPHABET} values (tokens are int8), got {self.n_values}"
+            )
         order = np.arange(self.length) if self.order is None else np.asarray(self.order)
         if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
             raise ValueError(
-                f"order must be a permutation of 0..{self.length - 1} (order[role] = position), got an array of shape {order.shape}"
+                f"order must be a permutation of 0..{self.length - 1} (order[role] = position), got an array of "
+                f"shape {order.shape}"
             )
         object.__setattr__(self, "order", frozen(order, np.int32))
 
@@ -109,18 +113,20 @@ class Layout:
         return tokens
 
     def reading(self, positions: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Return a reading order, int64[L] positions first to last; the roles in order (latents first) when left out."""
+        """Return a reading order, int64[L] positions first to last; the roles in order when left out."""
         order = np.asarray(self.order if positions is None else positions, dtype=np.int64)
         if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
             raise ValueError(
-                f"a reading order is a permutation of the positions 0..{self.length - 1}, got an array of shape {order.shape}"
+                f"a reading order is a permutation of the positions 0..{self.length - 1}, got an array of shape "
+                f"{order.shape}"
             )
         return order
 
     def check_tokens(self, tokens: ArrayLike, *, complete: bool = False) -> NDArray[np.int8]:
         """Return ``tokens`` as contiguous int8[B, L], or say which value is out of range.
 
-        Allowed are MASK and the values of each position's role; with ``complete`` no MASK. One sequence [L] becomes [1, L].
+        Allowed are MASK and the values of each position's role; with ``complete`` no MASK. One sequence [L] becomes [1,
+        L].
         """
         given = np.asarray(tokens)
         if given.ndim == 1:

@@ -1,8 +1,8 @@
 """Observation laws: how the P observations of an L&O distribution (Definition 3.1) depend on the latents.
 
 Two kinds. ``TableObservations``: each observation reads k latents through a stochastic table (a predicate times a noise
-channel, or anything else); samplers, posteriors and belief propagation see tables and scopes only. ``SlabObservations``:
-random slabs (Example B.4), which read all latents and are no table.
+channel, or anything else); samplers, posteriors and belief propagation see tables and scopes only.
+``SlabObservations``: random slabs (Example B.4), which read all latents and are no table.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ def check_stochastic(rows: NDArray[np.float64], name: str) -> None:
     worst = np.unravel_index(np.argmax(np.abs(sums - 1)), sums.shape)
     if abs(sums[worst] - 1) > _TOLERANCE:
         row = tuple(int(i) for i in worst)
-        raise ValueError(f"{name} must sum to one along the last axis, row {row} sums to {sums[worst]:.12g}: divide it by its sum")
+        raise ValueError(
+            f"{name} must sum to one along the last axis, row {row} sums to {sums[worst]:.12g}: divide it by its sum"
+        )
 
 
 def flip(rate: float, r: int = 2) -> NDArray[np.float64]:
-    """Symmetric noise channel float64[r, r]: the value is kept with probability 1 - rate, else uniform over the others."""
+    """Symmetric noise channel float64[r, r]: a value is kept with probability 1 - rate, else uniform over others."""
     if not 0 <= rate <= 1:
         raise ValueError(f"a flip rate lies in [0, 1], got {rate}")
     if r < 2:
@@ -73,8 +75,9 @@ def flip(rate: float, r: int = 2) -> NDArray[np.float64]:
 class TableObservations:
     """Observation j reads the latents ``scopes[j]`` through the emission table ``tables[index[j]]``.
 
-    ``scopes`` int32[P, k]; ``tables`` float64[E, q**k, r], P(token | scope state), states in C order (first scope argument
-    slowest); ``index`` int32[P], which table each observation uses (all the first when left out). A scope may name a latent twice.
+    ``scopes`` int32[P, k]; ``tables`` float64[E, q**k, r], P(token | scope state), states in C order (first scope
+    argument slowest); ``index`` int32[P], which table each observation uses (all the first when left out). A scope may
+    name a latent twice.
     """
 
     scopes: NDArray[np.int32]
@@ -95,13 +98,21 @@ class TableObservations:
         check_stochastic(tables, "tables")
         index = np.zeros(len(scopes), np.int32) if self.index is None else np.asarray(self.index)
         if index.shape != (len(scopes),) or index.dtype.kind not in "iu":
-            raise ValueError(f"index must be integers [P = {len(scopes)}], got shape {index.shape}, dtype {index.dtype}")
+            raise ValueError(
+                f"index must be integers [P = {len(scopes)}], got shape {index.shape}, dtype {index.dtype}"
+            )
         if index.min() < 0 or index.max() >= len(tables):
             raise ValueError(f"index must name tables 0..{len(tables) - 1}, found {index.min()}..{index.max()}")
         q = round(tables.shape[1] ** (1 / scopes.shape[1]))
         if q < 2 or q ** scopes.shape[1] != tables.shape[1]:
-            raise ValueError(f"tables have {tables.shape[1]} scope states, which is no q**k with k = {scopes.shape[1]} and q >= 2")
-        for name, array, dtype in (("scopes", scopes, np.int32), ("tables", tables, np.float64), ("index", index, np.int32)):
+            raise ValueError(
+                f"tables have {tables.shape[1]} scope states, which is no q**k with k = {scopes.shape[1]} and q >= 2"
+            )
+        for name, array, dtype in (
+            ("scopes", scopes, np.int32),
+            ("tables", tables, np.float64),
+            ("index", index, np.int32),
+        ):
             object.__setattr__(self, name, frozen(array, dtype))
 
     @property
@@ -143,8 +154,8 @@ class TableObservations:
 class SlabObservations:
     """Random slabs (Example B.4): observation j is 1 if |<z_j, 2x - 1>| <= width sqrt(N), else 0; x binary.
 
-    ``vectors`` float64[P, N] holds the z_j; ``width`` is the paper's beta. The sums run over the latents in order, one addition
-    at a time, so that a value on the edge of a slab falls the same way everywhere.
+    ``vectors`` float64[P, N] holds the z_j; ``width`` is the paper's beta. The sums run over the latents in order, one
+    addition at a time, so that a value on the edge of a slab falls the same way everywhere.
     """
 
     vectors: NDArray[np.float64]

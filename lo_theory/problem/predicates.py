@@ -1,7 +1,7 @@
 """Predicates as truth tables, and what the theory asks of them: gamma, Assumption B.11, pair channels.
 
-A predicate g: {0..q-1}^k -> {0, 1} is the array ``table`` bool[q, ..., q] (k axes), nothing else. Everything above sees tables
-only, so a new predicate is one call of ``from_function`` or ``from_array``.
+A predicate g: {0..q-1}^k -> {0, 1} is the array ``table`` bool[q, ..., q] (k axes), nothing else. Everything above sees
+tables only, so a new predicate is one call of ``from_function`` or ``from_array``.
 """
 
 from __future__ import annotations
@@ -59,13 +59,17 @@ class Predicate:
     def satisfies_assumption_b11(self) -> bool:
         """Whether Assumption B.11 holds: P(g = 1 | argument a = c) is the same for every argument a and value c.
 
-        Then, and only then for every density, the uniform (paramagnetic) message is a fixed point of belief propagation.
+        Then, and only then for every density, the uniform (paramagnetic) message is a fixed point of belief
+        propagation.
         """
         counts = np.stack([self.table.sum(axis=tuple(b for b in range(self.k) if b != a)) for a in range(self.k)])
         return bool((counts == counts.flat[0]).all())
 
     def pair_channels(self, value: int = 1) -> NDArray[np.float64]:
-        """Conditional laws of one argument given another under a uniform assignment with g = ``value``; see ``pair_channels``."""
+        """Conditional laws of one argument given another under a uniform assignment with g = ``value``.
+
+        See ``pair_channels``.
+        """
         if value not in (0, 1):
             raise ValueError(f"a predicate has the values 0 and 1, not {value}")
         return pair_channels(self.table == bool(value))
@@ -73,8 +77,8 @@ class Predicate:
     def emission(self, channel: ArrayLike | None = None) -> NDArray[np.float64]:
         """Emission table float64[q**k, r]: P(token | scope state) with g passed through a noise channel.
 
-        ``channel`` is row-stochastic float64[2, r], P(token | g); the identity when left out. Scope states count in C order
-        (first argument slowest).
+        ``channel`` is row-stochastic float64[2, r], P(token | g); the identity when left out. Scope states count in C
+        order (first argument slowest).
         """
         rows = np.eye(2) if channel is None else np.asarray(channel, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[0] != 2:
@@ -83,10 +87,13 @@ class Predicate:
 
 
 def pair_channels(likelihood: ArrayLike) -> NDArray[np.float64]:
-    """Return T float64[k, k, q, q]: ``T[a, b, x, y]`` = P(x_b = y | x_a = x) when the scope state has the given likelihood.
+    """Return T float64[k, k, q, q].
 
-    ``likelihood`` is [q, ..., q], nonnegative: the scope state s has probability proportional to it (a uniform assignment given the
-    value seen). Diagonal blocks a = b are identities; rows whose condition has probability zero are nan. Cost k**2 q**k.
+    ``T[a, b, x, y]`` = P(x_b = y | x_a = x) when the scope state has the given likelihood.
+
+    ``likelihood`` is [q, ..., q], nonnegative: the scope state s has probability proportional to it (a uniform
+    assignment given the value seen). Diagonal blocks a = b are identities; rows whose condition has probability zero
+    are nan. Cost k**2 q**k.
     """
     weights = np.asarray(likelihood, dtype=np.float64)
     k, q = weights.ndim, weights.shape[0]
@@ -107,7 +114,9 @@ def _check_size(q: int, k: int) -> None:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     if k * math.log(q) > math.log(_LARGEST_TABLE) + 1e-9:
-        raise ValueError(f"a truth table of q**k = {q}**{k} entries is over the limit of {_LARGEST_TABLE}: take a smaller q or k")
+        raise ValueError(
+            f"a truth table of q**k = {q}**{k} entries is over the limit of {_LARGEST_TABLE}: take a smaller q or k"
+        )
 
 
 def nae(q: int = 2, k: int = 3) -> Predicate:
@@ -132,8 +141,8 @@ def colouring(q: int = 3) -> Predicate:
 def sat(k: int = 3, negated: Sequence[bool] | None = None) -> Predicate:
     """A clause of k-SAT: 1 if some literal is true; literal a is ``x_a``, or its negation where ``negated[a]``.
 
-    A random formula has one table for each of the 2**k sign patterns: pass them all to ``TableObservations``. A clause breaks
-    Assumption B.11.
+    A random formula has one table for each of the 2**k sign patterns: pass them all to ``TableObservations``. A clause
+    breaks Assumption B.11.
     """
     _check_size(2, k)
     signs = (False,) * k if negated is None else tuple(bool(sign) for sign in negated)

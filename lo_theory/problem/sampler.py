@@ -1,7 +1,8 @@
 """Which kernel samples a problem, and the integer tables it needs.
 
-Probabilities become cumulative thresholds in units of 2**-63, compared as integers, so that the tokens drawn depend on no
-floating-point unit. A sampler holds read-only arrays; ``fill(out, start, key)`` writes rows of the stream named by the key.
+Probabilities become cumulative thresholds in units of 2**-63, compared as integers, so that the tokens drawn depend on
+no floating-point unit. A sampler holds read-only arrays; ``fill(out, start, key)`` writes rows of the stream named by
+the key.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class Sampler:
     arrays: tuple[object, ...]
 
     def fill(self, out: NDArray[np.int8], start: int, key: Key) -> None:
-        """Write rows ``start .. start + len(out)`` into C-contiguous int8 ``out`` [n, L]; releases the interpreter lock."""
+        """Write rows ``start .. start + len(out)`` into C-contiguous int8 ``out`` [n, L].
+
+        Releases the interpreter lock.
+        """
         self.kernel(out, start, *key.words(), *self.arrays)
 
 
@@ -56,10 +60,12 @@ def _certain(tables: NDArray[np.float64]) -> NDArray[np.int8]:
 
 
 def _planes(bounds: NDArray[np.uint64]) -> list[NDArray[np.bool_]]:
-    """Truth tables bool[q**k] that draw a bit: states that surely give 1, states that leave a choice, bits of their bounds.
+    """Truth tables bool[q**k] that draw a bit.
 
-    ``bounds`` uint64[q**k] is P(0) x 2**63. A table without noise is its first plane; bits that are zero in every bound and all
-    below them are left out.
+    States that surely give 1, states that leave a choice, bits of their bounds.
+
+    ``bounds`` uint64[q**k] is P(0) x 2**63. A table without noise is its first plane; bits that are zero in every bound
+    and all below them are left out.
     """
     sure = (bounds == 0) | (bounds == 2**_kernels.LEVELS)
     if sure.all():
@@ -70,7 +76,10 @@ def _planes(bounds: NDArray[np.uint64]) -> list[NDArray[np.bool_]]:
 
 
 def _bit_sampler(layout: Layout, prior: NDArray[np.float64], law: TableObservations) -> Sampler:
-    """The bit-sliced sampler; scopes of fewer than three bits are padded with their first latent, which the table then ignores."""
+    """The bit-sliced sampler.
+
+    Scopes of fewer than three bits are padded with their first latent, which the table then ignores.
+    """
     missing = max(0, _kernels.LEAF_ARGUMENTS - law.k)
     scopes = np.concatenate([law.scopes] + [law.scopes[:, :1]] * missing, axis=1)
     planes = [_planes(bounds) for bounds in thresholds(law.tables)[:, :, 0]]
@@ -93,7 +102,9 @@ def make_sampler(layout: Layout, prior: NDArray[np.float64], law: Observations) 
         columns = frozen(law.vectors.T, np.float64)
         return Sampler(_kernels.sample_slabs, (thresholds(prior), columns, law.bound, layout.order))
     if not isinstance(law, TableObservations):
-        raise ValueError(f"no sampler for observations of type {type(law).__name__}: use TableObservations or SlabObservations")
+        raise ValueError(
+            f"no sampler for observations of type {type(law).__name__}: use TableObservations or SlabObservations"
+        )
     if law.q == 2 and law.r == 2 and law.k <= _LARGEST_BIT_SCOPE:
         return _bit_sampler(layout, prior, law)
     certain = frozen(_certain(law.tables), np.int8)

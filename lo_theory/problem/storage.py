@@ -15,10 +15,12 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Call ``write`` with a binary file beside ``path``, then move it into place: temporary name, fsync, rename, fsync of folder.
+    """Call ``write`` with a binary file beside ``path``, then move it into place.
 
-    After a crash, a kill or a full disk ``path`` holds its old content or the new one, never a part. The folder must exist. Errors:
-    OSError as the system raises it (no space, no permission), with the temporary file removed.
+    Temporary name, fsync, rename, fsync of folder.
+
+    After a crash, a kill or a full disk ``path`` holds its old content or the new one, never a part. The folder must
+    exist. Errors: OSError as the system raises it (no space, no permission), with the temporary file removed.
     """
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)

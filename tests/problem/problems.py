@@ -1,4 +1,7 @@
-"""Random small problems for hypothesis, and the joint law by counting through every sequence: loops over the raw arrays."""
+"""Random small problems for hypothesis, and the joint law by counting through every sequence.
+
+Loops over the raw arrays.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def table_problems(draw, largest=5_000, q=None, r=None, largest_k=4):
     index = draw(st.lists(st.integers(0, kinds - 1), min_size=p, max_size=p))
     prior = [draw(laws(q)) for _ in range(n)]
     order = draw(st.none() | st.permutations(range(n + p)))
-    return LODistribution(np.array(prior), TableObservations(np.array(scopes), np.array(tables), np.array(index)), order)
+    return LODistribution(
+        np.array(prior), TableObservations(np.array(scopes), np.array(tables), np.array(index)), order
+    )
 
 
 @st.composite

@@ -124,7 +124,9 @@ def test_a_problem_is_rebuilt_from_the_arrays_it_shows():
 
 
 def test_fingerprints_tell_every_array_apart():
-    law = TableObservations([[0, 1, 2], [2, 1, 0]], np.concatenate([EMISSION, nae().emission([[0.9, 0.1], [0.1, 0.9]])[None]]))
+    law = TableObservations(
+        [[0, 1, 2], [2, 1, 0]], np.concatenate([EMISSION, nae().emission([[0.9, 0.1], [0.1, 0.9]])[None]])
+    )
     base = LODistribution(UNIFORM, law)
     others = [
         LODistribution(np.array([[0.5, 0.5], [0.5, 0.5], [0.4, 0.6]]), law),
@@ -161,7 +163,10 @@ def test_prior_and_order_are_read_only_copies():
         (lambda law: LODistribution(UNIFORM * np.nan, law), "found nan"),
         (lambda law: LODistribution(UNIFORM, law, [0, 1, 2]), r"permutation of 0..3 .*shape \(3,\)"),
         (lambda law: LODistribution(UNIFORM, law, [0, 1, 2, 2]), "permutation of 0..3"),
-        (lambda law: LODistribution(UNIFORM, SlabObservations(np.ones((4, 2)), 1.0)), "need 2 latents, the prior has N = 3"),
+        (
+            lambda law: LODistribution(UNIFORM, SlabObservations(np.ones((4, 2)), 1.0)),
+            "need 2 latents, the prior has N = 3",
+        ),
         (lambda law: LODistribution(UNIFORM, law).log_prob([[0, 1, 0]]), r"shape \[B, 4\]"),
         (lambda law: LODistribution(UNIFORM, law).log_prob([[0, 1, 0, 2]]), "token 2 in row 0 at position 3"),
         (lambda law: LODistribution(UNIFORM, law).log_prob([[0, 1, -1, 1]]), "complete, without MASK"),

@@ -23,7 +23,9 @@ from lo_theory.rng import Key
 from tests.budget import accept, chi_square, reject, z_test
 
 
-@pytest.mark.parametrize(("predicate", "n"), [(nae(), 3), (nae(), 6), (xor(2), 4), (colouring(3), 5), (nae(3, 3), 5), (xor(1), 3)])
+@pytest.mark.parametrize(
+    ("predicate", "n"), [(nae(), 3), (nae(), 6), (xor(2), 4), (colouring(3), 5), (nae(3, 3), 5), (xor(1), 3)]
+)
 def test_all_k_subsets_are_every_ordered_subset_once(predicate, n):
     problem = all_k_subsets(predicate, n)
     law = problem.observations

@@ -39,7 +39,9 @@ def test_tables_say_what_their_names_say():
 
 
 @pytest.mark.parametrize(
-    "predicate", [nae(2, 3), nae(3, 3), nae(4, 2), xor(2), xor(3), xor(5), colouring(3), colouring(5)], ids=lambda p: p.name
+    "predicate",
+    [nae(2, 3), nae(3, 3), nae(4, 2), xor(2), xor(3), xor(5), colouring(3), colouring(5)],
+    ids=lambda p: p.name,
 )
 def test_assumption_b11_holds_for_nae_xor_and_colouring(predicate):
     assert predicate.satisfies_assumption_b11
@@ -102,7 +104,9 @@ def test_pair_channels_have_the_eigenvalues_of_the_paper(predicate, eigenvalue):
         assert np.allclose(found.imag, 0, atol=1e-7)
 
 
-@pytest.mark.parametrize("predicate", [nae(2, 3), nae(3, 3), nae(3, 4), colouring(3), colouring(5), xor(3)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "predicate", [nae(2, 3), nae(3, 3), nae(3, 4), colouring(3), colouring(5), xor(3)], ids=lambda p: p.name
+)
 def test_channels_of_the_value_zero_are_those_of_one_times_minus_the_odds(predicate):
     """T_0 = -gamma / (1 - gamma) T_1 on zero-sum vectors, under Assumption B.11."""
     one, zero = predicate.pair_channels(1), predicate.pair_channels(0)

@@ -86,7 +86,9 @@ def test_the_twins_are_told_apart():
     """The two kernels draw different rows from one key, so a comparison with the wrong twin would show."""
     problem = PROBLEMS["noisy parity"]
     rows = range(8)
-    assert [bit_row(problem, KEY, row).tolist() for row in rows] != [table_row(problem, KEY, row).tolist() for row in rows]
+    assert [bit_row(problem, KEY, row).tolist() for row in rows] != [
+        table_row(problem, KEY, row).tolist() for row in rows
+    ]
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -168,7 +170,9 @@ def test_impossible_sequences_are_never_drawn(problem):
 @pytest.mark.parametrize("q", [2, 3, 4])
 def test_values_of_probability_zero_are_never_drawn(q):
     """Zeros at the front, in the middle and at the end, in priors and tables, for the bit and the table kernel."""
-    prior = np.array([np.eye(q)[i % q] for i in range(q)] + [[0.0] + [1 / (q - 1)] * (q - 1), [1 / (q - 1)] * (q - 1) + [0.0]])
+    prior = np.array(
+        [np.eye(q)[i % q] for i in range(q)] + [[0.0] + [1 / (q - 1)] * (q - 1), [1 / (q - 1)] * (q - 1) + [0.0]]
+    )
     tables = np.array([[[0.0, 1.0], [1.0, 0.0]] * q])[:, :q]
     problem = LODistribution(prior, TableObservations([[i] for i in range(q + 2)], tables))
     rows = problem.sample(KEY, 50_000)
@@ -229,7 +233,10 @@ def test_bad_input_is_named(arguments, message):
 
 
 def test_kernels_for_one_kind_of_problem_compile_once():
-    """Read-only and writable arrays are different types to numba; frozen arrays everywhere keep it at one (two: odd outs)."""
+    """Read-only and writable arrays are different types to numba; frozen arrays everywhere keep it at one (two.
+
+    Odd outs).
+    """
     for problem in PROBLEMS.values():
         problem.sample(KEY, 3)
     assert len(kernels.sample_bits.signatures) == 1

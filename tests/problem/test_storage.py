@@ -1,4 +1,7 @@
-"""Files: a problem comes back bit for bit; foreign and damaged files are refused, unexecuted; a write is whole or absent."""
+"""Files: a problem comes back bit for bit; foreign and damaged files are refused, unexecuted.
+
+A write is whole or absent.
+"""
 
 from __future__ import annotations
 
@@ -89,8 +92,10 @@ def contents(kind, tmp_path):
     elif kind == "encrypted zip":
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("prior.npy", b"no array")
-        return stream.getvalue().replace(b"PK\x03\x04\x14\x00\x00\x00", b"PK\x03\x04\x14\x00\x01\x00").replace(
-            b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"
+        return (
+            stream.getvalue()
+            .replace(b"PK\x03\x04\x14\x00\x00\x00", b"PK\x03\x04\x14\x00\x01\x00")
+            .replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00")
         )
     return stream.getvalue()
 

@@ -40,11 +40,16 @@ def state_of(law, j, latents):
 
 
 def bit_row(problem, key, row):
-    """A row of the bit-sliced kernel: a token is 1 if the 63-bit number of its role, highest bit first, reaches its bound."""
+    """A row of the bit-sliced kernel.
+
+    A token is 1 if the 63-bit number of its role, highest bit first, reaches its bound.
+    """
     block, word, bit = row // BLOCK_ROWS, row % BLOCK_ROWS // 64, row % 64
 
     def number(role):
-        drawn = [words(key, (role * LEVELS + level) * BLOCK_CALLS + word // 4, block)[word % 4] for level in range(LEVELS)]
+        drawn = [
+            words(key, (role * LEVELS + level) * BLOCK_CALLS + word // 4, block)[word % 4] for level in range(LEVELS)
+        ]
         return sum((random >> bit & 1) << LEVELS - 1 - level for level, random in enumerate(drawn))
 
     law, layout = problem.observations, problem.layout

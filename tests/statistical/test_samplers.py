@@ -1,8 +1,9 @@
-"""Every sampler against the exact joint law at small length, each beside a wrong sampler that the same test must reject.
+"""Every sampler against the exact joint law at small length, each beside a wrong sampler that the same test must
+reject.
 
-What is asked of each: the law of a row (chi-square over all sequences), the independence of rows (chi-square over pairs of
-rows a lag apart: neighbours, the next machine word, the next block), the rate of the noise. The long versions draw forty times the
-rows.
+What is asked of each: the law of a row (chi-square over all sequences), the independence of rows (chi-square over pairs
+of rows a lag apart: neighbours, the next machine word, the next block), the rate of the noise. The long versions draw
+forty times the rows.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def cases() -> dict[str, Case]:
         ),
         "tables: random, 3 values each": Case(random_tables(3, 3, 2, 8), shifted(random_tables(3, 3, 2, 8), 0.03)),
         "slab": Case(slab, LODistribution(slab.prior, edge)),
-        "slab, skewed": Case(with_order(with_prior(slab, skew), 3), shifted(with_order(with_prior(slab, skew), 3), 0.03)),
+        "slab, skewed": Case(
+            with_order(with_prior(slab, skew), 3), shifted(with_order(with_prior(slab, skew), 3), 0.03)
+        ),
     }
 
 
@@ -139,7 +142,9 @@ def test_rows_have_the_joint_law_long(name):
 SMALL = {
     "bits": nae_sat(2, 1, seed=0, k=2),
     "bits, noisy": sparse_parity(2, 1, 2, 0.25, seed=0),
-    "tables": LODistribution(np.array([[0.5, 0.3, 0.2]] * 2), TableObservations([[0, 1]], colouring(3).emission(flip(0.1))[None])),
+    "tables": LODistribution(
+        np.array([[0.5, 0.3, 0.2]] * 2), TableObservations([[0, 1]], colouring(3).emission(flip(0.1))[None])
+    ),
     "slab": random_slab(2, 1, 0.7, seed=4),
 }
 LAGS = (1, 64, 2048)
