@@ -1,4 +1,7 @@
-"""Settings for the whole suite: hypothesis is repeatable, and the ledger of statistical comparisons is held over all processes."""
+"""Settings for the whole suite.
+
+Hypothesis is repeatable, and the ledger of statistical comparisons is held over all processes.
+"""
 
 from __future__ import annotations
 

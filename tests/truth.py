@@ -1,6 +1,7 @@
 """Slow, obvious truths for the tests: joint laws by enumeration, and posteriors that read them off.
 
-Independent of the package's posteriors and kernels: only ``prior``, ``observations.probabilities`` and the layout are used.
+Independent of the package's posteriors and kernels: only ``prior``, ``observations.probabilities`` and the layout are
+used.
 """
 
 from __future__ import annotations

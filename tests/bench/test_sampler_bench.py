@@ -5,9 +5,10 @@ Goals, as ratios of medians taken in turns in one run (rates drift by half on a 
 * ``sample(..., out=)`` into a touched array: at least 25 times a vectorised numpy sampler of the same law,
 * and at least half of ``numpy.copyto`` onto the same array, counting the bytes that arrive.
 
-Numpy stands twice: the same good code on whole arrays, as one writes it, and on chunks that stay in the second-level cache, as one
-tunes it. The allocating call stands beside them: fresh pages cost as much as the sampling. Two sizes, within and beyond a usual
-last-level cache. Run by ``make bench``; the ratios are printed and kept in the benchmark's extra_info.
+Numpy stands twice: the same good code on whole arrays, as one writes it, and on chunks that stay in the second-level
+cache, as one tunes it. The allocating call stands beside them: fresh pages cost as much as the sampling. Two sizes,
+within and beyond a usual last-level cache. Run by ``make bench``; the ratios are printed and kept in the benchmark's
+extra_info.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SIZES = {"within cache": 16_384, "beyond cache": 262_144}
 NUMPY_ROWS = 256  # the fastest of the chunk sizes tried
 
 
-def numpy_sampler(problem: LODistribution, chunk: int | None = None) -> Callable[[np.random.Generator, np.ndarray], None]:
+def numpy_sampler(
+    problem: LODistribution, chunk: int | None = None
+) -> Callable[[np.random.Generator, np.ndarray], None]:
     """A good vectorised sampler of NAE on bits: int8 logic in place, one transposed write; ``chunk`` rows at a time."""
     n_latents = problem.layout.n_latents
     first, second, third = (np.ascontiguousarray(column) for column in problem.observations.scopes.T)

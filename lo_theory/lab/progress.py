@@ -1,0 +1,147 @@
+"""What a run shows while it works: bars on a terminal, plain lines in a pipe. Writes to standard error only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+__all__ = ["BarProgress", "LineProgress", "SilentProgress", "make_progress", "training_line"]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def training_line(values: Mapping[str, Any]) -> str:
+    """The loss beside its two lines (nats per token), and the gap it closes where the mask law is the uniform one."""
+    loss, floor, marginals = (float(values[name]) for name in ("loss", "floor", "marginals_only"))
+    law = str(values.get("law", "uniform"))
+    text = f"loss {loss:.4f}  floor {floor:.4f}  marginals only {marginals:.4f}"
+    if law == "uniform" and marginals > floor:
+        return f"{text}  gap closed {(marginals - loss) / (marginals - floor):5.1%}"
+    return f"{text}  ({law})"
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def begin(self, units: int, missing: int) -> None:
+        """See Progress."""
+
+    def start(self, label: str) -> None:
+        """See Progress."""
+
+    def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
+        """See Progress."""
+
+    def finish(self, label: str, seconds: float) -> None:
+        """See Progress."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class LineProgress(SilentProgress):
+    """One plain line a unit, and one every ten seconds of training."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._done, self._units = console, 0, 0
+        self._last: dict[str, float] = {}
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, units: int, missing: int) -> None:
+        """See Progress."""
+        self._done, self._units = units - missing, units
+        if self._done:
+            self._print(f"{self._done} of {units} units of work are on disk")
+
+    def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
+        """See Progress."""
+        now = time.monotonic()
+        if "loss" in values and (now - self._last.get(label, -math.inf) >= _SECONDS_BETWEEN_LINES or step == steps):
+            self._last[label] = now
+            self._print(f"  {label} step {step}/{steps}  {training_line(values)}")
+        elif values.get("event") == "resume":
+            self._print(f"  {label} goes on at step {step}/{steps}")
+
+    def finish(self, label: str, seconds: float) -> None:
+        """See Progress."""
+        self._done += 1
+        self._print(f"[{self._done}/{self._units}] {label}  {seconds:.1f} s")
+
+
+class BarProgress(SilentProgress):
+    """A bar over the units of work, one over the steps of a training with the time left, and the loss below them."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._units: TaskID | None = None
+        self._trainings: dict[str, TaskID] = {}
+        self._texts: dict[str, str] = {}  # what is under way, and what there is to say about it
+        self._live = Live(console=console, transient=True, get_renderable=self._render, refresh_per_second=4)
+
+    def _render(self) -> Group:
+        return Group(self._bars, *(Text(f"{label} {text}") for label, text in list(self._texts.items())))
+
+    def begin(self, units: int, missing: int) -> None:
+        """See Progress."""
+        self._units = self._bars.add_task("units", total=units, completed=units - missing)
+
+    def start(self, label: str) -> None:
+        """See Progress."""
+        self._texts[label] = ""
+
+    def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
+        """See Progress."""
+        if label not in self._trainings:
+            self._trainings[label] = self._bars.add_task(f"{label} steps", total=steps, completed=step)
+        if "loss" in values:
+            self._texts[f"{label} training"] = training_line(values)
+        self._bars.update(self._trainings[label], completed=step)
+        if step == steps:
+            self._bars.remove_task(self._trainings.pop(label))
+
+    def finish(self, label: str, seconds: float) -> None:
+        """See Progress."""
+        self._texts.pop(label, None)
+        if self._units is not None:
+            self._bars.advance(self._units)
+
+    def __enter__(self) -> BarProgress:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+
+def make_progress(*, quiet: bool = False) -> SilentProgress:
+    """Bars where standard error is a terminal, plain lines where it is not, nothing if ``quiet``."""
+    console = Console(stderr=True)
+    if quiet:
+        return SilentProgress()
+    return BarProgress(console) if console.is_terminal else LineProgress(console)

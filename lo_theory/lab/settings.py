@@ -1,0 +1,220 @@
+"""The settings of one row of an experiment: problem, model, objective, training, decoding, evaluation.
+
+Every field has its unit in its name or in its docstring, and defaults that a laptop can bear. Frozen dataclasses only:
+what they become (networks, laws, policies) is made in the task that needs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lo_theory.lab.schema import closest, setting
+
+if TYPE_CHECKING:
+    from lo_theory.diffusion.masks import MaskLaw
+
+__all__ = [
+    "Cell",
+    "Decoding",
+    "Evaluation",
+    "ExtraCell",
+    "Model",
+    "Noise",
+    "Objective",
+    "Shape",
+    "Stage",
+    "Training",
+    "mask_law",
+    "step_count",
+]
+
+_LAW = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
+
+
+def mask_law(text: str) -> MaskLaw:
+    """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
+    from lo_theory.diffusion.masks import LAWS
+
+    match = _LAW.match(text.replace(" ", ""))
+    name = match.group(1) if match else text
+    if match is None or name not in LAWS:
+        raise ValueError(
+            f"unknown mask law {text!r}: the closest is {closest(name, list(LAWS))} (laws: {', '.join(LAWS)})"
+        )
+    try:
+        numbers = [int(part) if part.isdigit() else float(part) for part in (match.group(2) or "").split(",") if part]
+        law: MaskLaw = LAWS[name](*numbers)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"mask law {text!r}: {error}") from error
+    return law
+
+
+def _check_laws(texts: tuple[str, ...]) -> None:
+    if not texts:
+        raise ValueError("at least one mask law is needed, such as uniform")
+    for text in texts:
+        mask_law(text)
+
+
+def step_count(steps: str | int, length: int) -> int:
+    """Count steps: an integer as it is, ``L`` the length, ``L/8`` an eighth of it rounded up; at most the length."""
+    if isinstance(steps, int):
+        count = steps
+    else:
+        match = re.fullmatch(r"L(?:/([1-9][0-9]*))?", steps)
+        if match is None:
+            raise ValueError(f"steps are L (one token a step), L/<integer>, or an integer, got {steps!r}")
+        count = -(-length // int(match.group(1) or 1))
+    if count < 1:
+        raise ValueError(f"a decode takes at least one step, got {steps}")
+    return min(count, length)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Depth and widths of a network; ``inner`` is 4 * width when left out."""
+
+    layers: int = setting(least=1)
+    heads: int = setting(least=1)
+    width: int = setting(least=1)
+    inner: int | None = setting(None, least=1)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A transformer: its shape by name or in numbers, and how it knows positions."""
+
+    shape: Literal["small", "6M", "19M"] | Shape = "small"
+    positions: Literal["learned", "rope", "both"] = "learned"
+    rope_base: float = setting(1e4, above=0)
+    pad_to: int | None = setting(None, least=1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Mask laws for the first ``steps`` steps, taken in turn over the rows of a batch."""
+
+    steps: int = setting(least=0)
+    laws: tuple[str, ...] = ("uniform",)
+
+    def __post_init__(self) -> None:
+        _check_laws(self.laws)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The masked-diffusion objective: mask laws in turn over the rows of a batch, after the stages of a curriculum."""
+
+    laws: tuple[str, ...] = ("uniform",)
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_laws(self.laws)
+
+
+@dataclass(frozen=True)
+class Training:
+    """AdamW on a cosine: ``learning_rate`` after ``warmup`` steps, falling to ``final_ratio`` of itself."""
+
+    steps: int = setting(least=1)
+    batch: int = setting(128, least=1)
+    learning_rate: float = setting(4e-3, above=0)
+    final_ratio: float = setting(0.0, least=0, most=1)
+    warmup: int = setting(100, least=0)
+    weight_decay: float = setting(0.0, least=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = setting(1.0, above=0)
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Oracle noise on the scores of a policy; see ``lo_theory.diffusion.Noise``."""
+
+    scale: float = setting(least=0)
+    law: Literal["gumbel", "gaussian"] = "gumbel"
+    logarithmic: bool = False
+    annealed: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One decode: which denoiser, which positions next, in how many steps, tokens drawn or most likely."""
+
+    denoiser: str
+    policy: str
+    steps: str | int
+    argmax: bool
+    schedule: str
+
+    @property
+    def name(self) -> str:
+        """Address of the cell inside its row."""
+        return "/".join(
+            (self.denoiser, self.policy, f"{self.schedule}({self.steps})", "argmax" if self.argmax else "drawn")
+        )
+
+
+Denoiser = Literal["exact", "model"]
+PolicyName = Literal["vanilla", "top_probability", "margin", "entropy", "fixed_order"]
+
+
+@dataclass(frozen=True)
+class ExtraCell:
+    """A single cell beside the grid."""
+
+    denoiser: Denoiser
+    policy: PolicyName
+    steps: str | int = "L"
+    argmax: bool = False
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A grid of decodes, every combination of the four lists, and single cells in ``extra``; ``sequences`` each.
+
+    ``steps``: L, L/8 or an integer. ``schedule``: fixed_count splits the positions evenly, binomial is the paper's
+    rule. ``chunk`` sequences go through the denoiser at once.
+    """
+
+    sequences: int = setting(2000, least=2)
+    denoisers: tuple[Denoiser, ...] = ("exact", "model")
+    policies: tuple[PolicyName, ...] = ("vanilla", "top_probability", "margin")
+    steps: tuple[str | int, ...] = ("L", "L/8")
+    argmax: tuple[bool, ...] = (False,)
+    schedule: Literal["fixed_count", "binomial"] = "fixed_count"
+    temperature: float = setting(1.0, above=0)
+    noise: Noise | None = None
+    extra: tuple[ExtraCell, ...] = ()
+    chunk: int = setting(1024, least=1)
+
+    def __post_init__(self) -> None:
+        for steps in (*self.steps, *(cell.steps for cell in self.extra)):
+            step_count(steps, 1)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, each once; a denoiser's cells stand together, the grid first."""
+        grid = itertools.product(self.denoisers, self.argmax, self.steps, self.policies)
+        cells = [Cell(denoiser, policy, steps, argmax, self.schedule) for denoiser, argmax, steps, policy in grid]
+        cells += [Cell(cell.denoiser, cell.policy, cell.steps, cell.argmax, self.schedule) for cell in self.extra]
+        return tuple(dict.fromkeys(sorted(cells, key=lambda cell: cell.denoiser)))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses and one-pass accuracies of a denoiser on ``sequences`` fresh contexts of each mask law.
+
+    ``exact``: also compare with the exact posterior (KL per class); it must then fit, see ``limit_states``, the largest
+    number of assignments it may enumerate for one group of latents.
+    """
+
+    sequences: int = setting(4096, least=2)
+    laws: tuple[str, ...] = ("uniform",)
+    exact: bool = True
+    limit_states: int = setting(2**26, least=1)
+
+    def __post_init__(self) -> None:
+        _check_laws(self.laws)

@@ -1,0 +1,86 @@
+"""From rows to what tables and figures show: quantities grouped by what they are of, pooled, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.rows import Row
+
+__all__ = ["SHARES", "Measured", "gap_closed", "group", "largest_z"]
+
+SHARES = frozenset(
+    {
+        "self_consistency",
+        "unpaired",
+        "consistent",
+        "conditional",
+        "infill",
+        "infill_drawn",
+        "observation_mean",
+        "impossible",
+    }
+)
+"""Quantities that lie in [0, 1] for every sequence (the observation mean does for two-valued observations)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All quantities with the same keys."""
+
+    keys: Mapping[str, Any]
+    metrics: Mapping[str, Sums]
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """(N, P)."""
+        return int(self.keys["N"]), int(self.keys["P"])
+
+    def value(self, metric: str) -> float:
+        """Mean of a quantity; nan where it was not measured."""
+        return self.metrics[metric].mean if metric in self.metrics else math.nan
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """95 % interval over sequences; (nan, nan) where there is none."""
+        if metric not in self.metrics:
+            return (math.nan, math.nan)
+        sums = self.metrics[metric]
+        inside = 0 <= sums.mean <= 1
+        return sums.interval(share=metric in SHARES and inside)
+
+
+def group(rows: Iterable[Row], kind: str) -> list[Measured]:
+    """Group the rows of one kind by their keys, in the order of appearance; equal keys and metrics add."""
+    groups: dict[tuple[Any, ...], dict[str, Sums]] = {}
+    for row in rows:
+        if row.keys.get("kind") == kind:
+            metrics = groups.setdefault(tuple(row.keys.items()), {})
+            metrics[row.metric] = metrics[row.metric] + row.sums if row.metric in metrics else row.sums
+    return [Measured(dict(keys), metrics) for keys, metrics in groups.items()]
+
+
+def gap_closed(loss: Measured, problem: Measured) -> tuple[float, float]:
+    """(gap closed, half of its 95 % interval) from a row of losses under the uniform law.
+
+    1 - excess/(marginals only - floor); the excess is the KL to the exact posterior where it was measured, which is the
+    less noisy, else loss - floor.
+    """
+    floor, span = problem.value("floor"), problem.value("marginals_only") - problem.value("floor")
+    if span <= 0:
+        return math.nan, math.nan
+    if "kl" in loss.metrics:
+        sums, excess = loss.metrics["kl"], loss.value("kl")
+    else:
+        sums, excess = loss.metrics["model"], loss.value("model") - floor
+    low, high = sums.interval()
+    return 1 - excess / span, (high - low) / 2 / span
+
+
+def largest_z(count: int, share: float = 0.999) -> float:
+    """The value under which the largest |z| of ``count`` standard normals stays with probability ``share``."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + share ** (1 / max(count, 1))) / 2))

@@ -1,0 +1,228 @@
+"""What one row of Table 1 computes, as units of work: named, each leaving rows.
+
+Facts of the problem, the exact posterior and a trained model as denoisers, losses against the exact posterior, one-pass
+accuracies, and a grid of decodes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lo_theory.diffusion import (
+    POLICIES,
+    BinomialRule,
+    DecodeOptions,
+    FixedCount,
+    Losses,
+    Noise,
+    OneAtATime,
+    Schedule,
+    Sums,
+    Uniform,
+    conditional_accuracy,
+    decode,
+    diversity,
+    generated_accuracies,
+    infill_accuracies,
+    losses,
+)
+from lo_theory.lab.config import Row
+from lo_theory.lab.rows import Row as Line
+from lo_theory.lab.runs import Run
+from lo_theory.lab.settings import Cell, mask_law, step_count
+from lo_theory.lab.units import Options, Progress, Unit, Watched
+from lo_theory.lab.workers import Stop
+from lo_theory.posterior import ExactPosterior
+from lo_theory.problem import LODistribution
+from lo_theory.rng import Key
+
+if TYPE_CHECKING:
+    from lo_theory.neural import TrainedPosterior
+
+__all__ = ["RowWork", "problem_lines"]
+
+
+def _single(value: float) -> Sums:
+    """One value of one run: what does not add over sequences."""
+    return Sums(1, float(value), float(value) ** 2)
+
+
+def problem_lines(distribution: LODistribution) -> dict[str, float]:
+    """The known lines of a problem.
+
+    ``floor`` and ``marginals_only``: losses in nats per token; ``constant`` and ``independent``: accuracy of
+    observations that are always their most likely value, and that are drawn from their single-token marginals, both
+    regardless of the latents; ``observation_mean``: mean of the observations in the data.
+    """
+    length = distribution.layout.length
+    observed = distribution.token_marginals[distribution.layout.observation_positions]
+    return {
+        "floor": distribution.entropy() / length,
+        "marginals_only": distribution.marginal_entropy() / length,
+        "constant": float(observed.max(axis=1).mean()),
+        "independent": float(np.square(observed).sum(axis=1).mean()),
+        "observation_mean": float((observed @ np.arange(observed.shape[1])).mean()),
+    }
+
+
+@dataclass(frozen=True)
+class RowWork:
+    """The units of one row; networks and posteriors are made when a unit first asks for them."""
+
+    index: int
+    row: Row
+    distribution: LODistribution
+    run: Run
+    options: Options
+    progress: Progress
+    stop: Stop
+    _training: threading.Lock = field(default_factory=threading.Lock)
+    _trained: list[TrainedPosterior] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The pair (N, P) as a screen shows it."""
+        layout = self.distribution.layout
+        return f"({layout.n_latents}, {layout.n_observations})"
+
+    @cached_property
+    def key(self) -> Key:
+        """Root of all randomness of the row but the problem's own."""
+        return Key(self.row.seed)
+
+    @cached_property
+    def lines(self) -> dict[str, float]:
+        """Known lines of the problem."""
+        return problem_lines(self.distribution)
+
+    @cached_property
+    def exact(self) -> ExactPosterior:
+        """The exact posterior."""
+        return ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=self.options.threads)
+
+    @property
+    def model(self) -> TrainedPosterior:
+        """The trained model: trained, trained further from its checkpoint, or read."""
+        from lo_theory.lab.training import train_model
+
+        # No cached_property: before Python 3.12 it holds one lock for all rows, and rows train side by side.
+        with self._training:
+            if not self._trained:
+                self._trained.append(train_model(self))
+            return self._trained[0]
+
+    def denoiser(self, name: str) -> Watched:
+        """``exact`` or ``model``, which stop when work is to stop."""
+        return Watched(getattr(self, name), self.stop)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield all units, in the order in which their rows are kept."""
+        cells, evaluation = self.row.decoding.cells(), self.row.evaluation
+        yield self._unit("problem", "problem", self._problem)
+        if evaluation.exact:
+            yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
+        if self.row.training is not None:
+            cost = self.row.training.steps * self.row.training.batch * self.distribution.layout.length
+            yield replace(self._unit("training", "training", self._network), cost=cost)
+            for law in evaluation.laws:
+                yield self._loss_unit(law)
+            yield self._of_model(self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model")))
+        for cell in cells:
+            unit = self._decode_unit(cell)
+            yield self._of_model(unit) if cell.denoiser == "model" else unit
+
+    def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
+        return Unit(f"row{self.index}/{name}", f"{self.name} {label}", compute)
+
+    def _of_model(self, unit: Unit) -> Unit:
+        return replace(unit, needs=frozenset({f"row{self.index}/training"}))
+
+    def _loss_unit(self, law: str) -> Unit:
+        return self._of_model(self._unit(f"losses/{law}", f"losses under {law}", lambda: self._losses(law)))
+
+    def _decode_unit(self, cell: Cell) -> Unit:
+        tokens = ", argmax" if cell.argmax else ""
+        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}"
+        return self._unit(f"decode/{cell.name}", label, lambda: self._decode(cell))
+
+    def _rows(self, name: str, kind: str, keys: Mapping[str, Any], metrics: Mapping[str, Sums]) -> list[Line]:
+        layout = self.distribution.layout
+        shared = {
+            "kind": kind,
+            "row": self.index,
+            "N": layout.n_latents,
+            "P": layout.n_observations,
+            "problem": self.distribution.fingerprint()[:8],
+            "seed": self.row.seed,
+        }
+        return [Line(f"row{self.index}/{name}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
+
+    def _problem(self) -> list[Line]:
+        return self._rows("problem", "problem", {}, {name: _single(value) for name, value in self.lines.items()})
+
+    def _network(self) -> list[Line]:
+        network = self.model.model
+        facts = {
+            "parameters": sum(part.numel() for part in network.parameters()),
+            "core_parameters": network.core_parameters(),
+        }
+        return self._rows("training", "training", {}, {name: _single(value) for name, value in facts.items()})
+
+    def _one_pass(self, denoiser: str) -> list[Line]:
+        posterior, n = self.denoiser(denoiser), self.row.evaluation.sequences
+        key = self.key.fold("one pass")  # the same contexts for every denoiser
+        metrics = {
+            "conditional": conditional_accuracy(posterior, self.distribution, key.fold("conditional"), n),
+            **infill_accuracies(posterior, self.distribution, Uniform(), key.fold("infill"), n),
+        }
+        return self._rows(f"one_pass/{denoiser}", "one_pass", {"denoiser": denoiser}, metrics)
+
+    def _losses(self, text: str) -> list[Line]:
+        setting, law, unit = self.row.evaluation, mask_law(text), f"losses/{text}"
+        # Where no exact posterior is wanted the model stands in for it, and what would need it is left out.
+        exact = self.denoiser("exact" if setting.exact else "model")
+        names = ("model", "exact", "kl") if setting.exact else ("model",)
+        key = self.key.fold("losses").fold(law.name)
+        measured: Losses = losses(self.denoiser("model"), exact, self.distribution, law, key=key, n=setting.sequences)
+        total = {name: getattr(measured, name) for name in names}
+        rows = self._rows(unit, "losses", {"law": law.name}, total)
+        for part in measured.classes:
+            keys = {
+                "law": law.name,
+                "latents_hidden": part.latents_hidden,
+                "observations_hidden": part.observations_hidden,
+            }
+            rows += self._rows(unit, "class_losses", keys, {name: getattr(part, name) for name in names})
+        return rows
+
+    def _decode(self, cell: Cell) -> list[Line]:
+        setting, key = self.row.decoding, self.key.fold("decode").fold(cell.name)
+        steps = step_count(cell.steps, self.distribution.layout.length)
+        noise = Noise(**asdict(setting.noise)) if setting.noise is not None else None
+        options = DecodeOptions(setting.temperature, cell.argmax, noise, setting.chunk)
+        decoded = decode(
+            self.denoiser(cell.denoiser),
+            POLICIES[cell.policy](),
+            self._schedule(cell, steps),
+            key=key,
+            n=setting.sequences,
+            options=options,
+        )
+        judge = key.fold("judge")
+        metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
+        metrics["impossible"] = Sums.of(decoded.impossible)
+        spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
+        metrics |= {name: _single(value) for name, value in spread.items() if not np.isnan(value)}
+        keys = {**asdict(cell), "steps": steps, "temperature": setting.temperature}
+        return self._rows(f"decode/{cell.name}", "decode", keys, metrics)
+
+    def _schedule(self, cell: Cell, steps: int) -> Schedule:
+        if cell.schedule == "binomial":
+            return BinomialRule(steps)
+        return OneAtATime() if steps == self.distribution.layout.length else FixedCount(steps)

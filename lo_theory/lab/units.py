@@ -1,0 +1,74 @@
+"""What the tasks of the lab have in common: units of work, how to compute them, and who is told about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import ArrayLike
+
+from lo_theory.lab.rows import Row as Line
+from lo_theory.lab.workers import Stop
+from lo_theory.posterior import Marginals, Posterior
+from lo_theory.problem import Layout
+
+__all__ = ["Options", "Progress", "Unit", "Watched"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compute: units of work at a time, torch threads for each, torch device, time between checkpoints."""
+
+    workers: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    checkpoint_seconds: float = 15.0
+
+
+class Progress(Protocol):
+    """Who is told how a run gets on."""
+
+    def begin(self, units: int, missing: int) -> None:
+        """``missing`` of ``units`` units are to be computed."""
+
+    def start(self, label: str) -> None:
+        """Tell that a unit begins."""
+
+    def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
+        """Tell of a training step: the trainer's values, and the lines ``floor`` and ``marginals_only``."""
+
+    def finish(self, label: str, seconds: float) -> None:
+        """Tell that a unit is on disk."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of work: its name in the rows file, what to call it on a screen, what computes its rows, what it needs.
+
+    ``cost`` is the training's length times the sequence's, in no unit: long trainings begin first. Zero for all else.
+    """
+
+    name: str
+    label: str
+    compute: Callable[[], list[Line]]
+    needs: frozenset[str] = frozenset()
+    cost: int = 0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A posterior that answers as the one inside it does, until it is told to stop."""
+
+    inner: Posterior
+    stop: Stop
+
+    @property
+    def layout(self) -> Layout:
+        """Positions and roles of the sequences it takes."""
+        return self.inner.layout
+
+    def marginals(self, tokens: ArrayLike) -> Marginals:
+        """See Posterior; Cancelled if work is to stop."""
+        self.stop.check()
+        return self.inner.marginals(tokens)  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lo_theory.lab.progress import BarProgress, LineProgress, training_line
+
+LINES = {"floor": 0.1733, "marginals_only": 0.5950}
+
+
+def test_a_loss_stands_beside_its_lines() -> None:
+    assert training_line({"loss": 0.25, "law": "uniform", **LINES}) == (
+        "loss 0.2500  floor 0.1733  marginals only 0.5950  gap closed 81.8%"
+    )
+    assert training_line({"loss": 0.25, "law": "suffix", **LINES}).endswith("marginals only 0.5950  (suffix)")
+    independent = {"loss": 0.25, "law": "uniform", "floor": 0.5, "marginals_only": 0.5}
+    assert "gap" not in training_line(independent)  # nothing to close
+
+
+def test_a_pipe_gets_plain_lines() -> None:
+    stream = io.StringIO()
+    progress = LineProgress(Console(file=stream, width=40))
+    progress.begin(5, 3)
+    progress.start("(8, 24) training")
+    progress.training("(8, 24)", 7, 40, {"event": "resume"} | LINES)
+    progress.training("(8, 24)", 20, 40, {"loss": 0.5, "law": "uniform"} | LINES)
+    progress.training("(8, 24)", 30, 40, {"loss": 0.4, "law": "uniform"} | LINES)  # too soon after the last one
+    progress.training("(8, 24)", 40, 40, {"loss": 0.3, "law": "uniform"} | LINES)
+    progress.finish("(8, 24) training", 1.25)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "2 of 5 units of work are on disk"
+    assert [line.split("  ")[1] for line in lines[1:4]] == [
+        "(8, 24) goes on at step 7/40",
+        "(8, 24) step 20/40",
+        "(8, 24) step 40/40",
+    ]
+    assert lines[4:] == ["[3/5] (8, 24) training  1.2 s"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_gets_bars_and_is_left_clean(width: int) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=True, color_system=None)
+    with BarProgress(console) as progress:
+        progress.begin(5, 3)
+        progress.start("(8, 24) training")
+        progress.start("(8, 24) exact, margin, L steps")
+        progress.training("(8, 24)", 20, 40, {"event": "start"} | LINES)
+        progress.training("(8, 24)", 20, 40, {"loss": 0.25, "law": "uniform"} | LINES)
+        shown = io.StringIO()
+        Console(file=shown, width=width).print(progress._render())
+        progress.finish("(8, 24) exact, margin, L steps", 1.0)
+        progress.training("(8, 24)", 40, 40, {"loss": 0.2, "law": "uniform"} | LINES)
+        progress.finish("(8, 24) training", 2.0)
+        after = io.StringIO()
+        Console(file=after, width=width).print(progress._render())
+    assert "2/5" in shown.getvalue()
+    assert "20/40" in shown.getvalue()
+    assert "floor 0.1733" in shown.getvalue()
+    assert "(8, 24) exact, margin, L steps" in shown.getvalue()
+    assert "4/5" in after.getvalue()
+    assert "(8, 24)" not in after.getvalue()
+    assert max(len(line) for line in shown.getvalue().splitlines()) <= width

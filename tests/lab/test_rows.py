@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.rows import Row, Rows, read_rows
+
+UNITS = [
+    [
+        Row("a", "x", Sums(3, 1.5, 0.1 + 0.2), {"N": 6, "policy": "margin"}),
+        Row("a", "y", Sums(1, float("inf"), float("inf"))),
+    ],
+    [Row("b", "x", Sums(2, 0.5, 0.25), {"N": 6, "argmax": True})],
+    [Row("c", "x", Sums(2, -1e-300, 1e300)), Row("c", "y", Sums(0, 0.0, 0.0)), Row("c", "z", Sums(1, 1.0, 1.0))],
+]
+
+
+def write(path: Path) -> bytes:
+    rows = Rows(path)
+    for unit in UNITS:
+        rows.append(unit)
+    rows.close()
+    return path.read_bytes()
+
+
+def test_rows_read_back_are_the_rows_written(tmp_path: Path) -> None:
+    content = write(tmp_path / "rows.jsonl")
+    assert read_rows(tmp_path / "rows.jsonl") == [row for unit in UNITS for row in unit]
+    assert read_rows(tmp_path / "absent.jsonl") == []
+    for line in content.decode().splitlines():
+        if line:
+            assert {"unit", "metric", "n", "sum", "sum_of_squares"} <= json.loads(line).keys()
+
+
+def test_a_file_cut_at_any_byte_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.jsonl")
+    path = tmp_path / "rows.jsonl"
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        before = read_rows(path)
+        assert path.read_bytes() == whole[:cut]  # reading changes nothing
+        rows = Rows(path)
+        assert rows.rows == before
+        for unit in UNITS:
+            if unit[0].unit not in rows.units:
+                rows.append(unit)
+        rows.close()
+        assert path.read_bytes() == whole, cut
+
+
+def test_a_unit_is_written_once_and_alone(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append(UNITS[0])
+    with pytest.raises(ValueError, match="one new unit"):
+        rows.append(UNITS[0])
+    with pytest.raises(ValueError, match="one new unit"):
+        rows.append([*UNITS[1], *UNITS[2]])
+    with pytest.raises(ValueError, match="one new unit"):
+        rows.append([])
+    rows.close()
+    assert read_rows(tmp_path / "rows.jsonl") == UNITS[0]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append(UNITS[0])
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    write_some, calls = os.write, []
+
+    def full(descriptor: int, content: bytes) -> int:
+        calls.append(content)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return write_some(descriptor, content[:5])  # a disk that takes five more bytes
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        rows.append(UNITS[1])
+    monkeypatch.undo()
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+    assert rows.units == {"a"}
+    rows.append(UNITS[1])  # space again
+    rows.close()
+    assert read_rows(tmp_path / "rows.jsonl") == [*UNITS[0], *UNITS[1]]
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    content = write(path).decode().splitlines(keepends=True)
+    path.write_text("".join([content[0], "{garbage\n", *content[2:]]))
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is damaged"):
+        read_rows(path)
+    with pytest.raises(ValueError, match=r"line 2 is damaged"):
+        Rows(path)
+    path.write_text('{"unit": "a"}\n\n')
+    with pytest.raises(ValueError, match=r"line 1 is damaged \(a row needs"):
+        read_rows(path)
+
+
+def test_sorting_hides_the_order_of_computing(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.jsonl")
+    rows = Rows(tmp_path / "rows.jsonl")
+    for i in (2, 0, 1):
+        rows.append(UNITS[i])
+    rows.sort(["a", "b", "c"])
+    rows.close()
+    assert (tmp_path / "rows.jsonl").read_bytes() == whole

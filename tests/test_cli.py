@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lo_theory.cli import main
+from lo_theory.lab.runs import Run
+from lo_theory.problem import LODistribution, nae_sat, sparse_parity
+from lo_theory.rng import Key
+from tests.lab.tiny import tiny
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny(), sort_keys=False))
+    return path
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error that explains a failure."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1, error
+    return error[0]
+
+
+def test_importing_the_package_or_asking_for_help_loads_nothing_heavy() -> None:
+    heavy = "[name for name in ('torch', 'matplotlib', 'numba', 'scipy', 'pandas', 'rich') if name in sys.modules]"
+    code = f"import sys, lo_theory; first = {heavy}; dir(lo_theory); import lo_theory.cli; print(first, {heavy})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[] []\n"
+    code = (
+        "import sys; from lo_theory.cli import main\n"
+        f"try:\n    main(['run', '--help'])\nexcept SystemExit:\n    print({heavy})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("[]\n")
+
+
+def test_every_public_name_is_there() -> None:
+    import lo_theory
+
+    assert set(lo_theory.__all__) <= set(dir(lo_theory))
+    for name in lo_theory.__all__:
+        assert getattr(lo_theory, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        lo_theory.nothing  # noqa: B018
+
+
+def test_run_table_and_figure(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "runs")]
+    arguments = ["run", str(config), "--preset", "exact", *out]
+    assert main(arguments) == 0
+    first = capsys.readouterr()
+    assert "A tiny table" in first.out
+    assert "\x1b" not in first.out
+    assert "[7/7]" in first.err
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    assert json.loads((folder / "done.json").read_text())["command"].startswith("lo-theory run")
+    stamp = (folder / "rows.jsonl").stat().st_mtime_ns
+    assert main(arguments) == 0  # finished: the table at once
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "[" not in second.err
+    assert (folder / "rows.jsonl").stat().st_mtime_ns == stamp
+    assert main(["table", "tiny", *out]) == 0
+    assert capsys.readouterr().out == first.out
+    (folder / "figure.png").unlink()
+    assert main(["figure", str(folder)]) == 0
+    assert str(folder / "figure.png") in capsys.readouterr().out
+    assert (folder / "figure.png").exists()
+
+
+def test_a_configuration_written_by_a_run_is_the_same_run(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "runs"), "--quiet"]
+    assert main(["run", str(config), "--preset", "exact", "--set", "decoding.sequences=32", *out]) == 0
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    assert main(["run", str(folder / "config.yaml"), *out]) == 0
+    assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (["--preset", "papre"], r"unknown preset 'papre': the presets are longer, exact"),
+        (["--set", "training.stpes=3"], r"unknown key training\.stpes: the closest is training\.steps"),
+        (["--set", "problem.N=2"], r"3 distinct latents cannot be drawn from N = 2"),
+        (["--set", "problem.P=0"], r"problem\.P must be at least 1, got 0"),
+        (["--workers", "0"], r"workers must be at least 1, got 0"),
+        (["--threads", "-1"], r"threads must be at least 1, got -1"),
+        (["--device", "abacus"], r"device 'abacus' cannot be used"),
+        (["--set", "evaluation.limit_states=4"], r"over the limit of 4"),
+        (["--set", "model.shape.heads=3"], r"width 16 is no multiple of heads = 3"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    extra: list[str], expected: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = complaint(["run", str(config), "--out", str(tmp_path / "runs"), "--quiet", *extra], capsys)
+    assert re.search(expected, line), line
+
+
+def test_missing_files_and_folders_are_one_clear_line(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = complaint(["run", str(tmp_path / "absent.yaml")], capsys)
+    assert line.endswith("absent.yaml: No such file or directory")
+    (tmp_path / "file").write_text("")
+    line = complaint(["run", str(config), "--out", str(tmp_path / "file" / "runs")], capsys)
+    assert re.search(r"the output folder .* cannot be written \(Not a directory\): choose another with --out", line)
+    line = complaint(["table", "absent", "--out", str(tmp_path)], capsys)
+    assert "no finished run of 'absent'" in line
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["run", str(tmp_path / "absent.yaml"), "--debug"])
+
+
+def test_going_on_with_other_threads_is_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "runs"), "--quiet"]
+    assert main(["run", str(config), "--preset", "exact", "--threads", "2", *out]) == 0
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    (folder / "done.json").unlink()
+    line = complaint(["run", str(config), "--preset", "exact", "--threads", "1", *out], capsys)
+    assert re.search(r"was begun with threads = 2, .*give --threads 2 or none, or another --out", line)
+    assert main(["run", str(config), "--preset", "exact", *out]) == 0
+
+
+def test_a_second_driver_of_a_folder_is_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(config), "--preset", "exact", "--out", str(tmp_path / "runs"), "--quiet"]
+    assert main(arguments) == 0
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    (folder / "done.json").unlink()
+    with Run(folder, {}, {}):
+        line = complaint(arguments, capsys)
+    assert re.search(r"is being computed by another process \(process \d+\): wait for it, or give another --out", line)
+
+
+def test_a_foreign_checkpoint_is_refused(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "runs"), "--quiet", "--set", "training.steps=3"]
+    assert main(["run", str(config), *out]) == 0
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    (folder / "done.json").unlink()
+    (folder / "rows.jsonl").unlink()
+    model = folder / "model-0.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(bytes(content))
+    line = complaint(["run", str(config), *out], capsys)
+    assert re.search(r"model-0\.safetensors is damaged", line)
+    model.unlink()
+    assert main(["run", str(config), *out]) == 0
+
+
+def test_sample_writes_the_rows_of_the_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, problem = tmp_path / "data.npz", tmp_path / "problem.npz"
+    arguments = ["sample", "nae-sat", "--N", "25", "--P", "275", "-n", "1000", "--seed", "3", "-o", str(path)]
+    assert main([*arguments, "--save-problem", str(problem)]) == 0
+    assert "1000 sequences" in capsys.readouterr().out
+    with np.load(path, allow_pickle=False) as file:
+        tokens, fingerprint = file["tokens"], str(file["problem"])
+    distribution = nae_sat(25, 275, seed=0)
+    assert np.array_equal(tokens, distribution.sample(Key(3).fold("sample"), 1000))
+    assert fingerprint == distribution.fingerprint() == LODistribution.load(problem).fingerprint()
+
+
+def test_sample_knows_all_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    families = {
+        "all-k-subsets": ["--N", "4", "--predicate", "xor"],
+        "sparse-parity": ["--N", "9", "--P", "20", "--k", "4", "--noise", "0.1", "--problem-seed", "7"],
+        "random-slab": ["--N", "5", "--P", "25", "--width", "0.5"],
+        "nae-sat": ["--N", "5", "--P", "15", "--q", "3", "--repeats"],
+    }
+    for family, options in families.items():
+        path = tmp_path / f"{family}.npz"
+        assert main(["sample", family, *options, "-n", "5", "-o", str(path)]) == 0
+        with np.load(path, allow_pickle=False) as file:
+            assert len(file["tokens"]) == 5
+            fingerprint = str(file["problem"])
+        if family == "sparse-parity":
+            assert fingerprint == sparse_parity(9, 20, 4, 0.1, seed=7).fingerprint()
+    line = complaint(["sample", "nae-sat", "--N", "0", "--P", "1", "-n", "1", "-o", str(tmp_path / "x.npz")], capsys)
+    assert "N must be at least 1, got 0" in line
+    line = complaint(["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "-1", "-o", str(tmp_path / "x.npz")], capsys)
+    assert "n=-1" in line
+    line = complaint(
+        ["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "1", "-o", str(tmp_path / "absent" / "x.npz")], capsys
+    )
+    assert "No such file or directory" in line
+
+
+def test_info_names_versions_and_processors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^torch +\d", printed, re.MULTILINE)
+    assert re.search(r"^processors +\d", printed, re.MULTILINE)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(config: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "runs")
+    assert main(["run", str(config), "--preset", "exact", "--out", out, "--quiet"]) == 0
+    command = f"{sys.executable} -m lo_theory.cli table tiny --out {out} | true"
+    result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
+    assert "Error" not in result.stderr
