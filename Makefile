@@ -23,10 +23,10 @@ table1: $(VENV)/ready
 	$(BIN)/lo-theory run experiments/table1.yaml --preset $(PRESET)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 -m 'not soak' $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
 
 soak: $(VENV)/ready
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m pytest -m soak --ignore=tests/bench $(ARGS)
 
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest tests/bench --benchmark-only $(ARGS)

@@ -1,8 +1,25 @@
-"""What can be known: the posterior protocol, its answers, and the exact posterior. Never loads torch."""
+"""What can be known: the posterior protocol, exact posteriors and belief propagation. Never loads torch."""
 
 from __future__ import annotations
 
+from lo_theory.posterior.bp import BPOptions, BPResult, run_batch
+from lo_theory.posterior.bp_posterior import BPPosterior
+from lo_theory.posterior.cost import Cost
 from lo_theory.posterior.exact import ExactPosterior
+from lo_theory.posterior.factor_graph import Conditioning, FactorGraph, condition, to_networkx
 from lo_theory.posterior.protocol import Marginals, Posterior
 
-__all__ = ["ExactPosterior", "Marginals", "Posterior"]
+__all__ = [
+    "BPOptions",
+    "BPPosterior",
+    "BPResult",
+    "Conditioning",
+    "Cost",
+    "ExactPosterior",
+    "FactorGraph",
+    "Marginals",
+    "Posterior",
+    "condition",
+    "run_batch",
+    "to_networkx",
+]

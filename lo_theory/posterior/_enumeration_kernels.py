@@ -1,7 +1,7 @@
 """Numba kernels that enumerate one connected component depth-first, collecting masses at the nodes of the walk.
 
-A node at depth d has chosen the d latents placed before; its children are the values of the next one. Weights are mantissas in
-units of 2**(256 e), so that hundreds of noisy factors neither underflow nor cost a logarithm.
+A node at depth d has chosen the d latents placed before; its children are the values of the next one. Weights are
+mantissas in units of 2**(256 e), so that hundreds of noisy factors neither underflow nor cost a logarithm.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inlined_kernel, kernel
-from lo_theory.posterior.graph import TableGraph, Workspace
+from lo_theory.posterior._compile import inlined_kernel, inner_kernel, kernel
+from lo_theory.posterior.graph import TableGraph
+from lo_theory.posterior.workspace import Workspace
 
 __all__ = ["enumerate_component", "scaled_product"]
 
@@ -18,7 +19,7 @@ _TINY = 2.0**-256  # mantissas below it are multiplied by its inverse
 _HUGE = 2.0**256
 
 
-@kernel
+@inner_kernel
 def _rescued_product(weight: float, exponent: int, factor: float) -> tuple[float, int]:
     while weight < _TINY:
         weight *= _HUGE
@@ -51,7 +52,8 @@ def _open(graph: TableGraph, work: Workspace, i: int, d: int) -> None:
     if d > 0:
         weight, exponent = walk.weight[d - 1, walk.cursor[d - 1]], walk.exponent[d - 1, walk.cursor[d - 1]]
     for c in range(size):
-        walk.weight[d, c], walk.exponent[d, c] = scaled_product(weight, exponent, graph.prior[i, domains.values[i, c]])
+        lifted = exponent + walk.prior_exponent[i, c]
+        walk.weight[d, c], walk.exponent[d, c] = scaled_product(weight, lifted, walk.prior[i, c])
         walk.total[d, c] = 0.0
     walk.cursor[d] = -1
     t = factors.head[i]
@@ -59,10 +61,9 @@ def _open(graph: TableGraph, work: Workspace, i: int, d: int) -> None:
         last = factors.arity[t] - 1
         state = factors.base[t]
         for a in range(last):
-            state += walk.value[factors.at[t, a]] * factors.stride[t, a]
-        stride = factors.stride[t, last]
+            state += factors.shift[t, a, walk.choice[factors.at[t, a]]]
         for c in range(size):
-            factor = graph.tables[state + domains.values[i, c] * stride]
+            factor = graph.tables[state + factors.shift[t, last, c]]
             walk.weight[d, c], walk.exponent[d, c] = scaled_product(walk.weight[d, c], walk.exponent[d, c], factor)
         t = factors.next[t]
 
@@ -86,16 +87,16 @@ def _collect(graph: TableGraph, work: Workspace, arena: NDArray[np.float64], i: 
         else:
             state = parts.base[t]
             for a in range(last):
-                state += walk.value[parts.at[t, a]] * parts.stride[t, a]
+                state += parts.shift[t, a, walk.choice[parts.at[t, a]]]
             for c in range(size):
                 if walk.total[d, c] > 0.0:
-                    here = state + domains.values[i, c] * parts.stride[t, last]
+                    here = state + parts.shift[t, last, c]
                     for v in range(graph.r):
                         arena[parts.cells[t] + v] += walk.total[d, c] * graph.tables[here + v * graph.n_states]
         t = parts.next[t]
 
 
-@kernel
+@inner_kernel
 def _rescale(work: Workspace, arena: NDArray[np.float64], component: int, factor: float) -> None:
     """Multiply everything collected for a component by ``factor``."""
     placement, parts, walk = work.placement, work.parts, work.walk
@@ -113,13 +114,17 @@ def _rescale(work: Workspace, arena: NDArray[np.float64], component: int, factor
 
 
 @kernel
-def enumerate_component(graph: TableGraph, work: Workspace, arena: NDArray[np.float64], component: int) -> tuple[float, int]:
-    """Sum the weights of all assignments of a component; normalise what was collected. Returns mantissa and exponent, 0 if none.
+def enumerate_component(
+    graph: TableGraph, work: Workspace, arena: NDArray[np.float64], component: int
+) -> tuple[float, int]:
+    """Sum the weights of all assignments of a component; normalise what was collected. Returns mantissa and exponent, 0
+    if none.
 
     Cost: the nodes of the tree whose prefix has positive weight, times the factors and parts that close at them.
     """
     domains, walk, placed = work.domains, work.walk, work.placement.placed
-    first, last = work.placement.starts[component], work.placement.starts[component + 1] - work.placement.starts[component] - 1
+    first = work.placement.starts[component]
+    last = work.placement.starts[component + 1] - first - 1
     unit, reached = 0, False
     d = 0
     _open(graph, work, placed[first], 0)
@@ -140,7 +145,7 @@ def enumerate_component(graph: TableGraph, work: Workspace, arena: NDArray[np.fl
             while c < domains.size[i] and walk.weight[d, c] == 0.0:
                 c += 1
             if c < domains.size[i]:
-                walk.cursor[d], walk.choice[i], walk.value[i] = c, c, domains.values[i, c]
+                walk.cursor[d] = walk.choice[i] = c
                 d += 1
                 _open(graph, work, placed[first + d], d)
                 continue

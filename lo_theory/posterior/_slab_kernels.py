@@ -1,7 +1,8 @@
-"""Numba kernels of the exact posterior with random slabs: a walk over all latents in order, summing as ``SlabObservations`` does.
+"""Numba kernels of the exact posterior with random slabs: a walk over all latents in order, summing as
+``SlabObservations`` does.
 
-An observed slab reads every latent, so nothing splits; the walk adds one latent at a time in their order, which makes every sum the
-same double as in the sampler, and leaves a prefix whose sums can no longer agree with an observed slab.
+An observed slab reads every latent, so nothing splits; the walk adds one latent at a time in their order, which makes
+every sum the same double as in the sampler, and leaves a prefix whose sums can no longer agree with an observed slab.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import kernel
+from lo_theory.posterior._compile import inner_kernel, kernel
 from lo_theory.posterior._enumeration_kernels import scaled_product
 from lo_theory.posterior._kernels import write_impossible
 
@@ -66,7 +67,7 @@ def slab_workspace(problem: SlabProblem) -> SlabWorkspace:
     )
 
 
-@kernel
+@inner_kernel
 def _arrange(problem: SlabProblem, work: SlabWorkspace, tokens: NDArray[np.int8]) -> int:
     """Bring the observed slabs to the front; return their number."""
     n, p = problem.columns.shape
@@ -96,7 +97,7 @@ def _arrange(problem: SlabProblem, work: SlabWorkspace, tokens: NDArray[np.int8]
     return seen
 
 
-@kernel
+@inner_kernel
 def _enter(problem: SlabProblem, work: SlabWorkspace, d: int, value: int, seen: int) -> bool:
     """Give latent d a value: sums and weight of the longer prefix. False if it can be left."""
     work.weight[d + 1], work.exponent[d + 1] = scaled_product(work.weight[d], work.exponent[d], problem.prior[d, value])
@@ -120,9 +121,11 @@ def _enter(problem: SlabProblem, work: SlabWorkspace, d: int, value: int, seen: 
     return True
 
 
-@kernel
+@inner_kernel
 def _leaf(problem: SlabProblem, work: SlabWorkspace, unit: int, seen: int) -> int:
-    """Collect a complete assignment in units of 2**(256 ``unit``); return the unit, raised if the assignment is above it."""
+    """Collect a complete assignment in units of 2**(256 ``unit``); return the unit, raised if the assignment is above
+    it.
+    """
     n = work.columns.shape[0]
     mass, lift = work.weight[n], work.exponent[n] - unit
     if lift > 0:
@@ -143,7 +146,7 @@ def _leaf(problem: SlabProblem, work: SlabWorkspace, unit: int, seen: int) -> in
     return unit
 
 
-@kernel
+@inner_kernel
 def _walk(problem: SlabProblem, work: SlabWorkspace, tokens: NDArray[np.int8], seen: int) -> tuple[float, int]:
     """Enumerate the masked latents; return the probability of the revealed tokens, mantissa and exponent."""
     n = problem.columns.shape[0]
@@ -181,7 +184,7 @@ def marginals_of_rows(
     probabilities: NDArray[np.float64],
     log_evidence: NDArray[np.float64],
 ) -> None:
-    """Answer every row. Cost: P additions a node of the tree of masked latents, times the revealed latents after them."""
+    """Answer every row. Cost: P additions a node of the tree of masked latents, times revealed ones after them."""
     n, p = problem.columns.shape
     for row in range(tokens.shape[0]):
         seen = _arrange(problem, work, tokens[row])

@@ -20,9 +20,10 @@ __all__ = ["Marginals", "Posterior"]
 class Marginals:
     """Single-token posteriors of a batch of B partly masked sequences.
 
-    ``probs`` float64 or float32 [B, L, V] by position: P(token = v | revealed tokens) where masked, one-hot where revealed; zero at
-    values the role does not take. ``log_evidence`` float64[B]: ln P(revealed tokens) in nats; -inf for an impossible context, whose
-    masked positions are uniform over the values of their role; nan where the posterior does not know it. ``converged`` bool[B].
+    ``probs`` float64 or float32 [B, L, V] by position: P(token = v | revealed tokens) where masked, one-hot where
+    revealed; zero at values the role does not take. ``log_evidence`` float64[B]: ln P(revealed tokens) in nats; -inf
+    for an impossible context, whose masked positions are uniform over the values of their role; nan where the posterior
+    does not know it. ``converged`` bool[B].
     """
 
     probs: NDArray[Any]
@@ -39,5 +40,7 @@ class Posterior(Protocol):
         ...
 
     def marginals(self, tokens: NDArray[np.int8]) -> Marginals:
-        """Posterior marginals for ``tokens`` int8[B, L], MASK = -1 where hidden; an impossible row is flagged, no exception."""
+        """Posterior marginals for ``tokens`` int8[B, L], MASK = -1 where hidden; an impossible row is flagged, no
+        exception.
+        """
         ...

@@ -94,7 +94,9 @@ def joint_table_posterior(distribution: LODistribution, tokens: Array) -> tuple[
             elif weights.sum() == 0:
                 probs[b, position, :values] = 1 / values
             else:
-                probs[b, position, :values] = np.bincount(sequences[:, position], weights, minlength=values) / weights.sum()
+                probs[b, position, :values] = (
+                    np.bincount(sequences[:, position], weights, minlength=values) / weights.sum()
+                )
     return probs, log_evidence
 
 
@@ -105,7 +107,9 @@ def _functions(q: int, k: int, kind: str) -> Array:
         "nae": lambda: (digits != digits[0]).any(axis=0)[None],
         "xor": lambda: (digits.sum(axis=0) % 2 == 1)[None],
         "colouring": lambda: (digits[0] != digits[-1])[None],
-        "sat": lambda: np.array([(digits != np.array(s)[:, None]).any(axis=0) for s in itertools.product((0, q - 1), repeat=k)]),
+        "sat": lambda: np.array(
+            [(digits != np.array(s)[:, None]).any(axis=0) for s in itertools.product((0, q - 1), repeat=k)]
+        ),
     }
     return np.eye(2)[bits[kind]().astype(int)]
 

@@ -168,7 +168,9 @@ def test_hundreds_of_noisy_factors_neither_underflow_nor_lose_digits() -> None:
     rng = np.random.default_rng(7)
     for noise, n_observations in ((0.1, 280), (1e-3, 3000), (1e-100, 500)):
         distribution = nae_sat(8, n_observations, seed=8, noise=noise)
-        tokens = rng.integers(0, 2, (3, 8 + n_observations)).astype(np.int8)  # no sequence of the model: all weights are tiny
+        tokens = rng.integers(0, 2, (3, 8 + n_observations)).astype(
+            np.int8
+        )  # no sequence of the model: all weights are tiny
         tokens[:, :8] = -1
         tokens[1, 100:200] = -1
         probs, log_evidence = brute_force(distribution, tokens)
@@ -228,16 +230,16 @@ def test_bits_do_not_depend_on_threads_or_batches(distribution: LODistribution) 
     assert posterior.marginals(tokens[:0]).probs.shape == (0, *whole.probs.shape[1:])
 
 
-def test_too_large_a_component_is_refused_by_name() -> None:
+def test_too_wide_a_component_is_refused_by_name() -> None:
     distribution = nae_sat(40, 200, seed=1, noise=0.1)
     tokens = distribution.sample(Key(11), 3)
     tokens[1, :33] = -1
     posterior = ExactPosterior(distribution)
-    with pytest.raises(ValueError, match=r"row 1: of its 33 undetermined latents.*8.59e\+09 states.*limit of 67108864: reveal"):
+    with pytest.raises(ValueError, match=r"row 1: of its 33 .* 25 hang together .* limit of 67108864: use belief prop"):
         posterior.marginals(tokens)
     tokens[1, 5:33] = 0
     assert np.isfinite(posterior.marginals(tokens).log_evidence).all()
-    with pytest.raises(ValueError, match=r"row 1: of its 5 .* 32 states, over the limit of 31"):
+    with pytest.raises(ValueError, match=r"row 1: of its 5 .* table of 32 states .*, over the limit of 31"):
         ExactPosterior(distribution, limit=31).marginals(tokens)
     tokens[:] = -1  # forty components of one latent each
     assert np.array_equal(ExactPosterior(distribution, limit=8).marginals(tokens).log_evidence, np.zeros(3))
@@ -253,13 +255,13 @@ def test_joint_laws_that_would_not_fit_are_refused() -> None:
     tokens[0, 4] = 1
     answer = ExactPosterior(distribution).marginals(tokens)
     assert largest_error(answer, *brute_force(distribution, tokens)) < TOLERANCE
-    with pytest.raises(ValueError, match=r"row 0: the joint laws .* take 1360 numbers, over the limit of 336"):
+    with pytest.raises(ValueError, match=r"row 0: .* \(1360 numbers in all\), over the limit of 64"):
         ExactPosterior(distribution, limit=64).marginals(tokens)
 
 
 def test_too_many_masked_latents_of_slabs_are_refused() -> None:
     distribution = random_slab(30, 5, 1.0, seed=1)
-    with pytest.raises(ValueError, match=r"row 0: of its 30 undetermined latents.*1.074e\+09 states"):
+    with pytest.raises(ValueError, match=r"row 0: of its 30 .*1.074e\+09 states"):
         ExactPosterior(distribution).marginals(np.full((1, 35), -1))
 
 
@@ -277,7 +279,9 @@ def test_bad_input_is_named() -> None:
     class OtherLaw(TableObservations):
         pass
 
-    other = LODistribution(distribution.prior, OtherLaw(distribution.observations.scopes, distribution.observations.tables))  # type: ignore[union-attr]
+    other = LODistribution(
+        distribution.prior, OtherLaw(distribution.observations.scopes, distribution.observations.tables)
+    )  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="OtherLaw: it takes SlabObservations, TableObservations"):
         ExactPosterior(other)
 

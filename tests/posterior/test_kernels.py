@@ -8,9 +8,11 @@ from fractions import Fraction
 import networkx as nx
 import numpy as np
 import pytest
+from numba import njit
 
-from lo_theory.posterior import _enumeration_kernels, _kernels, _propagation_kernels
-from lo_theory.posterior.graph import TableGraph, Workspace, table_graph, workspace
+from lo_theory.posterior import _enumeration_kernels, _kernels, _plan_kernels, _propagation_kernels
+from lo_theory.posterior.graph import TableGraph, table_graph
+from lo_theory.posterior.workspace import Rule, Workspace, workspace
 from lo_theory.problem import LODistribution
 from tests.posterior.reference import FAMILIES, random_contexts, random_problem
 
@@ -25,7 +27,9 @@ def problems(count: int, seed: int, states: int = 1024) -> list[tuple[LODistribu
 
 
 def slow_propagation(distribution: LODistribution, row: np.ndarray) -> list[set[int]] | None:
-    """Sweep over all revealed factors, dropping values without support, until a sweep drops nothing; None on a contradiction."""
+    """Sweep over all revealed factors, dropping values without support, until a sweep drops nothing; None on a
+    contradiction.
+    """
     law, prior = distribution.observations, distribution.prior
     tokens, observed = row[distribution.order[: len(prior)]], row[distribution.order[len(prior) :]]
     domains = [{x for x in range(law.q) if prior[i, x] > 0 and tokens[i] in (-1, x)} for i in range(len(prior))]
@@ -41,7 +45,9 @@ def slow_propagation(distribution: LODistribution, row: np.ndarray) -> list[set[
     return domains if all(domains) else None
 
 
-def allowed_states(distribution: LODistribution, domains: list[set[int]], j: int, value: int) -> list[tuple[dict[int, int], float]]:
+def allowed_states(
+    distribution: LODistribution, domains: list[set[int]], j: int, value: int
+) -> list[tuple[dict[int, int], float]]:
     """Every assignment of the distinct latents of scope j from their domains, with its factor."""
     law = distribution.observations
     latents = sorted(set(law.scopes[j].tolist()))  # type: ignore[union-attr]
@@ -56,12 +62,16 @@ def allowed_states(distribution: LODistribution, domains: list[set[int]], j: int
 
 
 def run_propagation(graph: TableGraph, work: Workspace, row: np.ndarray) -> list[set[int]] | None:
-    if not (_propagation_kernels.restrict(graph, work.domains, row) and _propagation_kernels.propagate(graph, work.domains)):
+    if not (
+        _propagation_kernels.restrict(graph, work.domains, row) and _propagation_kernels.propagate(graph, work.domains)
+    ):
         return None
     return [set(work.domains.values[i, : work.domains.size[i]].tolist()) for i in range(len(work.domains.size))]
 
 
-def slow_components(distribution: LODistribution, domains: list[set[int]], row: np.ndarray) -> tuple[set[frozenset[int]], set[int]]:
+def slow_components(
+    distribution: LODistribution, domains: list[set[int]], row: np.ndarray
+) -> tuple[set[frozenset[int]], set[int]]:
     """Components of the undetermined latents, and the factors that are not constant, by networkx."""
     tied, active = nx.Graph(), set()
     tied.add_nodes_from(i for i, domain in enumerate(domains) if len(domain) > 1)
@@ -105,8 +115,9 @@ def test_propagation_and_placement() -> None:
 def test_sizes_of_components() -> None:
     for distribution, tokens in problems(60, seed=2):
         graph = table_graph(distribution)
-        states, undetermined = np.empty(len(tokens)), np.empty(len(tokens), np.int64)
-        _kernels.largest_components(graph, workspace(graph), tokens, states, undetermined)
+        costs = np.empty((len(tokens), 6))
+        _kernels.costs_of_rows(graph, workspace(graph), tokens, Rule(2.0**30, 0.0, np.inf, 0.0), costs)
+        undetermined, states = costs[:, 0], costs[:, 1]
         for b, row in enumerate(tokens):
             domains = slow_propagation(distribution, row)
             components = slow_components(distribution, domains, row)[0] if domains else set()
@@ -132,6 +143,11 @@ def test_flat_scopes_name_the_same_states() -> None:
             assert graph.incident[graph.first[i] : graph.first[i + 1]].tolist() == readers
 
 
+@njit
+def scaled_product(weight: float, exponent: int, factor: float) -> tuple[float, int]:
+    return _enumeration_kernels.scaled_product(weight, exponent, factor)  # only kernels can call it
+
+
 @pytest.mark.parametrize(
     ("weight", "exponent", "factor"),
     [
@@ -145,7 +161,7 @@ def test_flat_scopes_name_the_same_states() -> None:
     ],
 )
 def test_scaled_product(weight: float, exponent: int, factor: float) -> None:
-    product, power = _enumeration_kernels.scaled_product(weight, exponent, factor)
+    product, power = scaled_product(weight, exponent, factor)
     exact = Fraction(weight) * Fraction(factor)
     if exact == 0:
         assert product == 0
@@ -162,16 +178,19 @@ def test_enumeration_of_one_component() -> None:
         work, cells = workspace(graph), np.zeros(100_000)
         for row in tokens:
             domains = run_propagation(graph, work, row)
+            cost = _plan_kernels.prepare(graph, work, cells, row, Rule(2.0**30, 0.0, np.inf, 0.0))
             if domains is None:
+                assert not cost.possible
                 continue
-            count = _propagation_kernels.place(graph, work.domains, work.placement)
-            _kernels._bind_factors(graph, work.domains, work.placement, work.factors)
-            _kernels._bind_parts(graph, work.domains, work.placement, work.parts, work.first_part)
             work.walk.mass[:] = 0
-            for component in range(count):
-                latents = work.placement.placed[work.placement.starts[component] : work.placement.starts[component + 1]].tolist()
+            for component in range(cost.components):
+                latents = work.placement.placed[
+                    work.placement.starts[component] : work.placement.starts[component + 1]
+                ].tolist()
                 mass, unit = _enumeration_kernels.enumerate_component(graph, work, cells, component)
-                total, marginals = slow_enumeration(distribution, domains, np.flatnonzero(work.domains.active), latents, row)
+                total, marginals = slow_enumeration(
+                    distribution, domains, np.flatnonzero(work.domains.active), latents, row
+                )
                 assert mass * 2.0 ** (256 * unit) == pytest.approx(total, rel=1e-12)
                 for i in latents:
                     size = work.domains.size[i]

@@ -72,7 +72,10 @@ def test_share_of_contexts_with_one_assignment_left(hidden: int) -> None:
         shares.append((probs[:, :20].max(axis=-1) == 1).all(axis=1).mean())
     mean, spread = float(np.mean(shares)), float(np.std(shares, ddof=1))
     published = PUBLISHED_SHARES[hidden]
-    print(f"l = {hidden}: {mean:.4f} +- {spread / math.sqrt(30):.4f}, spread over problems {spread:.4f}, published {published}")
+    print(
+        f"l = {hidden}: {mean:.4f} +- {spread / math.sqrt(30):.4f}, spread over problems {spread:.4f}, published "
+        f"{published}"
+    )
     tolerance = 2 * spread + 0.002
     assert abs(mean - published) < tolerance
     if hidden in (14, 15, 16, 17, 18):  # and no size of mask passes for the next

@@ -1,0 +1,151 @@
+"""Belief propagation: starting messages, and what is read off the last ones (beliefs, Bethe free entropy, masked
+observations).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import uint64
+
+from lo_theory.posterior._bp_compile import kernel
+from lo_theory.posterior._bp_form_kernels import factor_pass, normalise
+from lo_theory.rng import philox, unit
+
+_SMALL = 1e-150
+
+
+@kernel
+def random_messages(messages, noise, key0, key1):
+    """Fill ``messages`` [E, q] with normalised entries 1 + noise (2u - 1), u uniform; word e q + v makes entry (e,
+    v).
+    """
+    n_edges, q = messages.shape
+    flat = messages.reshape(-1)
+    for draw in range((flat.shape[0] + 3) // 4):
+        words = philox(uint64(draw), uint64(0), key0, key1)
+        for lane in range(min(4, flat.shape[0] - 4 * draw)):
+            flat[4 * draw + lane] = 1.0 + noise * (2.0 * unit(words[lane]) - 1.0)
+    for e in range(n_edges):
+        total = messages[e].sum()
+        for v in range(q):
+            messages[e, v] = messages[e, v] / total if total > 0.0 else 1.0 / q
+
+
+@kernel
+def scatter(messages, positions, work, q):
+    """Put ``messages`` [F k q] at their places in ``work``."""
+    for j in range(positions.shape[0]):
+        for a in range(positions.shape[1]):
+            p, e = uint64(positions[j, a]), (j * positions.shape[1] + a) * q
+            for v in range(q):
+                work[p + uint64(v)] = messages[e + v]
+
+
+@kernel
+def gather(messages, positions, work, q):
+    """The inverse of ``scatter``."""
+    for j in range(positions.shape[0]):
+        for a in range(positions.shape[1]):
+            p, e = uint64(positions[j, a]), (j * positions.shape[1] + a) * q
+            for v in range(q):
+                messages[e + v] = work[p + uint64(v)]
+
+
+@kernel
+def beliefs(to_variable, scopes, belief):
+    """Multiply ``belief`` [n, q] (the fields) by all messages and normalise; every value has an exponent of its own.
+
+    Return (sum over variables of ln of the normalisation, number of variables whose belief vanished).
+    """
+    n, q = belief.shape
+    exponent = np.zeros((n, q))
+    for j in range(scopes.shape[0]):
+        for a in range(scopes.shape[1]):
+            i = scopes[j, a]
+            for v in range(q):
+                belief[i, v] *= to_variable[j, a, v]
+                if 0.0 < belief[i, v] < _SMALL:
+                    exponent[i, v] += math.log(belief[i, v])
+                    belief[i, v] = 1.0
+    log_sum, vanished = 0.0, 0
+    for i in range(n):
+        largest = -np.inf
+        for v in range(q):
+            if belief[i, v] > 0.0:
+                largest = max(largest, exponent[i, v])
+        total = 0.0
+        for v in range(q):
+            belief[i, v] *= math.exp(exponent[i, v] - largest) if belief[i, v] > 0.0 else 1.0
+            total += belief[i, v]
+        if total > 0.0:
+            log_sum += math.log(total) + largest
+            belief[i] /= total
+        else:
+            vanished += 1
+            belief[i] = 1.0 / q
+    return log_sum, vanished
+
+
+@kernel
+def close(form, work, plan, to_factor, to_variable, scopes, belief):
+    """Read everything off the messages to factors in ``work``; the form must not scale its messages.
+
+    Fill ``to_factor`` and ``to_variable`` [F, k, q], factors in the order of the plan, and ``belief`` [n, q]. Bethe
+    free entropy: sum_i ln Z_i - (k - 1) sum_a ln Z_a, where Z_a = sum_v to_factor to_variable is the same at every
+    argument because messages to variables are unnormalised. Return (free entropy, vanished).
+    """
+    q = belief.shape[1]
+    vanished = 0
+    for j in range(plan.positions.shape[0]):
+        vanished += normalise(work, plan.positions, j, q)
+    gather(to_factor.reshape(-1), plan.positions, work, q)
+    factor_pass(form, work, plan.positions, plan.groups)
+    gather(to_variable.reshape(-1), plan.positions, work, q)
+    free_entropy, empty = beliefs(to_variable, scopes, belief)
+    for j in range(scopes.shape[0]):
+        mass = 0.0
+        for v in range(q):
+            mass += to_factor[j, 0, v] * to_variable[j, 0, v]
+        if mass > 0.0:
+            free_entropy -= (scopes.shape[1] - 1) * math.log(mass)
+        else:
+            vanished += 1
+        for a in range(scopes.shape[1]):
+            total = to_variable[j, a].sum()
+            if total > 0.0:
+                to_variable[j, a] /= total
+            else:
+                vanished += 1
+                to_variable[j, a] = 1.0 / q
+    return free_entropy, vanished + empty
+
+
+@kernel
+def observation_laws(masked, scopes, tables, index, belief, laws):
+    """Fill ``laws`` [len(masked), r]: tables averaged over independent beliefs of the scope, repeated latents counted
+    once.
+    """
+    k, q = scopes.shape[1], belief.shape[1]
+    for row in range(masked.shape[0]):
+        j = masked[row]
+        laws[row] = 0.0
+        for state in range(tables.shape[1]):
+            weight, rest = 1.0, state
+            for a in range(k - 1, -1, -1):
+                value = rest % q
+                rest //= q
+                # The last mention of a latent carries its belief; an earlier one must agree with it.
+                again, above = -1, state
+                for b in range(k - 1, a, -1):
+                    if scopes[j, b] == scopes[j, a]:
+                        again = above % q
+                    above //= q
+                if again < 0:
+                    weight *= belief[scopes[j, a], value]
+                elif again != value:
+                    weight = 0.0
+            if weight > 0.0:
+                for o in range(tables.shape[2]):
+                    laws[row, o] += weight * tables[index[j], state, o]

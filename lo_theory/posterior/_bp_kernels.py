@@ -1,0 +1,214 @@
+"""Belief propagation: flooding and random-order sequential sweeps, whole runs without returning to Python.
+
+Only one message an edge is kept. In flooding, the messages to factors are overwritten by the messages to variables and
+back, in place, so an iteration streams q numbers an edge through the variables (vector registers over lanes of
+variables, prefix and suffix products in a scratch of a few kilobytes) and meets each edge's cache line once more
+through the factors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, uint64
+from numba.cpython.unsafe.tuple import tuple_setitem
+
+from lo_theory.posterior._bp_compile import inner_kernel, kernel
+from lo_theory.posterior._bp_form_kernels import edge_message, factor_pass
+from lo_theory.rng import fill_words, shuffle
+
+_SMALL = (
+    2.0**-60
+)  # running products are scaled back below this; eight more messages cannot make them vanish by underflow
+_SCALE_EVERY = 8
+
+
+@inner_kernel
+def _rescale(run, q):
+    """Scale the running product of every lane whose largest entry has become small to largest entry one."""
+    for lane in range(0, run.shape[0], q):
+        largest = run[lane]
+        for v in range(1, q):
+            largest = max(largest, run[lane + v])
+        if 0.0 < largest < _SMALL:
+            for v in range(q):
+                run[lane + v] /= largest
+
+
+@inner_kernel
+def variable_pass(work, blocks, q):
+    """Overwrite the messages to variables in ``work`` by the products of the others with the field, up to a factor.
+
+    A row of ``blocks.field`` holds the fields of the variables of a block, q numbers a lane; block b owns rows
+    ``blocks.start[b]:blocks.start[b + 1]`` of messages, one of each lane a row. Rows a lane does not need hold ones.
+    """
+    width = blocks.field.shape[1]
+    run, scratch = blocks.run, blocks.scratch
+    for b in range(blocks.field.shape[0]):
+        begin, rows = blocks.start[b] * width, blocks.start[b + 1] - blocks.start[b]
+        for x in range(width):
+            run[x] = blocks.field[b, x]
+        for s in range(rows):
+            messages = work[begin + s * width : begin + (s + 1) * width]
+            prefix = scratch[s * width : (s + 1) * width]
+            for x in range(width):
+                product = run[x]
+                prefix[x] = product
+                run[x] = product * messages[x]
+            if s % _SCALE_EVERY == _SCALE_EVERY - 1:
+                _rescale(run, q)
+        run[:] = 1.0
+        for s in range(rows - 1, -1, -1):
+            messages = work[begin + s * width : begin + (s + 1) * width]
+            prefix = scratch[s * width : (s + 1) * width]
+            for x in range(width):
+                product, message = run[x], messages[x]
+                messages[x] = prefix[x] * product
+                run[x] = product * message
+            if s % _SCALE_EVERY == 0:
+                _rescale(run, q)
+    for p in blocks.pads:
+        for v in range(q):
+            work[p + uint64(v)] = 1.0
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
+def largest_difference(left, right):
+    """Largest absolute difference; a maximum does not depend on the order in which it is taken."""
+    worst = 0.0
+    for x in range(left.shape[0]):
+        worst = max(worst, abs(left[x] - right[x]))
+    return worst
+
+
+@inner_kernel
+def _blend(work, kept, damping):
+    """Damp the messages in ``work`` by those of the iteration before, and keep the result. A zero is final: it is not
+    damped.
+    """
+    for x in range(work.shape[0]):
+        fresh = work[x]
+        message = (1.0 - damping) * fresh + damping * kept[x] if fresh > 0.0 else 0.0
+        work[x] = message
+        kept[x] = message
+
+
+@inner_kernel
+def next_mark(t, iterations):
+    """Iteration after which messages are marked next: an eighth of the way and a few on, and in time for the last
+    two.
+    """
+    return max(t, min(t + 4 + t // 8, iterations - 2))
+
+
+@kernel
+def flood(form, work, plan, blocks, q, limits):
+    """Run flooding iterations from the messages to factors in ``work``.
+
+    ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
+    iterations later. Return (iterations, change over one, change over two, vanished messages, converged).
+    """
+    damping, iterations, tolerance = limits
+    mark, kept = np.empty_like(work), np.empty_like(work if damping > 0.0 else work[:0])
+    marked, one, two, vanished, t, done = 1, np.inf, np.inf, 0, 0, False
+    while t < iterations and not done:
+        vanished += factor_pass(form, work, plan.positions, plan.groups)
+        t += 1
+        if damping > 0.0:
+            if t == 1:
+                kept[:] = work
+            else:
+                _blend(work, kept, damping)
+        if t == marked + 1:
+            one = largest_difference(work, mark)
+        elif t == marked + 2:
+            two = largest_difference(work, mark)
+            marked = next_mark(t, iterations)
+            done = max(one, two) <= tolerance
+        if t == marked:
+            mark[:] = work
+        variable_pass(work, blocks, q)
+    return t, one, two, vanished, max(one, two) <= tolerance
+
+
+@inner_kernel
+def _rescaled(run, q):
+    """``_rescale`` of one running product in registers."""
+    largest = run[0]
+    for v in range(1, q):
+        largest = max(largest, run[v])
+    if 0.0 < largest < _SMALL:
+        for v in range(q):
+            run = tuple_setitem(run, v, run[v] / largest)
+    return run
+
+
+@inner_kernel
+def _update_variable(i, form, work, plan, field, received, prefix, damping):
+    """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished."""
+    q, begin, end = len(form.values), plan.first[i], plan.first[i + 1]
+    run, at, vanished = form.values, uint64(0), 0
+    for v in range(q):
+        run = tuple_setitem(run, v, field[i, v])
+    for e in range(begin, end):
+        edge_message(form, work, plan, e, received, at)
+        for v in range(q):
+            prefix[at] = run[v]
+            run = tuple_setitem(run, v, run[v] * received[at])
+            at += uint64(1)
+        if (e - begin) % _SCALE_EVERY == _SCALE_EVERY - 1:
+            run = _rescaled(run, q)
+    run = form.values
+    for e in range(end - 1, begin - 1, -1):
+        at -= uint64(q)
+        target, message, total = uint64(e) * uint64(q), form.values, 0.0
+        for v in range(q):
+            product = prefix[at + uint64(v)] * run[v]
+            message = tuple_setitem(message, v, product)
+            total += product
+            run = tuple_setitem(run, v, run[v] * received[at + uint64(v)])
+        if total == 0.0:
+            vanished += 1
+            message, total = form.values, float(q)
+        if damping > 0.0:
+            share, total = (1.0 - damping) / total, 0.0
+            for v in range(q):
+                fresh = share * message[v]
+                fresh = fresh + damping * work[target + uint64(v)] if fresh > 0.0 else 0.0
+                message = tuple_setitem(message, v, fresh)
+                total += fresh
+        share = 1.0 / total
+        for v in range(q):
+            work[target + uint64(v)] = share * message[v]
+        if (e - begin) % _SCALE_EVERY == 0:
+            run = _rescaled(run, q)
+    return vanished
+
+
+@kernel
+def sweep(form, work, plan, field, key, limits):
+    """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
+
+    Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
+    ``limits`` and the value returned are those of ``flood``.
+    """
+    damping, iterations, tolerance = limits
+    n, q = field.shape
+    order, words = np.arange(n), np.empty(n, np.uint64)
+    received, prefix = np.empty(plan.longest * q), np.empty(plan.longest * q)
+    mark = np.empty_like(work)
+    marked, one, two, vanished, t, done = 1, np.inf, np.inf, 0, 0, False
+    while t < iterations and not done:
+        fill_words(words, t, key[0], key[1])
+        shuffle(order, n, words)
+        for place in range(n):
+            vanished += _update_variable(order[place], form, work, plan, field, received, prefix, damping)
+        t += 1
+        if t == marked + 1:
+            one = largest_difference(work, mark)
+        elif t == marked + 2:
+            two = largest_difference(work, mark)
+            marked = next_mark(t, iterations)
+            done = max(one, two) <= tolerance
+        if t == marked:
+            mark[:] = work
+    return t, one, two, vanished, max(one, two) <= tolerance

@@ -1,0 +1,219 @@
+"""Belief propagation on a factor graph (Definition B.10): options, runs, results.
+
+A message to a factor is the product of the field and the other factors' messages, normalised; a message to a variable
+is the weight of the factor summed over its other variables. ``run`` answers one graph, ``run_batch`` many, in threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lo_theory.posterior import _bp_closing_kernels, _bp_kernels
+from lo_theory.posterior.bp_forms import Form, find_form
+from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan
+from lo_theory.posterior.factor_graph import FactorGraph, check_size
+from lo_theory.rng import Key
+
+__all__ = ["BPOptions", "BPResult", "run", "run_batch"]
+
+
+@dataclass(frozen=True)
+class BPOptions:
+    """How to iterate.
+
+    ``schedule``: "flooding" renews all messages at once; "sequential" goes through the variables one by one, in a new
+    random order each sweep. ``damping`` d in [0, 1) keeps d of the old message (flooding: of messages to variables,
+    sequential: to factors), exact zeros excepted. ``start``: "noise" (uniform, each entry times 1 + ``noise`` u, u
+    uniform in [-1, 1]), "random" (entries uniform in (0, 1]) or "planted" (certain of a given assignment). At most
+    ``iterations``; converged when no message changed by more than ``tolerance`` over one and over two iterations.
+    ``messages`` keeps them in the result; ``closed_forms`` false uses the general kernel for every table.
+
+    Flooding on satisfied NAE or colouring constraints multiplies the value imbalance by -(k - 1) c |lambda| an
+    iteration: damp by more than (x - 1)/(x + 1), x = (k - 1) c |lambda|, or use the sequential schedule.
+    """
+
+    schedule: str = "flooding"
+    damping: float = 0.0
+    start: str = "noise"
+    noise: float = 0.02
+    iterations: int = 1000
+    tolerance: float = 1e-8
+    messages: bool = False
+    closed_forms: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("schedule", _SCHEDULES), ("start", _STARTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if not 0.0 <= self.damping < 1.0:
+            raise ValueError(f"damping lies in [0, 1), got {self.damping}")
+        if not 0.0 <= self.noise < 1.0:
+            raise ValueError(f"noise lies in [0, 1), got {self.noise}: beyond, messages would be negative")
+        if self.iterations < 3:
+            raise ValueError(f"iterations must be at least 3 (change is measured over two), got {self.iterations}")
+        if not (self.tolerance > 0.0 and math.isfinite(self.tolerance)):
+            raise ValueError(f"tolerance must be positive, got {self.tolerance}")
+
+
+@dataclass(frozen=True, eq=False)
+class BPResult:
+    """What a run ended with; exact on trees once converged, an approximation elsewhere.
+
+    ``marginals`` float64[N, q]; ``free_entropy`` the Bethe free entropy in nats (ln of the partition function on trees;
+    -inf if contradictory); ``iterations`` done; ``residual`` and ``residual_two`` the largest change of a message over
+    one and over two iterations, at the end; ``converged`` both at most the tolerance. ``contradictory``: a message or a
+    belief vanished; it was set to uniform and the run went on. From a "noise" or "random" start that proves the
+    evidence impossible, from a "planted" start it may be the start that contradicts. Not promised: a value whose weight
+    falls below 1e-300 of the largest, while the messages to a variable are multiplied up in the order of the
+    observations, counts as excluded from then on. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked
+    for.
+    """
+
+    marginals: NDArray[np.float64]
+    free_entropy: float
+    iterations: int
+    residual: float
+    residual_two: float
+    converged: bool
+    contradictory: bool
+    to_factor: NDArray[np.float64] | None = None
+    to_variable: NDArray[np.float64] | None = None
+
+    @property
+    def free_entropy_per_variable(self) -> float:
+        """Bethe free entropy over N, nats."""
+        return self.free_entropy / len(self.marginals)
+
+    @property
+    def oscillating(self) -> bool:
+        """Whether the run ended in an oscillation of period two: large change over one iteration, hardly any over
+        two.
+        """
+        return not self.converged and self.residual_two <= 1e-3 * self.residual
+
+
+_Start = Callable[[FactorGraph, Key, BPOptions, "NDArray[np.int64] | None"], NDArray[np.float64]]
+
+
+def _random_start(graph: FactorGraph, key: Key, noise: float) -> NDArray[np.float64]:
+    messages = np.empty((graph.n_factors * graph.k, graph.q))
+    _bp_closing_kernels.random_messages(messages, noise, *key.fold("start").words())
+    return messages
+
+
+def _planted_start(graph: FactorGraph, assignment: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    if assignment is None:
+        raise ValueError("start 'planted' needs the planted assignment: pass planted=")
+    fixed = np.zeros(graph.n_variables - graph.n_latents, np.int64)
+    return np.eye(graph.q)[np.concatenate([assignment, fixed])[graph.scopes.ravel()]]
+
+
+_STARTS: dict[str, _Start] = {
+    "noise": lambda graph, key, options, planted: _random_start(graph, key, options.noise),
+    "random": lambda graph, key, options, planted: _random_start(graph, key, 1.0),
+    "planted": lambda graph, key, options, planted: _planted_start(graph, planted),
+}
+
+_Outcome = tuple[Any, NDArray[np.float64], "FloodPlan | SweepPlan"]
+
+
+def _flood(graph: FactorGraph, form: Form, start: NDArray[np.float64], key: Key, options: BPOptions) -> _Outcome:
+    plan, blocks = flood_plan(graph)
+    work = np.ones(int(blocks.start[-1]) * blocks.field.shape[1])
+    messages = np.ascontiguousarray(start.reshape(*graph.scopes.shape, graph.q)[plan.order])
+    _bp_closing_kernels.scatter(messages.ravel(), plan.positions, work, graph.q)
+    limits = (options.damping, options.iterations, options.tolerance)
+    return _bp_kernels.flood(form, work, plan, blocks, graph.q, limits), work, plan
+
+
+def _sweep(graph: FactorGraph, form: Form, start: NDArray[np.float64], key: Key, options: BPOptions) -> _Outcome:
+    plan = sweep_plan(graph)
+    work = np.empty(start.size)
+    _bp_closing_kernels.scatter(start.ravel(), plan.positions, work, graph.q)
+    limits = (options.damping, options.iterations, options.tolerance)
+    words = key.fold("order").words()
+    return _bp_kernels.sweep(form, work, plan, graph.field, words, limits), work, plan
+
+
+_SCHEDULES = {"flooding": _flood, "sequential": _sweep}
+
+
+def _check_planted(graph: FactorGraph, planted: ArrayLike | None) -> NDArray[np.int64] | None:
+    if planted is None:
+        return None
+    assignment = np.asarray(planted)
+    if assignment.shape != (graph.n_latents,) or assignment.dtype.kind not in "iub":
+        raise ValueError(
+            f"planted must be {graph.n_latents} integers, got shape {assignment.shape}, dtype {assignment.dtype}"
+        )
+    if assignment.size and not (assignment.min() >= 0 and assignment.max() < graph.q):
+        raise ValueError(f"planted holds values 0..{graph.q - 1}, found {assignment.min()}..{assignment.max()}")
+    return assignment.astype(np.int64)
+
+
+def run(
+    graph: FactorGraph, *, key: Key, options: BPOptions | None = None, planted: ArrayLike | None = None
+) -> BPResult:
+    """Run belief propagation on one graph (see ``BPOptions`` and ``BPResult``).
+
+    ``key`` addresses the start and the order of the sweeps: the same numbers for any number of threads. ``planted``
+    int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
+    k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
+    damping in flooding. Errors: ValueError for a graph over 2**31 numbers and for an assignment that does not fit.
+    Neither contradiction nor lack of convergence is an error.
+    """
+    options = options or BPOptions()
+    check_size(graph)
+    start = _STARTS[options.start](graph, key, options, _check_planted(graph, planted))
+    form = find_form(graph.tables, graph.q, graph.k, scaled=True, closed=options.closed_forms)
+    (iterations, one, two, vanished, converged), work, plan = _SCHEDULES[options.schedule](
+        graph, form, start, key, options
+    )
+    unscaled = find_form(graph.tables, graph.q, graph.k, scaled=False, closed=options.closed_forms)
+    to_factor, to_variable = np.empty((2, graph.n_factors, graph.k, graph.q))
+    belief = np.array(graph.field)
+    scopes = graph.scopes[plan.order]
+    entropy, empty = _bp_closing_kernels.close(unscaled, work, plan, to_factor, to_variable, scopes, belief)
+    contradictory = vanished + empty > 0
+    back = np.argsort(plan.order)
+    return BPResult(
+        marginals=belief[: graph.n_latents],
+        free_entropy=-math.inf if contradictory else float(entropy),
+        iterations=int(iterations),
+        residual=float(one),
+        residual_two=float(two),
+        converged=bool(converged),
+        contradictory=contradictory,
+        to_factor=to_factor[back] if options.messages else None,
+        to_variable=to_variable[back] if options.messages else None,
+    )
+
+
+def run_batch(
+    graphs: Sequence[FactorGraph],
+    *,
+    key: Key,
+    options: BPOptions | None = None,
+    planted: Sequence[ArrayLike] | None = None,
+    threads: int = 1,
+) -> list[BPResult]:
+    """Run belief propagation on each graph, graph b under ``key.fold(b)``; the same bits for any number of threads."""
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    if planted is not None and len(planted) != len(graphs):
+        raise ValueError(f"planted must hold one assignment a graph: {len(graphs)} graphs, {len(planted)} assignments")
+
+    def one(b: int) -> BPResult:
+        return run(graphs[b], key=key.fold(b), options=options, planted=None if planted is None else planted[b])
+
+    if threads == 1:
+        return [one(b) for b in range(len(graphs))]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, range(len(graphs))))
