@@ -1,0 +1,141 @@
+"""The table of thresholds, one row at a time: which rows, what a row holds, and published values to set beside it.
+
+A row is a flat dictionary of numbers and strings, a function of its specification, a key and an effort; storing rows
+and skipping those already there is left to the experiments.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq, minimize_scalar
+
+from lo_theory.problem import Predicate, colouring, nae, xor
+from lo_theory.rng import Key
+from lo_theory.thresholds.ensemble import PlantedEnsemble, planted_ensemble
+from lo_theory.thresholds.transitions import Effort, Transition, find_transition
+from lo_theory.thresholds.units import Threshold
+
+__all__ = ["RowSpecification", "parity_thresholds", "required_rows", "threshold_row"]
+
+
+def _predicates() -> dict[str, Callable[[int, int], Predicate]]:
+    return {"colouring": lambda q, k: colouring(q), "nae": nae, "xor": lambda q, k: xor(k)}
+
+
+@dataclass(frozen=True)
+class RowSpecification:
+    """A row of the table: family ("colouring", "nae" or "xor"), q, k, and what is observed ("satisfied" or "all")."""
+
+    family: str
+    q: int
+    k: int
+    observed: str = "satisfied"
+
+    def __post_init__(self) -> None:
+        if self.family not in _predicates():
+            raise ValueError(f"a family of rows is one of {', '.join(_predicates())}, got {self.family!r}")
+        if (self.family == "colouring" and self.k != 2) or (self.family == "xor" and self.q != 2):
+            raise ValueError(f"colourings have k = 2 and parities q = 2, got {self.family} with q={self.q}, k={self.k}")
+
+    @property
+    def label(self) -> str:
+        """Name of the row, and its part of a key."""
+        return f"{self.family} q={self.q} k={self.k} observed={self.observed}"
+
+    def ensemble(self) -> PlantedEnsemble:
+        """The planted ensemble of the row."""
+        return planted_ensemble(_predicates()[self.family](self.q, self.k), observed=self.observed)
+
+
+def required_rows() -> tuple[RowSpecification, ...]:
+    """The 19 rows of the published table: colourings 3 to 6 and NAE for both modes of observation, parities for one.
+
+    With all values revealed a parity is the same problem: its two values differ by a flip.
+    """
+    both = ("satisfied", "all")
+    colourings = [RowSpecification("colouring", q, 2, observed) for observed in both for q in (3, 4, 5, 6)]
+    nae_rows = [
+        RowSpecification("nae", q, k, observed) for observed in both for q, k in ((2, 3), (2, 4), (2, 5), (3, 3))
+    ]
+    return (*colourings, *nae_rows, *(RowSpecification("xor", 2, k) for k in (3, 4, 5)))
+
+
+def parity_thresholds(k: int) -> tuple[Threshold, Threshold]:
+    """Dynamic and condensation thresholds of noise-free k-XOR, k >= 3, from the closed equations; error zero.
+
+    The share r of determined latents obeys r = 1 - exp(-c r**(k-1)): dynamic is the least c with a solution r > 0,
+    condensation the c at which r - c r**(k-1) (1 - r) - (c/k) r**k = 0 on the larger solution.
+    """
+    if k < 3:
+        raise ValueError(f"these equations are for parities of k >= 3, got k = {k}")
+
+    def degree(r: float) -> float:
+        return -math.log1p(-r) / r ** (k - 1)
+
+    def balance(r: float) -> float:
+        c = degree(r)
+        return r - c * r ** (k - 1) * (1 - r) - c / k * r**k
+
+    lowest = minimize_scalar(degree, bounds=(0.3, 1 - 1e-9), method="bounded", options={"xatol": 1e-12}).x
+    return Threshold(degree(float(lowest)), k), Threshold(
+        degree(float(brentq(balance, lowest, 1 - 1e-12, xtol=1e-14))), k
+    )
+
+
+def _published(specification: RowSpecification) -> tuple[float | None, float | None, str]:
+    """Published dynamic and condensation c of a row, as printed, and the source."""
+    if specification.family == "xor" and specification.k >= 3:
+        dynamic, condensation = parity_thresholds(specification.k)
+        return dynamic.value, condensation.value, "closed form"
+    source = "Zdeborova and Krzakala, Phys. Rev. E 76, 031131 (2007)"
+    colourings = {3: (4.0, 4.0), 4: (8.353, 8.46), 5: (12.837, 13.23), 6: (17.645, 18.44)}
+    if specification.family == "colouring" and specification.observed == "satisfied" and specification.q in colourings:
+        return (*colourings[specification.q], source)
+    return None, None, ""
+
+
+def _columns(name: str, threshold: Threshold) -> dict[str, float | None]:
+    finite = np.isfinite(threshold.value)
+    columns: dict[str, float | None] = {}
+    for unit, (value, error) in threshold.units.items():
+        columns[f"{name}_{unit}"] = value if finite else None
+        columns[f"{name}_{unit}_error"] = error if finite else None
+    return columns
+
+
+def threshold_row(
+    specification: RowSpecification,
+    key: Key,
+    effort: Effort | None = None,
+) -> dict[str, str | int | float | bool | None]:
+    """Compute one row: three thresholds in three units with 95 % errors, kind of transition, published values.
+
+    The numbers, the seconds excepted, depend on the specification, the key and the effort only (not on its threads).
+    Infinite thresholds are None. Some 8e8 factor messages, 30 to 60 seconds on one core, at the default effort.
+    """
+    begin = time.perf_counter()
+    found: Transition = find_transition(specification.ensemble(), key.fold(specification.label), effort or Effort())
+    dynamic, condensation, source = _published(specification)
+    return {
+        "label": specification.label,
+        "family": specification.family,
+        "q": specification.q,
+        "k": specification.k,
+        "observed": specification.observed,
+        "continuous": found.continuous,
+        **_columns("kesten_stigum", found.kesten_stigum),
+        **_columns("dynamic", found.dynamic),
+        **_columns("condensation", found.condensation),
+        "overlap_at_dynamic": found.overlap,
+        "resolution": found.resolution,
+        "published_dynamic_c": dynamic,
+        "published_condensation_c": condensation,
+        "published_source": source,
+        "statement": found.statement,
+        "seconds": time.perf_counter() - begin,
+    }

@@ -1,0 +1,136 @@
+"""Thresholds found by population dynamics, against closed forms and published values."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from lo_theory.problem import colouring, nae, xor
+from lo_theory.rng import Key
+from lo_theory.thresholds import (
+    Effort,
+    RowSpecification,
+    compare_starts,
+    find_fold,
+    find_transition,
+    kesten_stigum,
+    parity_thresholds,
+    planted_ensemble,
+    required_rows,
+    threshold_row,
+)
+
+QUICK = Effort(size=2000, scan=4e6, dynamic=1.2e7, condensation=1e7)
+PARITY = {3: (0.818469, 0.917935), 4: (0.772280, 0.976770), 5: (0.701780, 0.992438)}
+
+
+@pytest.mark.parametrize("k", PARITY)
+def test_closed_equations_of_parities(k):
+    for found, expected in zip(parity_thresholds(k), PARITY[k], strict=True):
+        assert found.density == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="k >= 3"):
+        parity_thresholds(2)
+
+
+def test_parity_by_population_dynamics():
+    found = find_transition(planted_ensemble(xor(3)), Key(1), QUICK)
+    assert not found.continuous
+    assert math.isinf(found.kesten_stigum.value)
+    for threshold, expected in zip((found.dynamic, found.condensation), PARITY[3], strict=True):
+        error = threshold.error / 3
+        assert 0 < error < 0.01 * expected
+        assert abs(threshold.density - expected) < 2 * error  # four standard errors
+    assert found.overlap == pytest.approx(0.7153, abs=0.03)
+
+
+def test_four_colouring_is_discontinuous_and_three_is_not():
+    four = find_transition(planted_ensemble(colouring(4)), Key(1), QUICK)
+    assert not four.continuous
+    assert abs(four.condensation.value - 8.46) < 2 * four.condensation.error + 0.005
+    assert abs(four.dynamic.value - 8.353) < 2 * four.dynamic.error + 0.005
+    assert four.dynamic.value < four.condensation.value < four.kesten_stigum.value
+    three = find_transition(planted_ensemble(colouring(3)), Key(1), QUICK)
+    assert three.continuous
+    assert three.dynamic == three.condensation == three.kesten_stigum
+    assert three.dynamic.value == pytest.approx(4, rel=1e-12)
+    assert three.resolution < 0.02
+    assert "dynamic = condensation = KS" in three.statement
+
+
+def test_starts_agree_or_not_as_the_curve_says():
+    ensemble = planted_ensemble(colouring(4))
+    hard = compare_starts(ensemble, 8.6, Key(3), size=2000, sweeps=40, discard=60)
+    assert hard.coexist
+    assert hard.planted[0] > 0.7
+    assert hard.uninformed[0] < 0.02
+    below = compare_starts(ensemble, 7.0, Key(3), size=2000, sweeps=40, discard=150)
+    assert not below.coexist
+    told = compare_starts(ensemble, 8.6, Key(3), rate=0.1, size=2000, sweeps=40, discard=100)
+    assert not told.coexist
+    assert told.uninformed[0] > 0.5
+
+
+def test_few_revealed_latents_leave_a_fold_and_many_do_not():
+    ensemble, effort = planted_ensemble(colouring(5)), Effort(size=1000, dynamic=1e7)
+    few, many = (find_fold(ensemble, rate, Key(0), effort) for rate in (0.01, 0.12))
+    assert few.survives
+    assert few.dynamic.value < few.crossing.value < few.spinodal.value < kesten_stigum(ensemble).value
+    assert not many.survives
+    assert many.dynamic is None
+    assert many.resolution < 0.05
+    with pytest.raises(ValueError, match="find_transition"):
+        find_fold(ensemble, 0.0, Key(0), effort)
+
+
+def test_rows_are_the_required_ones_and_repeat_themselves():
+    rows = required_rows()
+    assert len(rows) == len({row.label for row in rows}) == 19
+    effort = Effort(size=600, scan=1e6, dynamic=1e6, condensation=1e6)
+    first, second = (threshold_row(RowSpecification("nae", 2, 3), Key(5), effort) for _ in range(2))
+    for name in first.keys() - {"seconds"}:
+        assert first[name] == second[name]
+    assert json.loads(json.dumps(first)) == first
+    assert first["continuous"]
+    assert first["dynamic_c"] == first["condensation_c"] == pytest.approx(4.5)
+    assert first["condensation_neighbours"] == pytest.approx(9)
+
+
+def test_bad_rows_and_efforts_are_refused():
+    with pytest.raises(ValueError, match="family of rows"):
+        RowSpecification("sat", 2, 3)
+    with pytest.raises(ValueError, match="k = 2"):
+        RowSpecification("colouring", 3, 3)
+    with pytest.raises(ValueError, match="must be positive"):
+        Effort(scan=0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("k", PARITY)
+def test_parities_within_two_permille(k):
+    found = find_transition(planted_ensemble(xor(k)), Key(2))
+    for threshold, expected in zip((found.dynamic, found.condensation), PARITY[k], strict=True):
+        assert abs(threshold.density / expected - 1) < 2e-3
+        assert abs(threshold.density - expected) < 2 * threshold.error / k
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("q", "condensation"), [(4, 8.46), (5, 13.23)])
+def test_colourings_within_one_permille(q, condensation):
+    """Published values are rounded: half a unit of their last digit is theirs."""
+    found = find_transition(planted_ensemble(colouring(q)), Key(2))
+    assert abs(found.condensation.value / condensation - 1) < 1e-3
+    assert abs(found.condensation.value - condensation) < found.condensation.error + 0.005
+    assert found.condensation.error < 1e-3 * condensation
+
+
+@pytest.mark.soak
+def test_nae_of_figure_four():
+    """Dynamic and condensation enclose the paper's 'about 50' neighbours; Kesten-Stigum is 64."""
+    found = find_transition(planted_ensemble(nae(3, 3)), Key(2))
+    assert found.dynamic.neighbours == pytest.approx(50.1, abs=0.5)
+    assert found.condensation.neighbours == pytest.approx(52.45, abs=0.3)
+    everything = find_transition(planted_ensemble(nae(3, 3), observed="all"), Key(2))
+    assert everything.continuous
+    assert everything.dynamic.neighbours == pytest.approx(8, rel=1e-9)
