@@ -74,36 +74,46 @@ def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0).sum(axis=-1)
 
 
+def _token_losses(
+    truth: NDArray[np.int8], q: NDArray[np.float64], p: NDArray[np.float64] | None
+) -> dict[str, NDArray[np.float64]]:
+    """float64[B, L] for every position: cross-entropies at the true token and KL(p, q); without p the model's only."""
+    true = truth.astype(np.intp)[:, :, None]
+    with np.errstate(divide="ignore"):
+        result = {"model": -np.log(np.take_along_axis(q, true, axis=2)[:, :, 0])}
+        if p is not None:
+            result |= {"exact": -np.log(np.take_along_axis(p, true, axis=2)[:, :, 0]), "kl": _kl(p, q)}
+    return result
+
+
 def losses(
-    model: Posterior, exact: Posterior, distribution: LODistribution, law: MaskLaw, *, key: Key, n: int
+    model: Posterior, exact: Posterior | None, distribution: LODistribution, law: MaskLaw, *, key: Key, n: int
 ) -> Losses:
     """Compare ``model`` with the ``exact`` posterior on n contexts: fresh data under a mask law.
 
-    Cross-entropies at the true token, KL between the two marginals. Cost: n rows through each posterior.
+    Cross-entropies at the true token, KL between the two marginals. Without ``exact`` (out of reach), ``exact`` and
+    ``kl`` of the answer are empty: n = 0, mean nan. Cost: n rows through each posterior.
     """
-    layout = distribution.layout
-    weighted: dict[str, list[NDArray[np.float64]]] = {"model": [], "exact": [], "kl": []}
+    layout, names = distribution.layout, ("model",) if exact is None else ("model", "exact", "kl")
+    weighted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     classes: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
         masks, weights = law.sample(key.fold("masks"), truth, layout, start=start)
         for masked, weight in zip(masks, weights, strict=True):
             contexts = np.where(masked, np.int8(MASK), truth)
-            p = np.asarray(exact.marginals(contexts).probs, np.float64)
-            q = np.asarray(model.marginals(contexts).probs, np.float64)
-            true = truth.astype(np.intp)[:, :, None]
-            with np.errstate(divide="ignore"):
-                nll = {
-                    "model": -np.log(np.take_along_axis(q, true, axis=2)[:, :, 0]),
-                    "exact": -np.log(np.take_along_axis(p, true, axis=2)[:, :, 0]),
-                    "kl": _kl(p, q),
-                }
-            for name, values in nll.items():
-                weighted[name].append(np.where(weight > 0, weight * values, 0.0).sum(axis=1))
+            p = None if exact is None else np.asarray(exact.marginals(contexts).probs, np.float64)
+            values = _token_losses(truth, np.asarray(model.marginals(contexts).probs, np.float64), p)
+            for name in names:
+                weighted[name].append(np.where(weight > 0, weight * values[name], 0.0).sum(axis=1))
             size = np.maximum(masked.sum(axis=1), 1)
-            means = np.stack([np.where(masked, nll[name], 0.0).sum(axis=1) / size for name in weighted], axis=1)
+            means = np.stack([np.where(masked, values[name], 0.0).sum(axis=1) / size for name in names], axis=1)
             for row, kind in enumerate(zip(*describe(masked, layout), strict=True)):
                 classes.setdefault((int(kind[0]), int(kind[1])), []).append(means[row])
-    rows = [ClassLoss(*kind, *map(Sums.of, np.stack(values).T)) for kind, values in sorted(classes.items())]
-    overall = {name: Sums.of(np.concatenate(values)) for name, values in weighted.items()}
+    empty = {"model": Sums.of([]), "exact": Sums.of([]), "kl": Sums.of([])}
+    rows = []
+    for kind, members in sorted(classes.items()):
+        sums = empty | dict(zip(names, map(Sums.of, np.stack(members).T), strict=True))
+        rows.append(ClassLoss(*kind, sums["model"], sums["exact"], sums["kl"]))
+    overall = empty | {name: Sums.of(np.concatenate(values)) for name, values in weighted.items()}
     return Losses(law.name, overall["model"], overall["exact"], overall["kl"], tuple(rows))

@@ -185,8 +185,7 @@ class RowWork:
 
     def _losses(self, text: str) -> list[Line]:
         setting, law, unit = self.row.evaluation, mask_law(text), f"losses/{text}"
-        # Where no exact posterior is wanted the model stands in for it, and what would need it is left out.
-        exact = self.denoiser("exact" if setting.exact else "model")
+        exact = self.denoiser("exact") if setting.exact else None
         names = ("model", "exact", "kl") if setting.exact else ("model",)
         key = self.key.fold("losses").fold(law.name)
         measured: Losses = losses(self.denoiser("model"), exact, self.distribution, law, key=key, n=setting.sequences)

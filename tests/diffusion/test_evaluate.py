@@ -200,6 +200,17 @@ def test_loss_classes_partition_the_contexts():
     assert sum(row.kl.total for row in result.classes) / 3_000 == pytest.approx(result.kl.mean, rel=1e-6)
 
 
+def test_losses_without_an_exact_posterior_are_the_models_only():
+    distribution = nae_sat(4, 8, seed=0)
+    guesser = IndependentPosterior(distribution)
+    alone = losses(guesser, None, distribution, Uniform(), key=KEY, n=500)
+    both = losses(guesser, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=500)
+    assert alone.model == both.model
+    assert [row.model for row in alone.classes] == [row.model for row in both.classes]
+    assert alone.exact.n == alone.kl.n == 0
+    assert math.isnan(alone.kl.mean)
+
+
 def test_gap_is_refused_where_there_is_none():
     from lo_theory.problem import TableObservations
 
