@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resumes = "; what was computed is kept, and the same command goes on from there" if options.resumes else ""
         print(f"interrupted{resumes}", file=sys.stderr)
         return _INTERRUPTED
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
         if options.debug:
             raise
         print(f"lo-theory: {_one_line(error)}", file=sys.stderr)
@@ -217,12 +217,16 @@ def _show_tables(finished: FinishedRun) -> None:
     from lo_theory.lab.render import print_tables
     from lo_theory.lab.tables import tables
 
-    console = Console()
+    class Paper(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # main knows what to do; rich would exit with an error
+
+    console = Paper()
     if not console.is_terminal:
-        console = Console(width=120, color_system=None, no_color=True)
+        console = Paper(width=120, color_system=None, no_color=True)
     print_tables(console, tables(resolve(finished.config), finished.rows))
-    facts = finished.facts
-    print(f"{facts['seconds']:.0f} seconds, {facts['workers']} workers, {facts['device']}, {facts['processor']}")
+    facts = {name: finished.facts.get(name, "?") for name in ("workers", "device", "processor")}
+    print("{:.0f} seconds, {} workers, {}, {}".format(finished.facts["seconds"], *facts.values()))
 
 
 def _table(options: argparse.Namespace) -> None:
@@ -246,6 +250,8 @@ def _sample(options: argparse.Namespace) -> None:
     from lo_theory.problem.storage import write_atomically
     from lo_theory.rng import Key
 
+    if options.n < 1:
+        raise ValueError(f"-n must be at least 1, got {options.n}")
     names = {field.name: f"setting_{field.name}" for field in dataclasses.fields(options.kind)[1:]}
     family = typing.get_args(typing.get_type_hints(options.kind)["family"])[0]
     problem = build(

@@ -56,6 +56,8 @@ REGISTRY: Mapping[str, Share] = {
     "ties": Share(2),
     "binomial rule": Share(2),
     "z scores": Share(2),
+    "known accuracies": Share(13),
+    "diversity": Share(4),
     "two rates": Share(2),
     "masks bernoulli": Share(1),
     "masks uniform": Share(1),

@@ -216,5 +216,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(config: Path, tmp_path: Path)
     assert main(["run", str(config), "--preset", "exact", "--out", out, "--quiet"]) == 0
     command = f"{sys.executable} -m lo_theory.cli table tiny --out {out} | true"
     result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert result.returncode == 0
     assert "Traceback" not in result.stderr
     assert "Error" not in result.stderr

@@ -51,6 +51,8 @@ def diversity(distribution: LODistribution, tokens: NDArray[np.int8], key: Key) 
     Cost n N**2 q**2.
     """
     rows = distribution.layout.check_tokens(tokens, complete=True)
+    if len(rows) < 1:
+        raise ValueError("diversity is measured on at least one sequence, got none")
     latents: NDArray[Any] = distribution.layout.split(rows)[0]
     bias, pairs = _z_scores(latents, distribution.prior)
     distance, expected, deviation = math.nan, math.nan, math.nan

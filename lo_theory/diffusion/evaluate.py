@@ -56,6 +56,11 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     return result
 
 
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"an accuracy is measured on at least one sequence, got n = {n}")
+
+
 def _fill(
     marginals: Marginals, contexts: NDArray[np.int8], layout: Layout, key: Key, start: int, *, argmax: bool
 ) -> NDArray[np.int8]:
@@ -74,6 +79,7 @@ def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key
 
     Exact posterior without noise: 1.
     """
+    _check_count(n)
     layout, shares = distribution.layout, []
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
@@ -92,6 +98,7 @@ def infill_accuracies(
     ``infill``: most likely values; ``infill_drawn``: values drawn from the marginals. Sequences with no hidden
     observation do not count.
     """
+    _check_count(n)
     layout = distribution.layout
     shares: dict[str, list[NDArray[np.float64]]] = {"infill": [], "infill_drawn": []}
     for start in range(0, n, _BATCH):

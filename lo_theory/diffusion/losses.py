@@ -94,6 +94,8 @@ def losses(
     Cross-entropies at the true token, KL between the two marginals. Without ``exact`` (out of reach), ``exact`` and
     ``kl`` of the answer are empty: n = 0, mean nan. Cost: n rows through each posterior.
     """
+    if n < 1:
+        raise ValueError(f"losses are measured on at least one context, got n = {n}")
     layout, names = distribution.layout, ("model",) if exact is None else ("model", "exact", "kl")
     weighted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     classes: dict[tuple[int, int], list[NDArray[np.float64]]] = {}

@@ -50,13 +50,24 @@ class MaskLaw(Protocol):
 
 def describe(masked: NDArray[np.bool_], layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(latents hidden, observations hidden), each int64[n], of masks bool[n, L]: the class of a context."""
+    _check_length(masked, layout)
     latents, observations = layout.split(masked)
     return latents.sum(axis=-1), observations.sum(axis=-1)
+
+
+def _check_length(rows: NDArray[Any], layout: Layout) -> None:
+    if rows.ndim != 2 or rows.shape[1] != layout.length:
+        raise ValueError(f"tokens and masks have shape [n, {layout.length}] (N + P) here, got {rows.shape}")
 
 
 def _check_rate(name: str, rate: float) -> None:
     if not 0 <= rate <= 1:
         raise ValueError(f"{name} must lie in [0, 1], got {rate}")
+
+
+def _short(rate: float) -> str:
+    """The shortest text that gives the number back: 0, 1, 0.25."""
+    return str(int(rate)) if rate == int(rate) else repr(float(rate))
 
 
 def _per_hidden(masked: NDArray[np.bool_]) -> Masks:
@@ -79,10 +90,14 @@ class Uniform:
     The MDM loss of Proposition 2.1 over L.
     """
 
-    name: str = "uniform"
+    @property
+    def name(self) -> str:
+        """``uniform``."""
+        return "uniform"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        _check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
         sizes = np.empty(len(tokens), np.int64)
         _kernels.draw_below(sizes, start, *key.fold("size").words(), layout.length)
@@ -108,10 +123,11 @@ class Bernoulli:
     @property
     def name(self) -> str:
         """``bernoulli`` or ``bernoulli(alpha)``."""
-        return "bernoulli" if self.alpha is None else f"bernoulli({self.alpha:g})"
+        return "bernoulli" if self.alpha is None else f"bernoulli({self.alpha})"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        _check_length(tokens, layout)
         alpha = np.full(len(tokens), 1.0 if self.alpha is None else self.alpha)
         if self.alpha is None:
             _kernels.draw_units(alpha, start, *key.fold("alpha").words())
@@ -128,6 +144,10 @@ class Pattern:
 
     latents: int
 
+    def __post_init__(self) -> None:
+        if isinstance(self.latents, bool) or not isinstance(self.latents, (int, np.integer)) or self.latents < 1:
+            raise ValueError(f"pattern(l) hides a whole number l >= 1 of latents, got {self.latents!r}")
+
     @property
     def name(self) -> str:
         """``pattern(l)``."""
@@ -135,6 +155,7 @@ class Pattern:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError if l is not in 1..N."""
+        _check_length(tokens, layout)
         if not 1 <= self.latents <= layout.n_latents:
             raise ValueError(f"pattern(l) hides l = 1..N latents, got l = {self.latents} at N = {layout.n_latents}")
         masked = np.zeros(tokens.shape, np.bool_)
@@ -161,10 +182,11 @@ class TwoRates:
     @property
     def name(self) -> str:
         """``two_rates(a,b)``."""
-        return f"two_rates({self.latents:g},{self.observations:g})"
+        return f"two_rates({_short(self.latents)},{_short(self.observations)})"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        _check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
         rates = np.where(layout.is_latent, self.latents, self.observations)
         _kernels.hide_at_rates(masked, start, *key.words(), np.ones(len(tokens)), rates)
@@ -190,6 +212,7 @@ class Suffix:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError if ``reading`` is no permutation of the positions."""
+        _check_length(tokens, layout)
         reading = layout.reading(self.reading)
         known = np.empty(len(tokens), np.int64)
         _kernels.draw_below(known, start, *key.words(), layout.length)
@@ -221,6 +244,7 @@ class Rotation:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        _check_length(tokens, layout)
         turn = (start + np.arange(len(tokens))) % len(self.laws)
         answers = [law.sample(key.fold(i), tokens, layout, start=start) for i, law in enumerate(self.laws)]
         masked, weight = answers[0][0].copy(), answers[0][1].copy()

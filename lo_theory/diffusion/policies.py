@@ -135,8 +135,14 @@ def _add_noise(scores: NDArray[np.float64], view: View, noise: Noise) -> NDArray
     key, draw = view.key.fold("noise"), _NOISE_LAWS[noise.law]
     added = np.stack([draw(key.fold(view.start + i).generator(), scores.shape[1:]) for i in range(len(scores))])
     share = (view.steps - view.step) / view.steps if noise.annealed else 1.0
-    base = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) if noise.logarithmic else scores
-    return base + noise.scale * share * added
+    if not noise.logarithmic:
+        return scores + noise.scale * share * added
+    if (scores[view.masked] < 0).any():
+        raise ValueError(
+            "logarithmic noise needs scores that are not negative, such as probabilities and margins: "
+            "take plain noise for the entropy and for a fixed order"
+        )
+    return np.log(np.maximum(scores, np.finfo(np.float64).tiny)) + noise.scale * share * added
 
 
 def _confidence(kind: int) -> Callable[[View], NDArray[np.float64]]:

@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
-from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training
+from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, mask_law, step_count
+from lo_theory.problem import Layout
+from lo_theory.rng import Key
 
 __all__ = ["Experiment", "Published", "Reference", "Row", "load", "resolve"]
 
@@ -40,6 +44,27 @@ class Row:
     def __post_init__(self) -> None:
         if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
             raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
+
+    def check_fits(self, layout: Layout) -> None:
+        """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""
+        if self.training is not None:
+            staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.objective.stages)]
+            named = [("evaluation.laws", self.evaluation.laws), ("objective.laws", self.objective.laws), *staged]
+            for path, texts in named:
+                for text in texts:
+                    try:
+                        mask_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
+                    except ValueError as error:
+                        raise ValueError(f"{path}: {error}") from error
+        seen: dict[str, str | int] = {}
+        for cell in self.decoding.cells():
+            name = dataclasses.replace(cell, steps=step_count(cell.steps, layout.length)).name
+            if name in seen:
+                raise ValueError(
+                    f"decoding.steps: {seen[name]} and {cell.steps} are the same decode {name} at L = {layout.length}: "
+                    "leave one out"
+                )
+            seen[name] = cell.steps
 
 
 @dataclass(frozen=True)

@@ -71,13 +71,18 @@ def processor() -> str:
 def execute(experiment: Experiment, request: Request, progress: Progress) -> FinishedRun:
     """Compute what is missing of an experiment, and return the finished run; a finished one costs no work.
 
-    Errors: ValueError for a problem that cannot be made, a folder in use, or a thread count other than the recorded
-    one; OSError if the folder cannot be written or fills up, in which case what was computed is kept.
+    Errors: ValueError for a problem that cannot be made, settings that do not fit it, a folder in use, or a thread
+    count other than the recorded one; OSError if the folder cannot be written or fills up, in which case what was computed is kept.
     """
     problems = [row.problem.make() for row in experiment.rows]
     folder = request.out / experiment.experiment / experiment.identity([problem.fingerprint() for problem in problems])
     if (folder / "done.json").exists():
         return FinishedRun(folder)
+    for i, (row, problem) in enumerate(zip(experiment.rows, problems, strict=True)):
+        try:
+            row.check_fits(problem.layout)
+        except ValueError as error:
+            raise ValueError(f"rows[{i}].{error}") from error
     facts = {"threads": request.threads or 1, "device": _device(experiment, request.device)}
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours

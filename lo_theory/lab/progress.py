@@ -126,6 +126,9 @@ class BarProgress(SilentProgress):
     def finish(self, label: str, seconds: float) -> None:
         """See Progress."""
         self._texts.pop(label, None)
+        bar = self._trainings.pop(label.removesuffix(" training"), None)
+        if bar is not None:  # the last steps of a training are not always reported
+            self._bars.remove_task(bar)
         if self._units is not None:
             self._bars.advance(self._units)
 

@@ -219,6 +219,8 @@ class FinishedRun:
                 f"{folder} holds no finished run (no done.json): the command that started it goes on from there"
             )
         self.facts = _read_json(folder / "done.json")
+        if "seconds" not in self.facts:
+            raise ValueError(f"{folder / 'done.json'} does not say how long the run took: it is damaged, or not ours")
         self.config = read_yaml(folder / "config.yaml")
         self.rows = read_rows(folder / "rows.jsonl")
 

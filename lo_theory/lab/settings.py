@@ -6,6 +6,7 @@ what they become (networks, laws, policies) is made in the task that needs it.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 from dataclasses import dataclass
@@ -45,11 +46,27 @@ def mask_law(text: str) -> MaskLaw:
             f"unknown mask law {text!r}: the closest is {closest(name, list(LAWS))} (laws: {', '.join(LAWS)})"
         )
     try:
-        numbers = [int(part) if part.isdigit() else float(part) for part in (match.group(2) or "").split(",") if part]
-        law: MaskLaw = LAWS[name](*numbers)
+        law: MaskLaw = LAWS[name](*_law_numbers(name, match.group(2) or ""))
     except (TypeError, ValueError) as error:
         raise ValueError(f"mask law {text!r}: {error}") from error
     return law
+
+
+def _law_numbers(name: str, text: str) -> list[int | float]:
+    """The numbers between the brackets of a mask law, as many as it takes; a reading order is no number."""
+    from lo_theory.diffusion.masks import LAWS
+
+    takes = [part for part in inspect.signature(LAWS[name]).parameters.values() if "tuple" not in str(part.annotation)]
+    least = sum(part.default is part.empty for part in takes)
+    parts = text.split(",") if text else []
+    if not least <= len(parts) <= len(takes):
+        count = str(least) if least == len(takes) else f"{least} to {len(takes)}"
+        names = f" ({', '.join(part.name for part in takes)})" if takes else ""
+        raise ValueError(f"{name} takes {count if takes else 'no'} numbers{names}, got {len(parts)}")
+    try:
+        return [int(part) if re.fullmatch("[+-]?[0-9]+", part) else float(part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"{name} takes numbers, got {text}") from error
 
 
 def _check_laws(texts: tuple[str, ...]) -> None:
@@ -218,3 +235,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         _check_laws(self.laws)
+        names = [mask_law(text).name for text in self.laws]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"evaluation.laws names {name} twice: each law is measured once, leave one out")

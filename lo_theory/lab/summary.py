@@ -10,7 +10,7 @@ from typing import Any
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.rows import Row
 
-__all__ = ["SHARES", "Measured", "gap_closed", "group", "largest_z"]
+__all__ = ["SHARES", "Measured", "consistency_lines", "gap_closed", "group", "largest_z", "quarter_losses"]
 
 SHARES = frozenset(
     {
@@ -77,6 +77,34 @@ def gap_closed(loss: Measured, problem: Measured) -> tuple[float, float]:
         sums, excess = loss.metrics["model"], loss.value("model") - floor
     low, high = sums.interval()
     return 1 - excess / span, (high - low) / 2 / span
+
+
+def consistency_lines(problem: Measured, cells: Iterable[Measured]) -> tuple[float, float, float]:
+    """Self-consistency of the exact sampler, of observations always most likely, and of independent ones; or nan.
+
+    Rows that lack them give them all the same if the problem's ``cells`` show that there is no noise: then a value is
+    self-consistent exactly where it agrees with the data.
+    """
+    if "self_consistency_ceiling" in problem.metrics:
+        ceiling, constant, independent = (
+            problem.value(f"self_consistency_{name}") for name in ("ceiling", "constant", "independent")
+        )
+        return ceiling, constant, independent
+    ceilings = {cell.value("self_consistency_ceiling") for cell in cells if cell.keys["row"] == problem.keys["row"]}
+    if ceilings == {1.0}:
+        return 1.0, problem.value("constant"), problem.value("independent")
+    return math.nan, math.nan, math.nan
+
+
+def quarter_losses(classes: Iterable[Measured]) -> dict[tuple[int, int], Sums]:
+    """KL of one row's classes pooled by the quarters of latents and of observations hidden."""
+    pooled: dict[tuple[int, int], Sums] = {}
+    for item in classes:
+        if "kl" in item.metrics:
+            hidden = item.keys["latents_hidden"], item.keys["observations_hidden"]
+            i, j = (min(3, 4 * count // total) for count, total in zip(hidden, item.pair, strict=True))
+            pooled[i, j] = pooled.get((i, j), Sums(0, 0.0, 0.0)) + item.metrics["kl"]
+    return pooled
 
 
 def largest_z(count: int, share: float = 0.999) -> float:

@@ -6,11 +6,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, Published
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, gap_closed, group, largest_z
+from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
 
 __all__ = ["tables"]
 
@@ -42,17 +41,36 @@ def _by_row(items: Iterable[Measured]) -> list[list[Measured]]:
     return [list(part) for _, part in itertools.groupby(items, key=lambda item: item.keys["row"])]
 
 
-def _published(rows: Sequence[Published], pairs: set[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
-    """The published rows of some pairs, in the columns of the accuracy table."""
+def _published(rows: Sequence[Published], pairs: set[tuple[int, int]], blank: int) -> tuple[tuple[str, ...], ...]:
+    """The published rows of some pairs, in the columns of the accuracy table, the last ``blank`` empty."""
     return tuple(
-        (f"{row.N}, {row.P}", "paper", row.policy, "?", f"{row.percent:.1f}", "", "", "")
+        (f"{row.N}, {row.P}", "paper", row.policy, "?", f"{row.percent:.1f}", *[""] * blank)
         for row in rows
         if (row.N, row.P) in pairs
     )
 
 
+def _line_notes(problems: Sequence[Measured], cells: Sequence[Measured]) -> list[str]:
+    """The known lines of self-consistency and of agreement with the data, once if all pairs have the same."""
+    lines = []
+    for problem in problems:
+        ceiling, constant, independent = (_number(100 * value, ".1f") for value in consistency_lines(problem, cells))
+        data = (100 * problem.value(name) for name in ("constant", "independent"))
+        lines.append(
+            f"Self-consistent: exact sampler {ceiling}, observations always at their most likely value {constant}, "
+            "drawn from their single-token marginals {}; the last two agree with the data in {:.1f}, {:.1f}.".format(
+                independent, *data
+            )
+        )
+    if len(set(lines)) == 1:
+        return lines[:1]
+    return [f"({_pair(problem)}): {line}" for problem, line in zip(problems, lines, strict=True)]
+
+
 def accuracy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     """Accuracies of generated observations, with the published ones below."""
+    cells = group(rows, "decode")
+    noisy = any(cell.value("self_consistency_ceiling") < 1 for cell in cells)
     sections = [
         (
             part[0].pair,
@@ -60,6 +78,7 @@ def accuracy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 (
                     *_cell(cell),
                     _percent(cell, "self_consistency"),
+                    *([_number(100 * cell.value("self_consistency_ceiling"), ".1f")] if noisy else []),
                     _percent(cell, "consistent"),
                     _percent(cell, "unpaired"),
                     _number(cell.value("observation_mean")),
@@ -67,29 +86,22 @@ def accuracy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 for cell in part
             ),
         )
-        for part in _by_row(group(rows, "decode"))
+        for part in _by_row(cells)
     ]
     notes = [
         "Per cent, with 95 % intervals over sequences. Self-consistent: observations that agree with the generated "
         "latents; wholly consistent: sequences of positive probability; unpaired: agreement with an unrelated sequence "
         "of the data."
     ]
-    lines = [
-        f"Observations always at their most likely value agree in {100 * problem.value('constant'):.1f} per cent, "
-        f"drawn from their single-token marginals in {100 * problem.value('independent'):.1f}."
-        for problem in group(rows, "problem")
-    ]
-    if len(set(lines)) == 1:
-        notes += lines[:1]
-    else:
-        notes += [f"({_pair(problem)}): {line}" for problem, line in zip(group(rows, "problem"), lines, strict=True)]
-    if any(cell.value("self_consistency_ceiling") < 1 for cell in group(rows, "decode")):
-        notes.append("With noisy observations the exact ceiling of self-consistency is below 100; it is in table.csv.")
+    if noisy:
+        notes.append("Ceiling: what observations drawn exactly given the generated latents would reach on average.")
+    notes += _line_notes(group(rows, "problem"), cells)
     if experiment.reference is not None:
         pairs = {pair for pair, _ in sections}
-        ours = [(pair, lines + _published(experiment.reference.rows, {pair})) for pair, lines in sections]
+        blank = 4 if noisy else 3
+        ours = [(pair, lines + _published(experiment.reference.rows, {pair}, blank)) for pair, lines in sections]
         others = {(row.N, row.P) for row in experiment.reference.rows} - pairs
-        sections = [*ours, ((0, 0), _published(experiment.reference.rows, others))]
+        sections = [*ours, ((0, 0), _published(experiment.reference.rows, others, blank))]
         notes.append(f"Paper: {experiment.reference.source}.")
     columns = (
         "N, P",
@@ -97,6 +109,7 @@ def accuracy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "policy",
         "steps",
         "self-\nconsistent",
+        *(["ceiling"] if noisy else []),
         "wholly\nconsistent",
         "unpaired",
         "mean\nobs.",
@@ -197,20 +210,11 @@ def one_pass_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
-def _quarter(hidden: int, total: int) -> int:
-    return min(3, 4 * hidden // total)
-
-
 def class_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     """KL of the uniform law's contexts by what they hide, in quarters; the single classes are in classes.csv."""
     sections = []
     for part in _by_row(item for item in group(rows, "class_losses") if item.keys["law"] == "uniform"):
-        cells: dict[tuple[int, int], Sums] = {}
-        for item in part:
-            n, p = item.pair
-            place = _quarter(item.keys["latents_hidden"], n), _quarter(item.keys["observations_hidden"], p)
-            if "kl" in item.metrics:
-                cells[place] = cells.get(place, Sums(0, 0.0, 0.0)) + item.metrics["kl"]
+        cells = quarter_losses(part)
         if cells:
             numbers = [[_number(cells[i, j].mean) if (i, j) in cells else "-" for j in range(4)] for i in range(4)]
             sections.append(tuple((_pair(part[0]), _QUARTERS[i], *numbers[i]) for i in range(4)))

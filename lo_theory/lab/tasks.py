@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
     POLICIES,
@@ -39,7 +40,7 @@ from lo_theory.lab.settings import Cell, mask_law, step_count
 from lo_theory.lab.units import Options, Progress, Unit, Watched
 from lo_theory.lab.workers import Stop
 from lo_theory.posterior import ExactPosterior
-from lo_theory.problem import LODistribution
+from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def problem_lines(distribution: LODistribution) -> dict[str, float]:
 
     ``floor`` and ``marginals_only``: losses in nats per token; ``constant`` and ``independent``: accuracy of
     observations that are always their most likely value, and that are drawn from their single-token marginals, both
-    regardless of the latents; ``observation_mean``: mean of the observations in the data.
+    regardless of the latents and against the data; ``observation_mean``: mean of the observations in the data;
+    ``self_consistency_...``: see ``_consistency_lines``.
     """
     length = distribution.layout.length
     observed = distribution.token_marginals[distribution.layout.observation_positions]
@@ -68,6 +70,31 @@ def problem_lines(distribution: LODistribution) -> dict[str, float]:
         "constant": float(observed.max(axis=1).mean()),
         "independent": float(np.square(observed).sum(axis=1).mean()),
         "observation_mean": float((observed @ np.arange(observed.shape[1])).mean()),
+        **_consistency_lines(distribution, observed),
+    }
+
+
+def _consistency_lines(distribution: LODistribution, observed: NDArray[np.float64]) -> dict[str, float]:
+    """Self-consistency of the exact sampler, and of observations that know nothing of the latents.
+
+    A value counts where it is (tied for) most likely given the latents, which are data. ``..._ceiling``: drawn given
+    the latents, E max_v P(o = v | latents) where nothing is tied; ``..._constant``: always the most likely value
+    regardless of the latents; ``..._independent``: drawn from the single-token marginals ``observed`` [P, V].
+    """
+    law = distribution.observations
+    if isinstance(law, TableObservations):
+        given = law.tables[law.index]  # [P, states, r]
+        top, weights = given >= given.max(axis=2, keepdims=True), distribution.scope_weights
+        ceiling = float((weights[:, :, None] * given * top).sum(axis=(1, 2)).mean())
+        agree = np.einsum("ps,psr->pr", weights, top)  # P(value v counts), by observation
+    else:
+        ceiling, agree = 1.0, observed[:, : law.r]  # a slab's values are certain given the latents
+    drawn = observed[:, : law.r]
+    constant = np.take_along_axis(agree, drawn.argmax(axis=1)[:, None], axis=1)
+    return {
+        "self_consistency_ceiling": ceiling,
+        "self_consistency_constant": float(constant.mean()),
+        "self_consistency_independent": float((drawn * agree).sum(axis=1).mean()),
     }
 
 

@@ -25,6 +25,10 @@ class Options:
     device: str = "cpu"
     checkpoint_seconds: float = 15.0
 
+    def __post_init__(self) -> None:
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(f"the time between checkpoints must not be negative, got {self.checkpoint_seconds}")
+
 
 class Progress(Protocol):
     """Who is told how a run gets on."""

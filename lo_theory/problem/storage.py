@@ -23,7 +23,10 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
     exist. Errors: OSError as the system raises it (no space, no permission), with the temporary file removed.
     """
     target = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:  # the user knows the file, not its temporary name
+        raise type(error)(error.errno, error.strerror, str(target)) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)

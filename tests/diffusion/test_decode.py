@@ -16,6 +16,7 @@ from lo_theory.diffusion import (
     OneAtATime,
     TopK,
     decode,
+    entropy,
     fixed_order,
     margin,
     vanilla,
@@ -264,6 +265,11 @@ def test_a_policy_may_hide_a_revealed_position_again():
     assert (decoded.step_revealed[:, 0] == 1).all()
 
 
+def noisy_order(posterior, policy):
+    options = DecodeOptions(noise=Noise(0.1, logarithmic=True))
+    return decode(posterior, policy, OneAtATime(), key=KEY, n=2, options=options)
+
+
 class Idle:
     name = "idle"
 
@@ -284,6 +290,8 @@ class Idle:
         (lambda p: DecodeOptions(chunk=0), "chunk"),
         (lambda p: Noise(-1), "not negative"),
         (lambda p: Noise(1, "cauchy"), "gaussian"),
+        (lambda p: noisy_order(p, entropy()), "not negative"),
+        (lambda p: noisy_order(p, fixed_order()), "not negative"),
     ],
 )
 def test_bad_input_is_named(call, words):

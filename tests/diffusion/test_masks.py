@@ -170,6 +170,10 @@ def test_hide_subsets_against_a_slow_twin():
         (lambda: TwoRates(-0.1, 0.5), "rate of latents"),
         (lambda: draw(Pattern(4), 3), "l = 1..N"),
         (lambda: draw(Suffix((0, 0, 1)), 3), "permutation"),
+        (lambda: Pattern(2.5), "whole number"),
+        (lambda: Pattern(0), "l >= 1"),
+        *[(lambda law=law: law.sample(Key(0), np.zeros((2, 5), np.int8), LAYOUT), r"\[n, 9\]") for law in EVERY_LAW],
+        (lambda: describe(np.zeros((3, 50), bool), LAYOUT), r"\[n, 9\]"),
     ],
 )
 def test_bad_input_is_named(make, words):
@@ -178,7 +182,7 @@ def test_bad_input_is_named(make, words):
 
 
 def test_entropy_floor_is_what_masks_of_every_size_add_up_to():
-    """h(n) of PAPER.md section 3 for N = 3 and one triple: .375, .719361, .952820, .952820 in units of ln 2."""
+    """h(n) for N = 3 and one triple, .375, .719361, .952820, .952820 in units of ln 2, adds up to the entropy."""
     from tests.truth import BruteForcePosterior
 
     distribution = nae_sat(3, 1, seed=0)

@@ -51,9 +51,14 @@ def command(config: Path, out: Path) -> list[str]:
 
 def start(config: Path, out: Path, limit: int | None = None) -> subprocess.Popen[str]:
     """The command in a process of its own, allowed files of ``limit`` bytes at most."""
-    size = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
     return subprocess.Popen(
-        command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=size
+        command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
     )
 
 
@@ -89,7 +94,7 @@ def units(out: Path, count: int) -> Callable[[], bool]:
 def test_a_run_that_is_killed_interrupted_and_starved_ends_the_same(
     config: Path, tmp_path: Path, reference: dict[str, bytes]
 ) -> None:
-    """SIGKILL at four moments, Ctrl-C, and a limit on the size of files in place of a full disk, on one folder."""
+    """SIGKILL at three moments and near the end, Ctrl-C, and a limit on the size of files in place of a full disk, on one folder."""
     kills = [lambda: any(tmp_path.glob("tiny/*/started.json")), units(tmp_path, 2), checkpoints(tmp_path, 4)]
     came = [disturb(start(config, tmp_path), moment, signal.SIGKILL)[0] for moment in kills]
     assert came == [True, True, True]
