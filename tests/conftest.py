@@ -43,3 +43,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if lines:
         session.config.get_terminal_writer().line("\n" + "\n".join(lines), red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the largest errors that passing tests have measured: a bound that holds says little without them."""
+    said = [text for report in terminalreporter.getreports("passed") for _, text in report.sections]
+    lines = sorted({line for text in said for line in text.splitlines() if "largest error" in line})
+    if lines:
+        terminalreporter.section("largest errors measured")
+        for line in lines:
+            terminalreporter.line(line)
