@@ -197,7 +197,7 @@ def test_sample_knows_all_families(tmp_path: Path, capsys: pytest.CaptureFixture
     line = complaint(["sample", "nae-sat", "--N", "0", "--P", "1", "-n", "1", "-o", str(tmp_path / "x.npz")], capsys)
     assert "N must be at least 1, got 0" in line
     line = complaint(["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "-1", "-o", str(tmp_path / "x.npz")], capsys)
-    assert "n=-1" in line
+    assert "n must be at least 1, got -1" in line
     line = complaint(
         ["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "1", "-o", str(tmp_path / "absent" / "x.npz")], capsys
     )

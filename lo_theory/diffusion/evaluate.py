@@ -29,8 +29,8 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     """Judge generated sequences int8[n, L].
 
     ``self_consistency``: share of observations equal to the most likely value given the *generated* latents (values
-    tied for most likely all count); an exact sampler reaches ``self_consistency_ceiling``, E max_v P(o = v | latents)
-    over its own latents (1 without noise). ``unpaired``: share equal to the observations of an unrelated sequence of
+    tied for most likely all count); an exact sampler reaches ``self_consistency_ceiling``, the
+    mean probability of most likely values given its own latents (1 without noise). ``unpaired``: share equal to the observations of an unrelated sequence of
     the data. ``consistent``: 1 if the whole sequence has positive probability. ``observation_mean``: mean value of the
     observations, and ``data_observation_mean`` that of as many fresh data.
     """
@@ -45,7 +45,10 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
         largest = probabilities.max(axis=2)
         for name, values in (
             ("self_consistency", (seen >= largest).mean(axis=1)),
-            ("self_consistency_ceiling", largest.mean(axis=1)),
+            (
+                "self_consistency_ceiling",
+                (probabilities * (probabilities >= largest[..., None])).sum(axis=2).mean(axis=1),
+            ),
             ("unpaired", (observed == unrelated).mean(axis=1)),
             ("observation_mean", observed.mean(axis=1)),
             ("data_observation_mean", unrelated.mean(axis=1)),

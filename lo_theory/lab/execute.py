@@ -72,7 +72,8 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     """Compute what is missing of an experiment, and return the finished run; a finished one costs no work.
 
     Errors: ValueError for a problem that cannot be made, settings that do not fit it, a folder in use, or a thread
-    count other than the recorded one; OSError if the folder cannot be written or fills up, in which case what was computed is kept.
+    count other than the recorded one; OSError if the folder cannot be written or fills up, in which case what was
+    computed is kept.
     """
     problems = [row.problem.make() for row in experiment.rows]
     folder = request.out / experiment.experiment / experiment.identity([problem.fingerprint() for problem in problems])

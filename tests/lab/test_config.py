@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from lo_theory.lab.config import Experiment, load, resolve
+from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.problems import NaeSat, RandomSlab
+from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.schema import merge, parse_yaml, read_yaml
 from lo_theory.lab.settings import Shape, mask_law, step_count
 from tests.lab.tiny import tiny
@@ -62,6 +64,16 @@ def test_a_mapping_becomes_settings_of_the_right_types() -> None:
         ("evaluation.laws", ["pattern"], r"mask law 'pattern'"),
         ("evaluation.laws", ["two_rates(0,2)"], r"must lie in \[0, 1\], got 2"),
         ("evaluation.laws", [], r"at least one mask law"),
+        ("evaluation.laws", ["pattern(2.5)"], r"pattern\(2\.5\)'.*2\.5"),
+        ("evaluation.laws", ["pattern(-1)"], r"pattern\(-1\)'.*-1"),
+        ("evaluation.laws", ["suffix(3)"], r"suffix takes no numbers, got 1"),
+        ("objective.laws", ["uniform(3)"], r"uniform takes no numbers, got 1"),
+        ("objective.laws", ["two_rates(0.5)"], r"two_rates takes 2 numbers \(latents, observations\), got 1"),
+        ("objective.laws", ["bernoulli(0.5,1)"], r"bernoulli takes 0 to 1 numbers \(alpha\), got 2"),
+        ("objective.laws", ["pattern(four)"], r"pattern takes numbers, got four"),
+        ("objective.laws", ["two_rates(0.5,)"], r"two_rates takes numbers, got 0\.5,"),
+        ("evaluation.laws", ["uniform", "uniform"], r"evaluation\.laws names uniform twice"),
+        ("evaluation.laws", ["two_rates(0,1)", "two_rates(0.0, 1)"], r"names two_rates\(0,1\) twice"),
         ("rows", [], r"rows is empty"),
         ("experiment", "../escape", r"experiment names a folder"),
         ("task", "table2", r"task must be one of table1"),
@@ -73,7 +85,7 @@ def test_a_wrong_setting_is_named_with_its_path(path: str, value: object, compla
     node = document
     *heads, last = path.split(".")
     for head in heads:
-        node = node[int(head)] if isinstance(node, list) else node[head]
+        node = node[int(head)] if isinstance(node, list) else node.setdefault(head, {})
     node[last] = value
     with pytest.raises(ValueError, match=complaint):
         resolve(document)
@@ -192,6 +204,39 @@ def test_cells_are_the_grid_and_the_extras_each_once() -> None:
     assert len({cell.name for cell in cells}) == len(cells)
     assert [cell.denoiser for cell in cells] == ["exact"] * 5 + ["model"] * 4
     assert cells[4].argmax
+
+
+@pytest.mark.parametrize(
+    ("assignment", "complaint"),
+    [
+        ("evaluation.laws=[pattern(7)]", r"rows\[0\]\.evaluation\.laws: .*l = 7 at N = 6"),
+        ("objective.laws=[uniform, pattern(7)]", r"rows\[0\]\.objective\.laws: .*l = 7 at N = 6"),
+        (
+            "objective.stages=[{steps: 5}, {steps: 5, laws: [pattern(7)]}]",
+            r"rows\[0\]\.objective\.stages\[1\]\.laws: .*l = 7 at N = 6",
+        ),
+        ("decoding.steps=[L, 24]", r"decoding\.steps: L and 24 are the same decode exact/vanilla/.* at L = 24"),
+        ("decoding.steps=[L, L/1]", r"decoding\.steps: L and L/1 are the same decode"),
+        ("decoding.steps=[3, L/8]", r"decoding\.steps: 3 and L/8 are the same decode"),
+        ("decoding.steps=[L, 100]", r"decoding\.steps: L and 100 are the same decode"),
+    ],
+)
+def test_settings_that_do_not_fit_the_problem_fail_before_any_work(
+    assignment: str, complaint: str, tmp_path: Path
+) -> None:
+    experiment = resolve(tiny(), sets=[assignment])
+    with pytest.raises(ValueError, match=complaint):
+        execute(experiment, Request(tmp_path, threads=1), SilentProgress())
+    assert not list(tmp_path.iterdir())
+
+
+def test_laws_and_steps_that_fit_are_let_through() -> None:
+    sets = ["evaluation.laws=[pattern(6), suffix, bernoulli]", "objective.laws=[uniform, uniform, pattern(2)]"]
+    row = resolve(tiny(), sets=sets).rows[0]
+    row.check_fits(row.problem.make().layout)
+    # Laws that no model would be trained or measured under are not asked.
+    row = resolve(tiny(), preset="exact", sets=["evaluation.laws=[pattern(7)]"]).rows[0]
+    row.check_fits(row.problem.make().layout)
 
 
 def test_other_families_are_chosen_by_their_name() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,13 +17,15 @@ from rich.console import Console
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figures import write_figures
+from lo_theory.lab.figures import make_figure, write_figures
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import Table, print_tables, to_csv, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.summary import Measured, gap_closed, group, largest_z
+from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
 from lo_theory.lab.tables import tables
+from lo_theory.lab.tasks import problem_lines
+from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.lab.tiny import tiny
 
 
@@ -169,3 +174,103 @@ def test_largest_z_is_the_quantile_of_the_largest() -> None:
 
     for count in (1, 28, 66):
         assert (2 * norm.cdf(largest_z(count)) - 1) ** count == pytest.approx(0.999)
+
+
+def slow_lines(distribution: LODistribution) -> tuple[float, float, float]:
+    """The lines of self-consistency, assignment by assignment and value by value."""
+    layout, marginals = distribution.layout, distribution.token_marginals
+    ceiling = constant = independent = 0.0
+    for latents in itertools.product(range(layout.q), repeat=layout.n_latents):
+        weight = math.prod(distribution.prior[i, value] for i, value in enumerate(latents))
+        given = distribution.observations.probabilities([latents])[0]
+        for j, position in enumerate(layout.observation_positions):
+            top = [v for v in range(layout.r) if given[j, v] == max(given[j])]
+            share = weight / layout.n_observations
+            ceiling += share * sum(given[j, v] for v in top)
+            constant += share * (int(marginals[position].argmax()) in top)
+            independent += share * sum(marginals[position, v] for v in top)
+    return ceiling, constant, independent
+
+
+def biased(noise: float) -> LODistribution:
+    """Observations of two tables, one of which ties, three values, latents that are not fair."""
+    noisy = [[1 - noise, noise / 2, noise / 2]] * 3 + [[noise / 2, noise / 2, 1 - noise]]
+    tied = [[0.4, 0.4, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.3, 0.3, 0.4]]
+    law = TableObservations([[0, 1], [1, 2], [2, 0]], [noisy, tied], [0, 1, 0])
+    return LODistribution([[0.3, 0.7], [0.5, 0.5], [0.9, 0.1]], law)
+
+
+@pytest.mark.parametrize(
+    "distribution", [nae_sat(6, 18, seed=0, noise=0.1), biased(0.3), random_slab(5, 7, 0.7, seed=1)]
+)
+def test_the_lines_of_self_consistency_are_those_of_self_consistency(distribution: LODistribution) -> None:
+    lines = problem_lines(distribution)
+    found = [lines[f"self_consistency_{name}"] for name in ("ceiling", "constant", "independent")]
+    assert found == pytest.approx(slow_lines(distribution))
+
+
+def test_noise_separates_self_consistency_from_agreement_with_the_data() -> None:
+    lines = problem_lines(nae_sat(6, 18, seed=0, noise=0.1))
+    assert lines["self_consistency_ceiling"] == pytest.approx(0.9)
+    assert (lines["self_consistency_constant"], lines["constant"]) == pytest.approx((0.75, 0.7))
+    assert (lines["self_consistency_independent"], lines["independent"]) == pytest.approx((0.6, 0.58))
+
+
+def test_with_noise_the_ceiling_is_printed_and_drawn_pair_by_pair(tmp_path: Path) -> None:
+    document = tiny()
+    document["rows"] = [{"problem": {"noise": 0.1}}, {"problem": {"noise": 0.2, "N": 7, "P": 21}}]
+    experiment = resolve(document, preset="exact")
+    finished = execute(experiment, Request(tmp_path, threads=1), SilentProgress())
+    accuracy = tables(experiment, finished.rows)[0]
+    place = accuracy.columns.index("ceiling")
+    assert [row[place] for section in accuracy.sections for row in section] == ["90.0"] * 5 + ["80.0"] * 5 + [""]
+    assert all(len(row) == len(accuracy.columns) for section in accuracy.sections for row in section)
+    printed = text([accuracy], 80)
+    assert len([line for line in printed.splitlines() if line.startswith(("6, 18", "7, 21"))]) == 10
+    assert "exact sampler 90.0" in to_markdown([accuracy])
+    assert "exact sampler 80.0" in to_markdown([accuracy])
+    drawn = levels(make_figure(experiment, finished.rows).axes[0])
+    assert drawn == pytest.approx([90, 75, 60, 80, 75, 57.5])
+
+
+def levels(axes: Any) -> list[float]:
+    """Heights of the reference lines over the pairs, in the order drawn."""
+    return [line.get_ydata()[0] for line in axes.lines if line.get_color() == "0.55" and len(line.get_xdata()) == 2]
+
+
+def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, experiment: Experiment) -> None:
+    assert "ceiling" not in tables(experiment, finished.rows)[0].columns
+    older = [row for row in finished.rows if not (row.keys["kind"] == "problem" and row.metric.startswith("self_"))]
+    assert len(older) == len(finished.rows) - 3
+    for rows in (older, finished.rows):
+        assert levels(make_figure(experiment, rows).axes[0]) == pytest.approx([100, 75, 62.5])
+    cells = [replace(row, sums=Sums(1, 0.9, 0.81)) if row.metric.endswith("ceiling") else row for row in older]
+    lines = consistency_lines(group(cells, "problem")[0], group(cells, "decode"))
+    assert all(math.isnan(line) for line in lines)  # not to be known from rows that lack them
+
+
+def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, experiment: Experiment) -> None:
+    panels = make_figure(experiment, finished.rows).axes
+    named = [
+        *("self-consistent", "wholly consistent", "unrelated", "mean of", "distinct", "bias z", "pair z"),
+        *("total variation", "one pass", "loss", "KL from", "gap closed", "KL, nats per hidden"),
+    ]
+    assert len(panels) == len(named)
+    assert all(name in axes.get_ylabel() for name, axes in zip(named, panels, strict=True))
+    cells = group(finished.rows, "decode")
+    assert [len(axes.containers) for axes in panels[:8]] == [len(cells)] * 8
+    assert [len(axes.containers) for axes in panels[8:11]] == [2 * 3, 2 * 2, 2]
+    for axes, count in ((panels[5], "bias_count"), (panels[6], "pair_count")):
+        assert axes.get_yscale() == "log"
+        assert levels(axes) == pytest.approx([largest_z(int(cells[0].value(count)))])
+
+
+def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Experiment) -> None:
+    def filled(rows: list[Row]) -> list[bool]:
+        axes = make_figure(experiment, rows).axes[0]
+        return [container.lines[0].get_markerfacecolor() != "white" for container in axes.containers]
+
+    steps = [int(cell.keys["steps"]) for cell in group(finished.rows, "decode")]
+    assert filled(finished.rows) == [count == 24 for count in steps]
+    short = [row for row in finished.rows if row.keys.get("steps") != 24]
+    assert filled(short) == [False] * steps.count(3)
