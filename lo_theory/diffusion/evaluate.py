@@ -29,10 +29,10 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     """Judge generated sequences int8[n, L].
 
     ``self_consistency``: share of observations equal to the most likely value given the *generated* latents (values
-    tied for most likely all count); an exact sampler reaches ``self_consistency_ceiling``, the
-    mean probability of most likely values given its own latents (1 without noise). ``unpaired``: share equal to the observations of an unrelated sequence of
-    the data. ``consistent``: 1 if the whole sequence has positive probability. ``observation_mean``: mean value of the
-    observations, and ``data_observation_mean`` that of as many fresh data.
+    tied for most likely all count); an exact sampler reaches ``self_consistency_ceiling``, the mean probability of most
+    likely values given its own latents (1 without noise). ``unpaired``: share equal to the observations of an unrelated
+    sequence of the data. ``consistent``: 1 if the whole sequence has positive probability. ``observation_mean``: mean
+    value of the observations, and ``data_observation_mean`` that of as many fresh data.
     """
     rows = distribution.layout.check_tokens(tokens, complete=True)
     truth = distribution.sample(key.fold("unrelated"), len(rows))
