@@ -3,7 +3,7 @@
 Linearise the factor update at the uniform message: a perturbation of the message into argument b becomes T_ab times it
 at argument a, T_ab the law of one argument given the other. Perturbations of different branches are independent, so
 what grows or dies is their covariance, by c (k-1) times the mean of T_ab (x) T_ab. The global value-imbalance mode, c
-(k-1) mean T_ab, is another matter: it is no local signal and is not counted (PAPER.md, D_KS). Two independent routes,
+(k-1) mean T_ab, is another matter: it is no local signal and is not counted. Two independent routes,
 closed form and numerical Jacobian.
 """
 
