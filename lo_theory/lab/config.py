@@ -1,8 +1,7 @@
 """Experiments from YAML files: shared settings, presets, rows, ``--set``; strictly checked, resolved, named by a hash.
 
-A file holds shared settings (problem, model, objective, training, decoding, evaluation, seed), ``rows`` that each
-override some of them, and ``presets`` that are laid over all that. ``resolve`` leaves rows only. May read the file
-named.
+A file names a ``task`` and holds the settings of that task's rows: shared ones, ``rows`` that each override some of
+them, and ``presets`` that are laid over all that. ``resolve`` leaves rows only. May read the file named.
 """
 
 from __future__ import annotations
@@ -10,91 +9,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
-from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, mask_law, step_count
-from lo_theory.problem import Layout
-from lo_theory.rng import Key
+from lo_theory.lab.task import TASKS, Task
 
-__all__ = ["Experiment", "Published", "Reference", "Row", "load", "resolve"]
+__all__ = ["Experiment", "load", "resolve"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model."""
-
-    problem: Problem
-    seed: int = 0
-    model: Model = field(default_factory=Model)
-    objective: Objective = field(default_factory=Objective)
-    training: Training | None = None
-    decoding: Decoding = field(default_factory=Decoding)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-
-    def __post_init__(self) -> None:
-        if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
-            raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
-
-    def check_fits(self, layout: Layout) -> None:
-        """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""
-        if self.training is not None:
-            staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.objective.stages)]
-            named = [("evaluation.laws", self.evaluation.laws), ("objective.laws", self.objective.laws), *staged]
-            for path, texts in named:
-                for text in texts:
-                    try:
-                        mask_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
-                    except ValueError as error:
-                        raise ValueError(f"{path}: {error}") from error
-        seen: dict[str, str | int] = {}
-        for cell in self.decoding.cells():
-            name = dataclasses.replace(cell, steps=step_count(cell.steps, layout.length)).name
-            if name in seen:
-                raise ValueError(
-                    f"decoding.steps: {seen[name]} and {cell.steps} are the same decode {name} at L = {layout.length}: "
-                    "leave one out"
-                )
-            seen[name] = cell.steps
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published number: accuracy in per cent."""
-
-    N: int
-    P: int
-    policy: str
-    percent: float
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Published numbers to print beside ours."""
-
-    source: str
-    rows: tuple[Published, ...]
-
-
-@dataclass(frozen=True)
 class Experiment:
-    """A resolved experiment. ``title``, ``preset`` and ``reference`` are for display and do not enter its id."""
+    """A resolved experiment; its rows and its reference are of its task's types.
+
+    ``title``, ``preset`` and ``reference`` (published numbers) are for display and do not enter its id.
+    """
 
     experiment: str
-    rows: tuple[Row, ...]
-    task: Literal["table1"] = "table1"
+    rows: tuple[Any, ...]
+    task: str = "table1"
     title: str = ""
     preset: str = ""
-    reference: Reference | None = None
+    reference: Any = None
 
     def __post_init__(self) -> None:
         if not self.experiment or not self.experiment.replace("-", "").replace("_", "").isalnum():
@@ -107,28 +49,43 @@ class Experiment:
         mapping: dict[str, Any] = plain(self)
         return mapping
 
-    def canonical(self, fingerprints: Sequence[str]) -> str:
-        """Canonical JSON of all that decides the result: problems by their arrays' fingerprint, no display names."""
-        rows = [{**plain(row), "problem": name} for row, name in zip(self.rows, fingerprints, strict=True)]
-        content = {"format": _FORMAT, "experiment": self.experiment, "task": self.task, "rows": rows}
+    def canonical(self, contents: Sequence[Mapping[str, Any]]) -> str:
+        """Canonical JSON of all that decides the result: the contents of the prepared rows, no display names."""
+        content = {"format": _FORMAT, "experiment": self.experiment, "task": self.task, "rows": list(contents)}
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-    def identity(self, fingerprints: Sequence[str]) -> str:
-        """16 hexadecimal digits that name the run; ``fingerprints`` are those of the rows' problems."""
-        return hashlib.blake2b(self.canonical(fingerprints).encode(), digest_size=8).hexdigest()
+    def identity(self, contents: Sequence[Mapping[str, Any]]) -> str:
+        """16 hexadecimal digits that name the run; ``contents`` are those of the prepared rows."""
+        return hashlib.blake2b(self.canonical(contents).encode(), digest_size=8).hexdigest()
 
 
-_SHARED = tuple(part.name for part in dataclasses.fields(Row))
+def _shared(task: Task) -> tuple[str, ...]:
+    return tuple(part.name for part in dataclasses.fields(task.row))
 
 
-def _document() -> type:
+def _document(task: Task) -> type:
     """The dataclass of a file without presets: an experiment's own keys and those that its rows share."""
+    hints: dict[str, Any] = {
+        "experiment": str,
+        "rows": types.GenericAlias(tuple, (task.row, ...)),
+        "task": Literal[tuple(TASKS)],
+        "title": str,
+        "preset": str,
+        "reference": task.reference | None,
+    }
+    own = [(name, hint, field(default=None)) for name, hint in hints.items()]
+    row = typing.get_type_hints(task.row)
     parts = [
-        (part.name, typing.get_type_hints(kind)[part.name], field(default=None, metadata=part.metadata))
-        for kind in (Experiment, Row)
-        for part in dataclasses.fields(kind)
+        (part.name, row[part.name], field(default=None, metadata=part.metadata))
+        for part in dataclasses.fields(task.row)
     ]
-    return dataclasses.make_dataclass("Document", parts)
+    return dataclasses.make_dataclass("Document", [*own, *parts])
+
+
+def _task(document: Mapping[str, Any]) -> Task:
+    """The task that a document names; a name that is none is left to the check of the whole document."""
+    name = document.get("task", "table1")
+    return TASKS[name if isinstance(name, str) and name in TASKS else "table1"]()
 
 
 def load(path: str | Path, *, preset: str | None = None, sets: Sequence[str] = ()) -> Experiment:
@@ -145,7 +102,8 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     Lists replace lists. A ``--set`` of a shared setting also wins over the rows' own. All presets are checked, not only
     the one chosen.
     """
-    base, kind = dict(document), _document()
+    base, task = dict(document), _task(document)
+    kind = _document(task)
     presets, default = base.pop("presets", None) or {}, base.pop("default_preset", None)
     if not isinstance(presets, Mapping):
         raise ValueError("presets must be a mapping from names to settings")
@@ -159,21 +117,33 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
             raise ValueError(f"unknown preset {chosen!r}: {known}")
         base = {**merge(base, presets[chosen]), "preset": chosen}
     for assignment in sets:
-        base = _assign(base, assignment)
+        base = _assign(base, assignment, _shared(task))
     check(kind, base)
-    shared = {key: base.pop(key) for key in _SHARED if key in base}
-    rows = base.get("rows")
-    return build(Experiment, {**base, "rows": [merge(shared, row) for row in ([{}] if rows is None else rows)]})
+    return _experiment(base, task)
 
 
-def _assign(base: dict[str, Any], assignment: str) -> dict[str, Any]:
+def _experiment(base: dict[str, Any], task: Task) -> Experiment:
+    """Give every row the shared settings it leaves open, and make all of it."""
+    if "experiment" not in base:
+        raise ValueError("experiment is missing: it names the folder of the runs")
+    shared = {name: base.pop(name) for name in _shared(task) if name in base}
+    given, reference = base.pop("rows", None), base.pop("reference", None)
+    rows = [merge(shared, row) for row in ([{}] if given is None else given)]
+    return Experiment(
+        **base,
+        rows=tuple(build(task.row, row, f"rows[{i}]") for i, row in enumerate(rows)),
+        reference=None if reference is None else build(task.reference, reference, "reference"),
+    )
+
+
+def _assign(base: dict[str, Any], assignment: str, shared: Sequence[str]) -> dict[str, Any]:
     """Apply one "a.b.0.c=value"; the value is YAML, so that numbers, lists and null are what they look like."""
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
         raise ValueError(f"--set takes path=value, such as training.steps=500, got {assignment!r}")
     names, value = path.strip().split("."), parse_yaml(text, f"--set {assignment}")
     result = _replace(base, names, value, path)
-    if names[0] in _SHARED and isinstance(result.get("rows"), list):
+    if names[0] in shared and isinstance(result.get("rows"), list):
         result = {**result, "rows": [_without(row, names) for row in result["rows"]]}
     return typing.cast(dict[str, Any], result)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,10 +17,9 @@ from typing import Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.runs import FinishedRun, Run
-from lo_theory.lab.tasks import RowWork
-from lo_theory.lab.units import Options, Progress, Unit
+from lo_theory.lab.task import TASKS, Prepared
+from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
-from lo_theory.problem import LODistribution
 
 __all__ = ["Request", "available_processors", "execute", "processor", "versions", "write_outputs"]
 
@@ -75,21 +75,21 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     count other than the recorded one; OSError if the folder cannot be written or fills up, in which case what was
     computed is kept.
     """
-    problems = [row.problem.make() for row in experiment.rows]
-    folder = request.out / experiment.experiment / experiment.identity([problem.fingerprint() for problem in problems])
+    prepared = [TASKS[experiment.task]().prepare(row) for row in experiment.rows]
+    folder = request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
     if (folder / "done.json").exists():
         return FinishedRun(folder)
-    for i, (row, problem) in enumerate(zip(experiment.rows, problems, strict=True)):
+    for i, row in enumerate(prepared):
         try:
-            row.check_fits(problem.layout)
+            row.check()
         except ValueError as error:
             raise ValueError(f"rows[{i}].{error}") from error
-    facts = {"threads": request.threads or 1, "device": _device(experiment, request.device)}
+    facts = {"threads": request.threads or 1, "device": _device(prepared, request.device)}
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
             run.log("session", command=request.command, workers=options.workers, **run.facts)
-            _compute(experiment, problems, run, options, progress)
+            _compute(prepared, run, options, progress)
             write_outputs(folder, experiment, run.rows)
             facts = {
                 "versions": versions(),
@@ -102,8 +102,8 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     return FinishedRun(folder)
 
 
-def _device(experiment: Experiment, name: str) -> str:
-    if name == "auto" and all(row.training is None for row in experiment.rows):
+def _device(prepared: Sequence[Prepared], name: str) -> str:
+    if name == "auto" and not any(row.trains for row in prepared):
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device
 
@@ -123,13 +123,11 @@ def _options(run: Run, request: Request) -> Options:
     return Options(request.workers or fitting, threads, device, request.checkpoint_seconds)
 
 
-def _compute(
-    experiment: Experiment, problems: list[LODistribution], run: Run, options: Options, progress: Progress
-) -> None:
+def _compute(prepared: Sequence[Prepared], run: Run, options: Options, progress: Progress) -> None:
     """Compute the units whose rows are missing, long trainings first; each unit's rows go to disk as it is done."""
     stop = Stop()
-    pairs = enumerate(zip(experiment.rows, problems, strict=True))
-    units = [unit for i, pair in pairs for unit in RowWork(i, *pair, run, options, progress, stop).units()]
+    context = Context(run, options, progress, stop)
+    units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
     missing = sorted((unit for unit in units if unit.name not in run.units), key=lambda unit: -unit.cost)
     progress.begin(len(units), len(missing))
 

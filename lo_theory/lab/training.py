@@ -15,8 +15,8 @@ from lo_theory.problem import Layout
 
 if TYPE_CHECKING:
     from lo_theory.diffusion.masks import MaskLaw
-    from lo_theory.lab.config import Row
-    from lo_theory.lab.tasks import RowWork
+    from lo_theory.lab.table1.row import Row
+    from lo_theory.lab.table1.work import RowWork
     from lo_theory.problem import LODistribution
 
 __all__ = ["choose_device", "make_network", "make_objective", "train_model"]
@@ -58,7 +58,8 @@ def make_objective(row: Row, distribution: LODistribution) -> Masked:
 
 def train_model(work: RowWork) -> TrainedPosterior:
     """Bring the row's model to its last step and bind it to its layout. The checkpoint lies in the run folder."""
-    row, layout, options = work.row, work.distribution.layout, work.options
+    row, layout, context = work.row, work.distribution.layout, work.context
+    options = context.options
     setting = row.training
     if setting is None:
         raise ValueError(f"row {work.index} has no training settings, so it has no model")
@@ -67,16 +68,16 @@ def train_model(work: RowWork) -> TrainedPosterior:
 
     def report(step: int, values: Mapping[str, Any]) -> None:
         facts = {name: value for name, value in values.items() if name not in ("event", "seconds")}
-        work.run.log(str(values.get("event", "training")), row=work.index, step=step, **facts)
-        work.progress.training(work.name, step, setting.steps, {**work.lines, **values})
-        work.stop.check()
+        context.run.log(str(values.get("event", "training")), row=work.index, step=step, **facts)
+        context.progress.training(work.name, step, setting.steps, {**work.lines, **values})
+        context.stop.check()
 
     trained = train(
         make_network(row, layout),
         config,
         make_objective(row, work.distribution),
         work.key.fold("training"),
-        checkpoint=work.run.folder / f"model-{work.index}.safetensors",
+        checkpoint=context.run.folder / f"model-{work.index}.safetensors",
         checkpoint_seconds=options.checkpoint_seconds,
         on_log=report,
     )

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 from numpy.typing import ArrayLike
 
 from lo_theory.lab.rows import Row as Line
+from lo_theory.lab.runs import Run
 from lo_theory.lab.workers import Stop
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
 
-__all__ = ["Options", "Progress", "Unit", "Watched"]
+__all__ = ["Context", "Options", "Progress", "Unit", "Watched"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Progress(Protocol):
 
     def finish(self, label: str, seconds: float) -> None:
         """Tell that a unit is on disk."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every unit of a run shares: the run's folder, how to compute, who is told, and whether to stop."""
+
+    run: Run
+    options: Options
+    progress: Progress
+    stop: Stop
 
 
 @dataclass(frozen=True)

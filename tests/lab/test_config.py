@@ -12,13 +12,15 @@ from lo_theory.lab.problems import NaeSat, RandomSlab
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.schema import merge, parse_yaml, read_yaml
 from lo_theory.lab.settings import Shape, mask_law, step_count
+from lo_theory.lab.task import TASKS
 from tests.lab.tiny import tiny
 
 TABLE1 = Path(__file__).parents[2] / "experiments" / "table1.yaml"
 
 
 def identity(experiment: Experiment) -> str:
-    return experiment.identity([row.problem.make().fingerprint() for row in experiment.rows])
+    task = TASKS[experiment.task]()
+    return experiment.identity([task.prepare(row).content() for row in experiment.rows])
 
 
 def test_a_mapping_becomes_settings_of_the_right_types() -> None:

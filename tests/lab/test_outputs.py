@@ -17,14 +17,15 @@ from rich.console import Console
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figures import make_figure, write_figures
+from lo_theory.lab.figures import write_figures
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import Table, print_tables, to_csv, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
+from lo_theory.lab.table1.figure import make_figure
+from lo_theory.lab.table1.work import problem_lines
 from lo_theory.lab.tables import tables
-from lo_theory.lab.tasks import problem_lines
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.lab.tiny import tiny
 

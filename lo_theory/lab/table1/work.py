@@ -33,12 +33,10 @@ from lo_theory.diffusion import (
     infill_accuracies,
     losses,
 )
-from lo_theory.lab.config import Row
 from lo_theory.lab.rows import Row as Line
-from lo_theory.lab.runs import Run
 from lo_theory.lab.settings import Cell, mask_law, step_count
-from lo_theory.lab.units import Options, Progress, Unit, Watched
-from lo_theory.lab.workers import Stop
+from lo_theory.lab.table1.row import Row
+from lo_theory.lab.units import Context, Unit, Watched
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.rng import Key
@@ -105,10 +103,7 @@ class RowWork:
     index: int
     row: Row
     distribution: LODistribution
-    run: Run
-    options: Options
-    progress: Progress
-    stop: Stop
+    context: Context
     _training: threading.Lock = field(default_factory=threading.Lock)
     _trained: list[TrainedPosterior] = field(default_factory=list)
 
@@ -131,7 +126,8 @@ class RowWork:
     @cached_property
     def exact(self) -> ExactPosterior:
         """The exact posterior."""
-        return ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=self.options.threads)
+        threads = self.context.options.threads
+        return ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=threads)
 
     @property
     def model(self) -> TrainedPosterior:
@@ -146,7 +142,7 @@ class RowWork:
 
     def denoiser(self, name: str) -> Watched:
         """``exact`` or ``model``, which stop when work is to stop."""
-        return Watched(getattr(self, name), self.stop)
+        return Watched(getattr(self, name), self.context.stop)
 
     def units(self) -> Iterator[Unit]:
         """Yield all units, in the order in which their rows are kept."""

@@ -1,0 +1,71 @@
+"""The settings of one row of Table 1, and the published numbers to print beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, mask_law, step_count
+from lo_theory.problem import Layout
+from lo_theory.rng import Key
+
+__all__ = ["Published", "Reference", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model."""
+
+    problem: Problem
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    training: Training | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
+            raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
+
+    def check_fits(self, layout: Layout) -> None:
+        """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""
+        if self.training is not None:
+            staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.objective.stages)]
+            named = [("evaluation.laws", self.evaluation.laws), ("objective.laws", self.objective.laws), *staged]
+            for path, texts in named:
+                for text in texts:
+                    try:
+                        mask_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
+                    except ValueError as error:
+                        raise ValueError(f"{path}: {error}") from error
+        seen: dict[str, str | int] = {}
+        for cell in self.decoding.cells():
+            name = dataclasses.replace(cell, steps=step_count(cell.steps, layout.length)).name
+            if name in seen:
+                raise ValueError(
+                    f"decoding.steps: {seen[name]} and {cell.steps} are the same decode {name} at L = {layout.length}: "
+                    "leave one out"
+                )
+            seen[name] = cell.steps
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number: accuracy in per cent."""
+
+    N: int
+    P: int
+    policy: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers to print beside ours."""
+
+    source: str
+    rows: tuple[Published, ...]

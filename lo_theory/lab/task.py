@@ -1,0 +1,64 @@
+"""What an experiment's ``task`` names: the settings of its rows, how to compute them, how to show them.
+
+A new kind of experiment is a package beside ``table1`` that makes a ``Task``, and one entry in ``TASKS``. The entries
+are functions, so that reading a configuration loads only the settings of its own task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lo_theory.lab.config import Experiment
+    from lo_theory.lab.render import Table
+    from lo_theory.lab.rows import Row
+    from lo_theory.lab.units import Context, Unit
+
+__all__ = ["TASKS", "Prepared", "Task"]
+
+
+class Prepared(Protocol):
+    """A row of an experiment whose problem is made: what there is to compute is known, nothing is computed."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains a network, so that the device matters."""
+
+    def content(self) -> Mapping[str, Any]:
+        """All that decides the row's result, as plain values: the run's id is a hash of it."""
+
+    def check(self) -> None:
+        """Raise ValueError, with the path below the row, where settings do not fit the problem."""
+
+    def units(self, index: int, context: Context) -> Iterator[Unit]:
+        """Yield the units of work of row number ``index``, in the order in which their rows are kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of experiment.
+
+    ``row`` and ``reference`` are the frozen dataclasses that the entries of ``rows`` and the published numbers are made
+    into; ``prepare`` turns a row into what computes it; ``tables`` and ``figures`` (file name without ending -> figure)
+    are functions of the experiment and its finished rows.
+    """
+
+    row: type[Any]
+    reference: type[Any]
+    prepare: Callable[[Any], Prepared]
+    tables: Callable[[Experiment, Sequence[Row]], list[Table]]
+    figures: Callable[[Experiment, Sequence[Row]], Mapping[str, Figure]]
+
+
+def _table1() -> Task:
+    from lo_theory.lab.table1 import TASK
+
+    return TASK
+
+
+TASKS: Mapping[str, Callable[[], Task]] = {"table1": _table1}
+"""Every task by the name that configurations use."""
