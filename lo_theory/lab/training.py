@@ -1,27 +1,23 @@
-"""Train the model of one row, or go on where its checkpoint stands. Loads torch."""
+"""Train a network for an experiment, or go on where its checkpoint stands. Loads torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
 from lo_theory.diffusion import Rotation
-from lo_theory.lab.settings import Shape, mask_law
-from lo_theory.neural import Masked, Stage, TrainConfig, TrainedPosterior, TransformerConfig, train
-from lo_theory.problem import Layout
+from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.lab.settings import Model, Shape, Training, mask_law
+from lo_theory.lab.settings import Objective as ObjectiveSetting
+from lo_theory.lab.units import Context
+from lo_theory.neural import Masked, Objective, Stage, TrainConfig, Trained, TransformerConfig, train
+from lo_theory.problem import Layout, LODistribution
+from lo_theory.rng import Key
 
-if TYPE_CHECKING:
-    from lo_theory.diffusion.masks import MaskLaw
-    from lo_theory.lab.table1.row import Row
-    from lo_theory.lab.table1.work import RowWork
-    from lo_theory.problem import LODistribution
-
-__all__ = ["choose_device", "make_network", "make_objective", "train_model"]
-
-_ROWS_AT_ONCE = {"cpu": 128}  # activations that stay in the cache: a sixth faster than 1024
+__all__ = ["Learner", "choose_device", "make_masked", "make_network", "train_model"]
 
 
 def choose_device(name: str) -> str:
@@ -35,11 +31,10 @@ def choose_device(name: str) -> str:
     return name
 
 
-def make_network(row: Row, layout: Layout) -> TransformerConfig:
-    """The form of the row's network."""
-    setting = row.model
+def make_network(setting: Model, layout: Layout, *, causal: bool = False) -> TransformerConfig:
+    """The form of a network for sequences of ``layout``."""
     form: dict[str, Any] = {name: getattr(setting, name) for name in ("positions", "rope_base", "pad_to")}
-    form |= {"n_values": layout.n_values, "length": layout.length}
+    form |= {"n_values": layout.n_values, "length": layout.length, "causal": causal}
     if isinstance(setting.shape, Shape):
         return TransformerConfig(**asdict(setting.shape), **form)
     return TransformerConfig.of(setting.shape, **form)
@@ -50,36 +45,52 @@ def _law(texts: tuple[str, ...]) -> MaskLaw:
     return laws[0] if len(laws) == 1 else Rotation(laws)
 
 
-def make_objective(row: Row, distribution: LODistribution) -> Masked:
-    """The row's objective."""
-    stages = tuple(Stage(stage.steps, _law(stage.laws)) for stage in row.objective.stages)
-    return Masked(distribution, _law(row.objective.laws), stages)
+def make_masked(setting: ObjectiveSetting, distribution: LODistribution) -> Masked:
+    """The masked-diffusion objective of a setting."""
+    stages = tuple(Stage(stage.steps, _law(stage.laws)) for stage in setting.stages)
+    return Masked(distribution, _law(setting.laws), stages)
 
 
-def train_model(work: RowWork) -> TrainedPosterior:
-    """Bring the row's model to its last step and bind it to its layout. The checkpoint lies in the run folder."""
-    row, layout, context = work.row, work.distribution.layout, work.context
+@dataclass(frozen=True)
+class Learner:
+    """A network to be trained.
+
+    ``name`` is what a screen calls it, ``file`` names its checkpoint ``model-<file>.safetensors`` in the run folder,
+    ``key`` is the root of its randomness, ``lines`` hold the losses ``floor`` and ``marginals_only`` that the progress
+    shows beside its own.
+    """
+
+    name: str
+    file: str
+    network: TransformerConfig
+    setting: Training
+    objective: Objective
+    key: Key
+    lines: Mapping[str, float]
+
+
+def train_model(
+    learner: Learner, context: Context, *, on_values: Callable[[int, Mapping[str, Any]], None] | None = None
+) -> Trained:
+    """Bring a network to its last step. ``on_values(step, values)`` is told what the trainer logs."""
     options = context.options
-    setting = row.training
-    if setting is None:
-        raise ValueError(f"row {work.index} has no training settings, so it has no model")
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
-    config = TrainConfig(**asdict(setting), device=options.device, threads=options.threads)
+    config = TrainConfig(**asdict(learner.setting), device=options.device, threads=options.threads)
 
     def report(step: int, values: Mapping[str, Any]) -> None:
         facts = {name: value for name, value in values.items() if name not in ("event", "seconds")}
-        context.run.log(str(values.get("event", "training")), row=work.index, step=step, **facts)
-        context.progress.training(work.name, step, setting.steps, {**work.lines, **values})
+        context.run.log(str(values.get("event", "training")), model=learner.file, step=step, **facts)
+        context.progress.training(learner.name, step, learner.setting.steps, {**learner.lines, **values})
+        if on_values is not None:
+            on_values(step, values)
         context.stop.check()
 
-    trained = train(
-        make_network(row, layout),
+    return train(
+        learner.network,
         config,
-        make_objective(row, work.distribution),
-        work.key.fold("training"),
-        checkpoint=context.run.folder / f"model-{work.index}.safetensors",
+        learner.objective,
+        learner.key,
+        checkpoint=context.run.folder / f"model-{learner.file}.safetensors",
         checkpoint_seconds=options.checkpoint_seconds,
         on_log=report,
     )
-    batch = _ROWS_AT_ONCE.get(options.device, 1024)
-    return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision)
