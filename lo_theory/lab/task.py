@@ -1,11 +1,13 @@
 """What an experiment's ``task`` names: the settings of its rows, how to compute them, how to show them.
 
-A new kind of experiment is a package beside ``table1`` that makes a ``Task``, and one entry in ``TASKS``. The entries
+A new kind of experiment is a package beside ``table1`` that makes a ``Task``, and one name in ``TASKS``. The entries
 are functions, so that reading a configuration loads only the settings of its own task.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,11 +56,12 @@ class Task:
     figures: Callable[[Experiment, Sequence[Row]], Mapping[str, Figure]]
 
 
-def _table1() -> Task:
-    from lo_theory.lab.table1 import TASK
+def _load(name: str) -> Task:
+    task: Task = importlib.import_module(f"lo_theory.lab.{name}").TASK
+    return task
 
-    return TASK
 
-
-TASKS: Mapping[str, Callable[[], Task]] = {"table1": _table1}
-"""Every task by the name that configurations use."""
+TASKS: Mapping[str, Callable[[], Task]] = {
+    name: functools.partial(_load, name) for name in ("table1", "thresholds", "figure4", "figure2", "orders")
+}
+"""Every task by the name that configurations use: the name of its package."""

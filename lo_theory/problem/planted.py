@@ -21,7 +21,7 @@ from lo_theory.problem.observations import TableObservations
 from lo_theory.problem.predicates import Predicate
 from lo_theory.rng import Key
 
-__all__ = ["PlantedInstance", "null_model", "planted"]
+__all__ = ["PlantedInstance", "check_request", "null_model", "planted"]
 
 _LARGEST_CONSTRAINTS = 50_000_000
 _ATTEMPTS = 100_000  # draws of one constraint before it counts as impossible
@@ -76,8 +76,8 @@ def _poisson_thresholds(mean: float) -> NDArray[np.uint64]:
     return np.array(levels, np.uint64)
 
 
-def _check(predicate: Predicate, N: int, degree: float, observed: str, size: str) -> int:
-    """Return the expected number of constraints, or say what is wrong."""
+def check_request(predicate: Predicate, N: int, degree: float, observed: str, size: str) -> int:
+    """Return the expected number of constraints of an instance, or raise ValueError for one that cannot be drawn."""
     if max(predicate.k, 1) > N:
         raise ValueError(f"{predicate.name} needs N >= k = {predicate.k} variables, got N = {N}")
     if not (math.isfinite(degree) and degree > 0):
@@ -105,7 +105,7 @@ def _draw(
     predicate: Predicate, N: int, degree: float, observed: str, size: str, assignment: NDArray[np.int8], key: Key
 ) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     """Scopes int32[M, k] and values int8[M]; an empty ``assignment`` means a fresh local one for every scope."""
-    count = _check(predicate, N, degree, observed, size)
+    count = check_request(predicate, N, degree, observed, size)
     problem = (frozen(predicate.table.ravel(), np.int8), assignment, predicate.q, N)
     words, k = key.words(), predicate.k
     satisfied = observed == "satisfied"
@@ -154,7 +154,7 @@ def planted(
     Constraints come in order of their first variable ("poisson"). Cost: about 50 ns a candidate, 1/gamma candidates a
     satisfied constraint. Errors: ValueError for a degree that N cannot hold, and where no constraint was drawn.
     """
-    _check(predicate, N, degree, observed, size)
+    check_request(predicate, N, degree, observed, size)
     assignment = np.empty(N, np.int8)
     _planted_kernels.uniform_values(assignment, predicate.q, *key.fold("assignment").words())
     assignment.setflags(write=False)
@@ -170,7 +170,7 @@ def null_model(
     With ``observed`` "satisfied" that is a uniform set of scopes; with "all" each value is 1 with probability gamma,
     whatever the others.
     """
-    _check(predicate, N, degree, observed, size)
+    check_request(predicate, N, degree, observed, size)
     empty = frozen(np.empty(0, np.int8), np.int8)
     drawn = _draw(predicate, N, degree, observed, size, empty, key.fold("constraints"))
     return PlantedInstance(*_instance(predicate, N, drawn), None)

@@ -11,7 +11,14 @@ from lo_theory.thresholds.hardness import (
 )
 from lo_theory.thresholds.kesten_stigum import factor_jacobian, kesten_stigum, kesten_stigum_from_jacobian
 from lo_theory.thresholds.population import Dynamics, Sweep
-from lo_theory.thresholds.rows import RowSpecification, parity_thresholds, required_rows, threshold_row
+from lo_theory.thresholds.rows import (
+    RowSpecification,
+    parity_thresholds,
+    published,
+    required_rows,
+    threshold_row,
+    transition_columns,
+)
 from lo_theory.thresholds.runs import Series, poisson_degrees, run_at_degree, run_at_overlap
 from lo_theory.thresholds.side_information import Fold, Starts, compare_starts, find_fold
 from lo_theory.thresholds.transitions import Curve, Effort, Transition, find_transition, overlap_curve
@@ -43,10 +50,12 @@ __all__ = [
     "parity_window",
     "planted_ensemble",
     "poisson_degrees",
+    "published",
     "required_rows",
     "run_at_degree",
     "run_at_overlap",
     "slab_capacity",
     "slab_window",
     "threshold_row",
+    "transition_columns",
 ]

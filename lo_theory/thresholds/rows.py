@@ -20,7 +20,14 @@ from lo_theory.thresholds.ensemble import PlantedEnsemble, planted_ensemble
 from lo_theory.thresholds.transitions import Effort, Transition, find_transition
 from lo_theory.thresholds.units import Threshold
 
-__all__ = ["RowSpecification", "parity_thresholds", "required_rows", "threshold_row"]
+__all__ = [
+    "RowSpecification",
+    "parity_thresholds",
+    "published",
+    "required_rows",
+    "threshold_row",
+    "transition_columns",
+]
 
 
 def _predicates() -> dict[str, Callable[[int, int], Predicate]]:
@@ -47,9 +54,14 @@ class RowSpecification:
         """Name of the row, and its part of a key."""
         return f"{self.family} q={self.q} k={self.k} observed={self.observed}"
 
+    @property
+    def predicate(self) -> Predicate:
+        """The predicate of the row."""
+        return _predicates()[self.family](self.q, self.k)
+
     def ensemble(self) -> PlantedEnsemble:
         """The planted ensemble of the row."""
-        return planted_ensemble(_predicates()[self.family](self.q, self.k), observed=self.observed)
+        return planted_ensemble(self.predicate, observed=self.observed)
 
 
 def required_rows() -> tuple[RowSpecification, ...]:
@@ -87,21 +99,36 @@ def parity_thresholds(k: int) -> tuple[Threshold, Threshold]:
     )
 
 
-def _published(specification: RowSpecification) -> tuple[float | None, float | None, str]:
-    """Published dynamic and condensation c of a row, as printed, and the source."""
+def published(specification: RowSpecification) -> tuple[float | None, float | None, str]:
+    """Published dynamic and condensation c of a row, as printed, and the source; (None, None, "") where none is known.
+
+    For parities: the closed equations (``parity_thresholds``).
+    """
     if specification.family == "xor" and specification.k >= 3:
         dynamic, condensation = parity_thresholds(specification.k)
-        return dynamic.value, condensation.value, "closed form"
+        return dynamic.value, condensation.value, "closed equations"
     source = "Zdeborova and Krzakala, Phys. Rev. E 76, 031131 (2007)"
-    colourings = {3: (4.0, 4.0), 4: (8.353, 8.46), 5: (12.837, 13.23), 6: (17.645, 18.44)}
+    colourings = {3: (4.0, 4.0), 4: (8.353, 8.46), 5: (12.837, 13.23)}
     if specification.family == "colouring" and specification.observed == "satisfied" and specification.q in colourings:
         return (*colourings[specification.q], source)
     return None, None, ""
 
 
-def _columns(name: str, threshold: Threshold) -> dict[str, float | None]:
+def transition_columns(found: Transition) -> dict[str, float | bool | None]:
+    """The numbers of a transition as flat columns: thresholds in three units with errors; infinite ones are None."""
+    return {
+        "continuous": found.continuous,
+        **_columns("kesten_stigum", found.kesten_stigum),
+        **_columns("dynamic", found.dynamic),
+        **_columns("condensation", found.condensation),
+        "overlap_at_dynamic": found.overlap,
+        "resolution": found.resolution,
+    }
+
+
+def _columns(name: str, threshold: Threshold) -> dict[str, float | bool | None]:
     finite = np.isfinite(threshold.value)
-    columns: dict[str, float | None] = {}
+    columns: dict[str, float | bool | None] = {}
     for unit, (value, error) in threshold.units.items():
         columns[f"{name}_{unit}"] = value if finite else None
         columns[f"{name}_{unit}_error"] = error if finite else None
@@ -120,19 +147,14 @@ def threshold_row(
     """
     begin = time.perf_counter()
     found: Transition = find_transition(specification.ensemble(), key.fold(specification.label), effort or Effort())
-    dynamic, condensation, source = _published(specification)
+    dynamic, condensation, source = published(specification)
     return {
         "label": specification.label,
         "family": specification.family,
         "q": specification.q,
         "k": specification.k,
         "observed": specification.observed,
-        "continuous": found.continuous,
-        **_columns("kesten_stigum", found.kesten_stigum),
-        **_columns("dynamic", found.dynamic),
-        **_columns("condensation", found.condensation),
-        "overlap_at_dynamic": found.overlap,
-        "resolution": found.resolution,
+        **transition_columns(found),
         "published_dynamic_c": dynamic,
         "published_condensation_c": condensation,
         "published_source": source,

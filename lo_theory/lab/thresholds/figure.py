@@ -1,0 +1,121 @@
+"""The figure of a run of thresholds: the curves c(overlap) and the hard phases read from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.rows import Row
+from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.thresholds.tables import specification
+from lo_theory.thresholds import published
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["curve_of", "make_figure"]
+
+_DASHES = {"satisfied": "-", "all": "--"}
+_HARD, _CLUSTERED = "#fddbc7", "#e0e0e0"
+_LOWEST, _HIGHEST = 0.7, 1.6  # of the axis, in units of condensation
+
+
+def curve_of(curves: Sequence[Measured], row: int) -> tuple[list[float], list[float]]:
+    """Overlaps, ascending, and degrees of the curve of one row."""
+    points = [(point.keys["overlap"], point.value("c")) for point in curves if point.keys["row"] == row]
+    return [overlap for overlap, _ in sorted(points)], [c for _, c in sorted(points)]
+
+
+def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+    """Left: overlap of the fixed points against c, in units of condensation. Right: the thresholds on one axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ordered = sorted(rows, key=lambda row: int(row.keys["row"]))
+    items = [*group(ordered, "threshold"), *group(ordered, "fold")]
+    figure = Figure(figsize=(13, 1.5 + max(4.5, 0.34 * len(items))), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _curves(left, items, group(ordered, "curve"))
+    _phases(right, items)
+    figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
+    return figure
+
+
+def _name(item: Measured) -> str:
+    revealed = f", {100 * item.keys['revealed']:g} % revealed" if item.keys["revealed"] else ""
+    return f"{item.keys['label']}, {item.keys['observed']}{revealed}"
+
+
+def _unit(item: Measured) -> float:
+    """The degree that a row is measured in: condensation, or the like of it; nan where there is none."""
+    for name in ("condensation_c", "crossing_c"):
+        if name in item.metrics:
+            return item.value(name)
+    return math.nan
+
+
+def _colour(place: int) -> str:
+    """One colour a row, the same in both panels."""
+    return f"C{place % 10}"
+
+
+def _curves(axes: Axes, items: Sequence[Measured], curves: Sequence[Measured]) -> None:
+    for place, item in enumerate(items):
+        overlaps, degrees = curve_of(curves, int(item.keys["row"]))
+        unit = _unit(item)
+        scale = min(degrees, default=1.0) if math.isnan(unit) else unit
+        dashes = _DASHES[str(item.keys["observed"])]
+        axes.plot([c / scale for c in degrees], overlaps, linewidth=1.2, color=_colour(place), linestyle=dashes)
+    axes.axvline(1, color="0.7", linewidth=0.8)
+    axes.set_xlim(_LOWEST, _HIGHEST)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("c / c of condensation (dashed: all observations revealed; names and colours at the right)")
+    axes.set_ylabel("overlap of the fixed point of population dynamics")
+
+
+def _phases(axes: Axes, items: Sequence[Measured]) -> None:
+    """One line a row: hard phase as a bar from condensation to Kesten-Stigum, dynamic threshold left of it."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    for place, item in enumerate(items):
+        unit = _unit(item)
+        if math.isnan(unit):
+            continue
+        names = ("dynamic_c", "condensation_c", "kesten_stigum_c")
+        if "crossing_c" in item.metrics:
+            names = ("dynamic_c", "crossing_c", "spinodal_c")
+        found = [item.value(name) / unit for name in names]
+        end = _HIGHEST if math.isnan(found[2]) else found[2]  # infinite: at the edge of the axis
+        axes.barh(place, end - found[1], left=found[1], height=0.5, color=_HARD)
+        axes.barh(place, found[1] - found[0], left=found[0], height=0.5, color=_CLUSTERED)
+        for value, name, marker in zip(found, names, "os>", strict=True):
+            error = item.value(f"{name}_error") / unit
+            x, bar = (_HIGHEST, 0.0) if math.isnan(value) else (value, 0.0 if math.isnan(error) else error)
+            axes.errorbar(x, place, xerr=bar, fmt=marker, color=_colour(place), ms=4, clip_on=False)
+        for stated in published(specification(item))[:2] if not item.keys["revealed"] else ():
+            if stated is not None:
+                axes.plot(stated / unit, place, "x", color="black", ms=5, zorder=5)
+    axes.set_yticks(range(len(items)), [_name(item) for item in items], fontsize=7)
+    for place, label in enumerate(axes.get_yticklabels()):
+        label.set_color(_colour(place))
+    axes.invert_yaxis()
+    axes.set_xlim(_LOWEST, _HIGHEST)
+    axes.set_xlabel("c / c of condensation")
+    symbols = {
+        "o": "dynamic",
+        "s": "condensation",
+        ">": "Kesten-Stigum",
+        "x": "published",
+    }
+    handles: list[Artist] = [
+        Line2D([], [], marker=marker, color="black", linestyle="", label=name) for marker, name in symbols.items()
+    ]
+    handles.append(Patch(color=_HARD, label="possible but hard"))
+    handles.append(Patch(color=_CLUSTERED, label="planted state exists, cannot be told"))
+    axes.legend(handles=handles, fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
