@@ -53,10 +53,13 @@ class Ensemble:
 class Budget:
     """What one search for thresholds may spend: messages in the population, factor messages for each stage."""
 
-    size: int = setting(10_000, least=100)
+    size: int = 10_000
     scan: float = setting(1e8, above=0)
     dynamic: float = setting(3e8, above=0)
     condensation: float = setting(4e8, above=0)
+
+    def __post_init__(self) -> None:
+        _ = self.effort  # which says what is out of range
 
     @property
     def effort(self) -> Effort:

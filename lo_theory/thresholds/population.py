@@ -17,7 +17,7 @@ from lo_theory.rng import Key
 from lo_theory.thresholds._kernels import BLOCK, Law, sweep_blocks
 from lo_theory.thresholds.ensemble import PlantedEnsemble
 
-__all__ = ["Dynamics", "Sweep"]
+__all__ = ["Dynamics", "Sweep", "check_population"]
 
 _LARGEST_TABLE = 2**20
 _LARGEST_SIZE = 2**24
@@ -35,6 +35,12 @@ class Sweep:
     excess: float
     slope: float
     overlap: float
+
+
+def check_population(size: int) -> None:
+    """Raise ValueError for a population that is less than one block of the kernel, or too large."""
+    if not BLOCK <= size <= _LARGEST_SIZE:
+        raise ValueError(f"a population has {BLOCK} to {_LARGEST_SIZE} messages, got {size}")
 
 
 def _alias_table(probabilities: NDArray[np.float64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -81,8 +87,7 @@ class Dynamics:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not BLOCK <= self.size <= _LARGEST_SIZE:
-            raise ValueError(f"a population has {BLOCK} to {_LARGEST_SIZE} messages, got {self.size}")
+        check_population(self.size)
         if not 0 <= self.rate < 1:
             raise ValueError(f"the rate of revealed latents lies in [0, 1), got {self.rate}")
         if self.threads < 1:

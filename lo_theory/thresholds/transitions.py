@@ -20,7 +20,7 @@ from scipy.stats import t as student
 from lo_theory.rng import Key
 from lo_theory.thresholds.ensemble import PlantedEnsemble
 from lo_theory.thresholds.kesten_stigum import kesten_stigum
-from lo_theory.thresholds.population import Dynamics
+from lo_theory.thresholds.population import Dynamics, check_population
 from lo_theory.thresholds.runs import run_at_degree, run_at_overlap
 from lo_theory.thresholds.units import Threshold
 
@@ -47,6 +47,7 @@ class Effort:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        check_population(self.size)
         for name, spent in (("scan", self.scan), ("dynamic", self.dynamic), ("condensation", self.condensation)):
             if not spent > 0:
                 raise ValueError(f"the factor messages spent on {name} must be positive, got {spent}")

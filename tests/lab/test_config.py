@@ -78,7 +78,7 @@ def test_a_mapping_becomes_settings_of_the_right_types() -> None:
         ("evaluation.laws", ["two_rates(0,1)", "two_rates(0.0, 1)"], r"names two_rates\(0,1\) twice"),
         ("rows", [], r"rows is empty"),
         ("experiment", "../escape", r"experiment names a folder"),
-        ("task", "table2", r"task must be one of table1"),
+        ("task", "table2", r"task must be one of table1, .*the closest is table1"),
         ("training", None, r"decoding asks for a model, but training is null"),
     ],
 )
