@@ -156,6 +156,12 @@ class Noise:
     logarithmic: bool = False
     annealed: bool = False
 
+    @property
+    def label(self) -> str:
+        """``gumbel 0.5 annealed log``: how tables and addresses name it."""
+        words = ("annealed" if self.annealed else "", "log" if self.logarithmic else "")
+        return " ".join(filter(None, (self.law, f"{self.scale:g}", *words)))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -166,13 +172,20 @@ class Cell:
     steps: str | int
     argmax: bool
     schedule: str
+    noise: Noise | None = None
 
     @property
     def name(self) -> str:
         """Address of the cell inside its row."""
-        return "/".join(
-            (self.denoiser, self.policy, f"{self.schedule}({self.steps})", "argmax" if self.argmax else "drawn")
-        )
+        tokens = "argmax" if self.argmax else "drawn"
+        noise = () if self.noise is None else (self.noise.label,)
+        return "/".join((self.denoiser, self.policy, f"{self.schedule}({self.steps})", tokens, *noise))
+
+    @property
+    def keys(self) -> dict[str, str | int | bool]:
+        """What its rows are keyed by; ``noise`` only where there is some."""
+        plain = {name: getattr(self, name) for name in ("denoiser", "policy", "steps", "argmax", "schedule")}
+        return plain if self.noise is None else {**plain, "noise": self.noise.label}
 
 
 Denoiser = Literal["exact", "model"]
@@ -187,11 +200,14 @@ class ExtraCell:
     policy: PolicyName
     steps: str | int = "L"
     argmax: bool = False
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
 class Decoding:
     """A grid of decodes, every combination of the four lists, and single cells in ``extra``; ``sequences`` each.
+
+    ``noise`` is that of the grid, and of the single cells that name none of their own.
 
     ``steps``: L, L/8 or an integer. ``schedule``: fixed_count splits the positions evenly, binomial is the paper's
     rule. ``chunk`` sequences go through the denoiser at once.
@@ -215,8 +231,13 @@ class Decoding:
     def cells(self) -> tuple[Cell, ...]:
         """All cells, each once; a denoiser's cells stand together, the grid first."""
         grid = itertools.product(self.denoisers, self.argmax, self.steps, self.policies)
-        cells = [Cell(denoiser, policy, steps, argmax, self.schedule) for denoiser, argmax, steps, policy in grid]
-        cells += [Cell(cell.denoiser, cell.policy, cell.steps, cell.argmax, self.schedule) for cell in self.extra]
+        cells = [
+            Cell(denoiser, policy, steps, argmax, self.schedule, self.noise) for denoiser, argmax, steps, policy in grid
+        ]
+        cells += [
+            Cell(cell.denoiser, cell.policy, cell.steps, cell.argmax, self.schedule, cell.noise or self.noise)
+            for cell in self.extra
+        ]
         return tuple(dict.fromkeys(sorted(cells, key=lambda cell: cell.denoiser)))
 
 

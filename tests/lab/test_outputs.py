@@ -275,3 +275,25 @@ def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Expe
     assert filled(finished.rows) == [count == 24 for count in steps]
     short = [row for row in finished.rows if row.keys.get("steps") != 24]
     assert filled(short) == [False] * steps.count(3)
+
+
+def test_rows_of_one_problem_are_told_apart_by_name_and_cells_by_noise(tmp_path: Path) -> None:
+    document = tiny()
+    document["training"], document["decoding"]["denoisers"] = None, ["exact"]
+    noise = {"scale": 0.5, "annealed": True, "logarithmic": True}
+    document["decoding"]["extra"] = [
+        {"denoiser": "exact", "policy": "margin"},  # is in the grid
+        {"denoiser": "exact", "policy": "margin", "noise": noise},
+    ]
+    document["rows"] = [{}, {"name": "repeats", "problem": {"repeats": True}}]
+    found = execute(resolve(document), Request(tmp_path), SilentProgress())
+    cells = group(found.rows, "decode")
+    assert [cell.keys.get("noise") for cell in cells if cell.keys["row"] == 0] == [
+        *([None] * 4),
+        "gumbel 0.5 annealed log",
+    ]
+    assert {cell.keys.get("name") for cell in cells} == {None, "repeats"}
+    accuracy = tables(resolve(found.config), found.rows)[0]
+    lines = [line for section in accuracy.sections for line in section]
+    assert lines[4][:3] == ("6, 18", "exact", "margin, gumbel 0.5 annealed log")
+    assert lines[5][0] == "6, 18 repeats"

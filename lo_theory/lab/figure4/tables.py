@@ -71,7 +71,7 @@ def overlap_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                         f"{(k - 1) * c:g}",
                         _mean(item, "overlap"),
                         _mean(item, "belief"),
-                        f"{1000 * item.value('excess'):.3f}" if "excess" in item.metrics else "-",
+                        f"{1000 * item.value('excess'):z.3f}" if "excess" in item.metrics else "-",
                         f"{item.value('iterations'):.0f}",
                         f"{round(count * item.value('converged'))}/{count}",
                         f"{round(count * item.value('contradictory'))}/{count}",

@@ -78,8 +78,9 @@ def _level(axes: Axes, place: float, value: float, style: str = "-", label: str 
 
 
 def _label_pairs(axes: Axes, cells: Sequence[Measured], extra: Sequence[tuple[int, int]] = ()) -> None:
-    pairs = [next(cell.pair for cell in cells if cell.keys["row"] == row) for row in _places(cells)]
-    labels = [f"({n}, {p})" for n, p in (*pairs, *extra)]
+    first = [next(cell for cell in cells if cell.keys["row"] == row) for row in _places(cells)]
+    labels = ["({}, {})\n{}".format(*cell.pair, cell.keys.get("name", "")).strip() for cell in first]
+    labels += [f"({n}, {p})" for n, p in extra]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, max(0, len(labels) - 1) + 0.6)
 

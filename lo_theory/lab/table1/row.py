@@ -17,9 +17,13 @@ __all__ = ["Published", "Reference", "Row"]
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model."""
+    """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model.
+
+    ``name`` tells rows of one problem apart, in tables and in the rows' keys.
+    """
 
     problem: Problem
+    name: str = ""
     seed: int = 0
     model: Model = field(default_factory=Model)
     objective: Objective = field(default_factory=Objective)

@@ -29,13 +29,15 @@ def _number(value: float, form: str = ".3f") -> str:
 
 
 def _pair(measured: Measured) -> str:
-    return "{}, {}".format(*measured.pair)
+    """``25, 275``, and the name of the row where it has one."""
+    pair = "{}, {}".format(*measured.pair)
+    return f"{pair} {measured.keys['name']}" if "name" in measured.keys else pair
 
 
 def _cell(measured: Measured) -> tuple[str, ...]:
     keys = measured.keys
-    policy = f"{keys['policy']}, argmax" if keys["argmax"] else str(keys["policy"])
-    return _pair(measured), str(keys["denoiser"]), policy, str(keys["steps"])
+    words = (str(keys["policy"]), "argmax" if keys["argmax"] else "", str(keys.get("noise", "")))
+    return _pair(measured), str(keys["denoiser"]), ", ".join(filter(None, words)), str(keys["steps"])
 
 
 def _by_row(items: Iterable[Measured]) -> list[list[Measured]]:

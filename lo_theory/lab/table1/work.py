@@ -111,9 +111,10 @@ class RowWork:
 
     @property
     def name(self) -> str:
-        """The pair (N, P) as a screen shows it."""
+        """The pair (N, P) and the row's own name, as a screen shows them."""
         layout = self.distribution.layout
-        return f"({layout.n_latents}, {layout.n_observations})"
+        pair = f"({layout.n_latents}, {layout.n_observations})"
+        return f"{pair} {self.row.name}" if self.row.name else pair
 
     @cached_property
     def key(self) -> Key:
@@ -194,6 +195,7 @@ class RowWork:
         shared = {
             "kind": kind,
             "row": self.index,
+            **({"name": self.row.name} if self.row.name else {}),
             "N": layout.n_latents,
             "P": layout.n_observations,
             "problem": self.distribution.fingerprint()[:8],
@@ -241,7 +243,7 @@ class RowWork:
     def _decode(self, cell: Cell) -> list[Line]:
         setting, key = self.row.decoding, self.key.fold("decode").fold(cell.name)
         steps = step_count(cell.steps, self.distribution.layout.length)
-        noise = Noise(**asdict(setting.noise)) if setting.noise is not None else None
+        noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
         options = DecodeOptions(setting.temperature, cell.argmax, noise, setting.chunk)
         decoded = decode(
             self.denoiser(cell.denoiser),
@@ -256,7 +258,7 @@ class RowWork:
         metrics["impossible"] = Sums.of(decoded.impossible)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: _single(value) for name, value in spread.items() if not np.isnan(value)}
-        keys = {**asdict(cell), "steps": steps, "temperature": setting.temperature}
+        keys = {**cell.keys, "steps": steps, "temperature": setting.temperature}
         return self._rows(f"decode/{cell.name}", "decode", keys, metrics)
 
     def _schedule(self, cell: Cell, steps: int) -> Schedule:
