@@ -43,6 +43,11 @@ REGISTRY: Mapping[str, Share] = {
     # problem
     "random scopes": Share(3),
     "slab vectors": Share(2),
+    "constraint numbers": Share(2),
+    "planted scopes": Share(4),
+    "variables of scopes": Share(6),
+    "null values": Share(6),
+    "planted assignment": Share(1),
     # samplers against the joint law
     "sampler law": Share(16),
     "sampler rows independent": Share(12),
@@ -50,6 +55,20 @@ REGISTRY: Mapping[str, Share] = {
     "sampler law, long": Share(16),
     "sampler rows independent, long": Share(12),
     "sampler moments, long": Share(8),
+    # posterior
+    "calibration": Share(6),
+    "calibration, long": Share(4),
+    # thresholds
+    "parity curve": Share(4),
+    "parity free entropy": Share(1),
+    "one population or several": Share(3),
+    "weak overlaps": Share(1),
+    "parity thresholds": Share(2),
+    "colouring thresholds": Share(2),
+    "parity thresholds, long": Share(6),
+    "colouring thresholds, long": Share(4),
+    "figure four, long": Share(2),
+    "threshold intervals, long": Share(2),
     # diffusion
     "decode keeps p_data": Share(6),
     "temperature": Share(3),
@@ -58,11 +77,16 @@ REGISTRY: Mapping[str, Share] = {
     "z scores": Share(2),
     "known accuracies": Share(13),
     "diversity": Share(4),
+    "pattern losses": Share(8),
+    "leaks": Share(10),
     "two rates": Share(2),
     "masks bernoulli": Share(1),
     "masks uniform": Share(1),
     "mdm loss bernoulli": Share(1),
     "mdm loss uniform": Share(1),
+    "random order": Share(1),
+    "random swaps": Share(1),
+    "causal samples": Share(1),
 }
 
 
@@ -162,6 +186,21 @@ def z_test(samples: ArrayLike, mean: float) -> float:
     if error == 0:
         return float(difference == 0)
     return float(special.erfc(abs(difference / error) / np.sqrt(2)))
+
+
+def t_test(samples: ArrayLike, mean: float) -> float:
+    """Two-sided p-value (Student) that independent ``samples``, each close to normal, have this mean.
+
+    For a few samples that are themselves averages over many draws: at eight of them the threshold of a test lies near
+    twelve standard errors, so what makes them not quite normal hardly counts.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or values.size < 8:
+        raise ValueError(f"Student's law is used for 8 samples or more in one axis, got shape {values.shape}")
+    error, difference = values.std(ddof=1) / np.sqrt(values.size), values.mean() - mean
+    if error == 0:
+        return float(difference == 0)
+    return float(2 * special.stdtr(values.size - 1, -abs(difference / error)))
 
 
 def chi_square(counts: ArrayLike, probabilities: ArrayLike, *, least_expected: float = 20.0) -> float:

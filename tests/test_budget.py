@@ -23,6 +23,7 @@ from tests.budget import (
     overspent,
     reject,
     row_counts,
+    t_test,
     totals,
     z_test,
 )
@@ -112,6 +113,10 @@ def test_p_values_of_a_right_sampler_are_uniform_and_of_a_wrong_one_small():
         "budget helper", uniformity([chi_square(generator.multinomial(20_000, LAW), LAW) / 1.2 for _ in range(2_000)])
     )
     accept("budget helper", uniformity([z_test(generator.exponential(size=2_000), 1.0) for _ in range(2_000)]))
+    few = generator.normal(3, 2, (2_000, 8))
+    accept("budget helper", uniformity([t_test(samples, 3.0) for samples in few]))
+    z = (few.mean(axis=1) - 3) / (few.std(axis=1, ddof=1) / np.sqrt(8))
+    reject("budget helper", uniformity(2 * stats.norm.sf(abs(z))))  # the normal law in place of Student's
     assert max(wrong) < alpha_for("budget helper")
     reject("budget helper", z_test(generator.exponential(size=20_000), 1.05))
     reject("budget helper", binomial(5_300, 10_000, 0.5))
@@ -156,6 +161,15 @@ def test_z_test_of_a_constant_and_of_too_few():
     assert z_test(np.ones(100), 1.1) == 0.0
     with pytest.raises(ValueError, match="at least 100"):
         z_test(np.ones(9), 1.0)
+
+
+def test_t_test_is_student_s_and_refuses_too_few():
+    samples = np.random.default_rng(3).normal(1.0, 0.5, 12)
+    assert np.isclose(t_test(samples, 0.7), stats.ttest_1samp(samples, 0.7).pvalue, rtol=1e-10)
+    assert t_test(np.ones(8), 1.0) == 1.0
+    assert t_test(np.ones(8), 1.1) == 0.0
+    with pytest.raises(ValueError, match="8 samples or more"):
+        t_test(np.ones(7), 1.0)
 
 
 def test_rows_are_counted_where_they_belong():

@@ -68,8 +68,9 @@ class BPResult:
 
     ``marginals`` float64[N, q]; ``free_entropy`` the Bethe free entropy in nats (ln of the partition function on trees;
     -inf if contradictory); ``iterations`` done; ``residual`` and ``residual_two`` the largest change of a message over
-    one and over two iterations, at the end; ``converged`` both at most the tolerance. ``contradictory``: a message or a
-    belief vanished; it was set to uniform and the run went on. From a "noise" or "random" start that proves the
+    one and over two iterations, when last compared: at the end, in a run of a few iterations perhaps just before it;
+    ``converged`` both at most the tolerance. ``contradictory``: a message or a belief vanished; it was set to uniform
+    and the run went on. From a "noise" or "random" start that proves the
     evidence impossible, from a "planted" start it may be the start that contradicts. Not promised: a value whose weight
     falls below 1e-300 of the largest, while the messages to a variable are multiplied up in the order of the
     observations, counts as excluded from then on. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked

@@ -126,7 +126,7 @@ class Layout:
         """Return ``tokens`` as contiguous int8[B, L], or say which value is out of range.
 
         Allowed are MASK and the values of each position's role; with ``complete`` no MASK. One sequence [L] becomes [1,
-        L].
+        L]. An array that must not be written is copied: numba would compile every kernel again for it.
         """
         given = np.asarray(tokens)
         if given.ndim == 1:
@@ -145,4 +145,4 @@ class Layout:
                 f"token {int(given[row, position])} in row {row} at position {position} ({kind}) is outside "
                 f"{least}..{int(self.values[position]) - 1}{hint}"
             )
-        return np.ascontiguousarray(given, dtype=np.int8)
+        return np.require(given, np.int8, ("C", "W"))

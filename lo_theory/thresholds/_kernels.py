@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, uint64
+from numba.core.options import DefaultOptions
 from numpy.typing import NDArray
 
 from lo_theory.rng import below, fill_words, unit
 
 BLOCK = 512
 """Messages made from one row of random words and summed together."""
+
+_UNCOUNTED: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}  # see posterior/_compile.py
 
 _RESCALE = 16  # factors between two rescalings of a product of messages
 
@@ -31,7 +34,7 @@ def _inline(function: Any) -> Any:
     Without reference counts (``_nrt=False``): counting a reference to every array of a tuple at every call costs
     fifteen times the work itself.
     """
-    return njit(cache=True, nogil=True, _nrt=False, forceinline=True)(function)  # type: ignore[call-overload]
+    return njit(cache=True, nogil=True, forceinline=True, **_UNCOUNTED)(function)  # type: ignore[call-overload]
 
 
 class Law(NamedTuple):

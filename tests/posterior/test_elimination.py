@@ -35,7 +35,7 @@ def compare(kind: str, count: int, seed: int, states: int, most: int) -> float:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_agrees_with_brute_force(kind: str) -> None:
     small, large = compare(kind, 400, 1, 729, 10), compare(kind, 6, 2, 2**13, 24)
-    print(f"{kind}: 400 problems {small:.2e}, 6 of up to 2**13 states {large:.2e}")
+    print(f"{kind}, elimination: largest error of 400 problems {small:.2e}, of 6 up to 2**13 states {large:.2e}")
     assert max(small, large) < TOLERANCE
 
 
@@ -43,7 +43,7 @@ def test_agrees_with_brute_force(kind: str) -> None:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_agrees_with_brute_force_at_length(kind: str) -> None:
     small, large = compare(kind, 8000, 3, 729, 10), compare(kind, 60, 4, 2**16, 32)
-    print(f"{kind}: 8000 problems {small:.2e}, 60 of up to 2**16 states {large:.2e}")
+    print(f"{kind}, elimination: largest error of 8000 problems {small:.2e}, of 60 up to 2**16 states {large:.2e}")
     assert max(small, large) < TOLERANCE
 
 

@@ -121,3 +121,14 @@ def test_arrays_are_read_only():
     for array in (layout.order, layout.role, layout.is_latent, layout.values):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def test_read_only_tokens_come_back_writable_and_equal() -> None:
+    """Numba types read-only arrays apart: every kernel would be compiled a second time for them."""
+    layout = Layout(2, 1, q=2, r=2)
+    tokens = np.zeros((4, 3), np.int8)
+    assert layout.check_tokens(tokens) is tokens
+    tokens.setflags(write=False)
+    checked = layout.check_tokens(tokens)
+    assert checked.flags.writeable
+    assert np.array_equal(checked, tokens)

@@ -61,8 +61,11 @@ def test_too_few_observations_are_said():
     assert some.lowest == 0.0
     assert 0 < some.highest < 1
     assert "hard for mask rates" in some.statement
-    with pytest.raises(ValueError, match="N >= k"):
-        observations_window(ensemble, 2, 500, **thresholds)
+    for n, p in ((2, 500), (0, 500), (-100, 500), (100, 0), (100, -1)):
+        with pytest.raises(ValueError, match=rf"N >= k = 3 .* P >= 1 .*got {n} and {p}"):
+            observations_window(ensemble, n, p, **thresholds)
+    with pytest.raises(ValueError, match="need N >= 3 latents, got 0"):
+        all_subsets_window(ensemble, 0, **thresholds)
     with pytest.raises(ValueError, match="k = 2"):
         observations_window(ensemble, 10, 10, condensation=Threshold(1, 2), kesten_stigum=Threshold(2, 2))
 
@@ -75,8 +78,9 @@ def test_parity_window_and_its_regime():
     assert found.all_latents_masked[0] == pytest.approx(math.exp(-1), rel=0.01)
     assert parity_window(n, 1000, 7).empty
     assert "take k of at least 5" in parity_window(n, 10**5, 3).statement
-    with pytest.raises(ValueError, match="N >= 2"):
-        parity_window(1, 10, 3)
+    for n, p, k in ((1, 10, 3), (0, 10, 3), (10, 0, 3), (10, 10, 1)):
+        with pytest.raises(ValueError, match=rf"N >= 2.*got N={n}, P={p}, k={k}"):
+            parity_window(n, p, k)
 
 
 def test_slab_window_and_its_conditions():
@@ -88,5 +92,9 @@ def test_slab_window_and_its_conditions():
     with pytest.raises(ValueError, match="0 < c < c_beta"):
         slab_window(100, 20_000, c_beta=1.0, c=2.0)
     assert slab_capacity(1.0) == pytest.approx(-math.log(2) / math.log(0.6826894921), rel=1e-9)
-    with pytest.raises(ValueError, match="positive"):
-        slab_capacity(0.0)
+    for n, p in ((0, 20_000), (100, 0)):
+        with pytest.raises(ValueError, match=f"N >= 1 and P >= 1, got N={n}, P={p}"):
+            slab_window(n, p, c_beta=1.5, c=0.5)
+    for width in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"positive, got {width}"):
+            slab_capacity(width)

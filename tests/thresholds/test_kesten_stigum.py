@@ -99,9 +99,13 @@ def test_tables_of_observations_count_by_use():
 
 
 def test_assumption_b11_is_named_when_broken():
-    for predicate in (sat(3), from_array([[1, 1], [1, 0]], name="cover")):
-        with pytest.raises(ValueError, match=r"B\.11.*argument \d is \d.*balance"):
-            planted_ensemble(predicate)
+    broken = {"SAT k=3": sat(3), "cover": from_array([[1, 1], [1, 0]], name="cover")}
+    for name, predicate in broken.items():
+        for observed in ("satisfied", "all"):
+            with pytest.raises(ValueError, match=rf"^{name} breaks Assumption B\.11.*argument \d is \d.*balance"):
+                planted_ensemble(predicate, observed=observed)
+    with pytest.raises(ValueError, match=r"^tilted breaks Assumption B\.11: revealed kind 1 .*argument 0 is 0"):
+        PlantedEnsemble("tilted", np.array([[[1.0, 1], [1, 1]], [[1, 1], [1, 2]]]), np.full(2, 0.5), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from lo_theory.thresholds import (
     run_at_overlap,
 )
 from lo_theory.thresholds._kernels import BLOCK, sweep_blocks
+from tests.budget import accept, reject, t_test
 from tests.thresholds.reference import sweep
 from tests.thresholds.test_kesten_stigum import random_ensemble
 
@@ -31,9 +34,17 @@ ENSEMBLES = {
 }
 
 
-def standard_error(values: np.ndarray, blocks: int = 16) -> float:
-    means = np.array([block.mean() for block in np.array_split(values, blocks)])
-    return float(means.std(ddof=1) / math.sqrt(blocks))
+REPLICAS = 8
+
+
+def replicas(seed: str, measure: Callable[[Key], object]) -> np.ndarray:
+    """What independent runs measure, one row each.
+
+    Sweeps of one run are correlated, runs are not; each is an average over 1e5 messages or so and close to normal. The
+    bias of a finite population, measured at these sizes to be at most a third of the scatter of one run, is far below
+    the twelve standard errors at which a test fails.
+    """
+    return np.array([measure(Key(0).fold(seed).fold(i)) for i in range(REPLICAS)])
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
@@ -92,41 +103,54 @@ def test_parity_follows_its_closed_curve(k):
     """At fixed overlap r, c = -ln(1 - r)/r**(k-1) on the stable and on the unstable branch."""
     dynamics = Dynamics(planted_ensemble(xor(k)), 4000)
     for r in (0.5, 0.9):
-        expected = -math.log(1 - r) / r ** (k - 1)
-        start = dynamics.planted(r)
-        series = run_at_overlap(dynamics, r, expected * 1.1, start, Key(k), sweeps=120, discard=30)
-        error = standard_error(series.c)
-        assert error < 0.005 * expected
-        assert abs(series.c.mean() - expected) < 5 * error
-        wrong = -math.log(1 - r) / r**k  # k factors in place of k - 1
-        assert abs(series.c.mean() - wrong) > 5 * error
+        expected, start = -math.log(1 - r) / r ** (k - 1), dynamics.planted(r)
+
+        def degree(key: Key, r=r, near=expected * 1.1, start=start) -> float:
+            return run_at_overlap(dynamics, r, near, start, key, sweeps=25, discard=25).c.mean()
+
+        found = replicas(f"parity {k} {r}", degree)
+        accept("parity curve", t_test(found, expected))
+        reject("parity curve", t_test(found, -math.log(1 - r) / r**k))  # k factors in place of k - 1
+        reject("parity curve", t_test(found, 1.05 * expected))
 
 
 def test_free_entropy_of_a_parity():
-    """Excess over the paramagnet in closed form; a wrong weight of the factor term is rejected."""
-    k, r = 3, 0.9
-    c = -math.log(1 - r) / r ** (k - 1)
+    """Excess over the paramagnet in closed form, at the overlap that each run has."""
+    k = 3
+    c = -math.log(1 - 0.9) / 0.9 ** (k - 1)
     dynamics = Dynamics(planted_ensemble(xor(k)), 4000)
-    series = run_at_degree(dynamics, c, dynamics.planted(r), Key(8), sweeps=150, discard=40)
-    r = series.overlap.mean()
-    # Z_i is 2**(d' - 1) for d' > 0 informative factors and Z_a is 2 where all its messages are sure.
-    expected = math.log(2) * (c * r ** (k - 1) - r - c * (k - 1) / k * r**k)
-    error = standard_error(series.excess)
-    assert abs(series.excess.mean() - expected) < 5 * error
-    assert abs(series.excess.mean() - (expected - math.log(2) * c / k * r**k)) > 5 * error
+
+    def difference(key: Key) -> float:
+        series = run_at_degree(dynamics, c, dynamics.planted(0.9), key, sweeps=30, discard=20)
+        r = series.overlap.mean()
+        # Z_i is 2**(d' - 1) for d' > 0 informative factors and Z_a is 2 where all its messages are sure.
+        expected = math.log(2) * (c * r ** (k - 1) - r - c * (k - 1) / k * r**k)
+        return series.excess.mean() - expected
+
+    found = replicas("free entropy", difference)
+    accept("parity free entropy", t_test(found, 0.0))
+    reject("parity free entropy", t_test(found + math.log(2) * c / k * 0.9**k, 0.0))  # k in place of k - 1 factors
+
+
+def population_gaps(key: Key, c: float = 5.0) -> list[float]:
+    """Overlap, excess and slope of 3-colouring at c = 5 with one population for all values, minus those at degree ``c``
+    with one for each value.
+    """
+    results = []
+    for symmetrised, size, degree in ((True, 6000, 5.0), (False, 2000, c)):
+        dynamics = Dynamics(planted_ensemble(colouring(3)), size, symmetrised=symmetrised)
+        assert dynamics.n_populations == (1 if symmetrised else 3)
+        series = run_at_degree(dynamics, degree, dynamics.planted(), key.fold(size), sweeps=15, discard=20)
+        assert series.overlap.mean() > 0.5
+        results.append([series.overlap.mean(), series.excess.mean(), series.slope.mean()])
+    return np.subtract(*results).tolist()
 
 
 def test_one_population_and_one_per_value_agree():
-    ensemble, c = planted_ensemble(colouring(3)), 5.0
-    results = []
-    for symmetrised, size in ((True, 6000), (False, 2000)):
-        dynamics = Dynamics(ensemble, size, symmetrised=symmetrised)
-        assert dynamics.n_populations == (1 if symmetrised else 3)
-        series = run_at_degree(dynamics, c, dynamics.planted(), Key(4), sweeps=120, discard=30)
-        results.append([(x.mean(), standard_error(x)) for x in (series.overlap, series.excess, series.slope)])
-    for (one, one_error), (many, many_error) in zip(*results, strict=True):
-        assert abs(one - many) < 5 * math.hypot(one_error, many_error)
-    assert results[0][0][0] > 0.5
+    gaps = replicas("populations", population_gaps)
+    accept("one population or several", [t_test(gap, 0.0) for gap in gaps.T])
+    for gap in replicas("populations", lambda key: population_gaps(key, 5.3)).T:
+        reject("one population or several", t_test(gap, 0.0))
 
 
 def test_balance_is_what_keeps_values_apart(monkeypatch):
@@ -141,13 +165,23 @@ def test_balance_is_what_keeps_values_apart(monkeypatch):
 
 
 def test_ensemble_without_symmetry_has_its_kesten_stigum_point():
-    """A weak overlap is held at c_KS, found here without any linear algebra."""
-    ensemble = PlantedEnsemble("loud", random_ensemble(5, 3, 2, 1).likelihoods ** 1, np.ones(1), 1.0)
+    """A weak overlap m is held at c_KS + a m + ..., found here without any linear algebra: 2 c(m) - c(2 m) is c_KS."""
+    ensemble = PlantedEnsemble("loud", random_ensemble(5, 3, 2, 1).likelihoods, np.ones(1), 1.0)
     dynamics, critical = Dynamics(ensemble, 1000), kesten_stigum(ensemble).value
     assert dynamics.n_populations == 3
     start = 0.8 * dynamics.uniform() + 0.2 * dynamics.planted()
-    series = run_at_overlap(dynamics, 0.01, critical, start, Key(6), sweeps=80, discard=40)
-    assert abs(series.c.mean() / critical - 1) < 0.03
+
+    def extrapolated(key: Key) -> float:
+        c = [
+            run_at_overlap(dynamics, m, critical, start, key.fold(f"{m}"), sweeps=25, discard=30).c.mean()
+            for m in (0.01, 0.02)
+        ]
+        return 2 * c[0] - c[1]
+
+    found = replicas("weak", extrapolated)
+    accept("weak overlaps", t_test(found, critical))
+    reject("weak overlaps", t_test(found, 1.06 * critical))
+    reject("weak overlaps", t_test(found, 0.94 * critical))
 
 
 def test_any_number_of_threads_and_any_repetition_give_the_same_bits():
@@ -175,6 +209,8 @@ def test_symmetry_is_found_where_it_is():
     ("arguments", "message"),
     [
         ({"size": 10}, "messages, got 10"),
+        ({"size": 0}, "messages, got 0"),
+        ({"size": 2**25}, "messages, got 33554432"),
         ({"size": 600, "rate": 1.0}, r"\[0, 1\), got 1.0"),
         ({"size": 600, "threads": 0}, "threads"),
     ],
@@ -191,6 +227,29 @@ def test_bad_degrees_are_refused(c):
         run_at_degree(dynamics, c, dynamics.uniform(), Key(0), sweeps=1, discard=0)
     with pytest.raises(ValueError, match="mean degree"):
         run_at_overlap(dynamics, 0.5, c, dynamics.uniform(), Key(0), sweeps=1, discard=0)
+
+
+def test_too_large_a_table_is_refused_before_memory_is_taken():
+    """Seven values and eight arguments: 46 MB of likelihoods that the ensemble holds, and 8 times that in its views."""
+    ensemble = PlantedEnsemble("wide", np.ones((1, *(7,) * 8)), np.ones(1), 1.0)
+    tracemalloc.start()
+    with pytest.raises(
+        ValueError, match="a table of 5764801 states is over the limit of 1048576: take a smaller q or k"
+    ):
+        Dynamics(ensemble, 600)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_latents_that_no_observation_names_know_nothing():
+    """Degree 0.05: most messages are of isolated latents; they stay uniform and add nothing to the free entropy."""
+    dynamics = Dynamics(ENSEMBLES["nae all"], 600)
+    series = run_at_degree(dynamics, 0.05, dynamics.planted(), Key(3), sweeps=3, discard=0)
+    assert (poisson_degrees(0.05, 600, 0.5) == 0).mean() > 0.9
+    assert ((series.messages == 1 / 3).all(axis=2)).mean() > 0.9
+    assert np.isfinite([series.excess, series.slope, series.overlap]).all()
+    assert abs(series.overlap[-1]) < 0.01
 
 
 def test_bad_runs_are_refused():
