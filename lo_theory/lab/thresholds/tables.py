@@ -113,7 +113,8 @@ def fold_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 if item.value("survives"):
                     parts = tuple(_threshold(item, name) for name in ("dynamic", "crossing", "spinodal"))
                 else:
-                    parts = ("no fold", f"none over {100 * item.value('resolution'):.2g} % of c", "")
+                    excluded = 100 * item.value("resolution")
+                    parts = ("no fold", f"none over {excluded:.2g} % of c" if excluded >= 0.005 else "", "")
                 lines.append((*_names(item), revealed, *parts))
             sections.append(tuple(lines))
     columns = ("ensemble", "observed", "latents\nrevealed", "dynamic", "equal free\nentropy", "end of the\nuninformed")
