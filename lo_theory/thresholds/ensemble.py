@@ -76,6 +76,18 @@ class PlantedEnsemble:
         """Free entropy of the uniform messages, ln q + (c/k) sum_kinds share ln gamma, nats per latent."""
         return math.log(self.q) + c / self.k * float(self.shares @ np.log(self.gammas))
 
+    @property
+    def first_moment(self) -> float:
+        """Degree at which the revealed observations carry as much information as the latents hold, c = k ln q / I.
+
+        I is the mean information of a revealed observation on its scope, nats. Condensation is not above it; infinite
+        where an observation says nothing.
+        """
+        relative = self.likelihoods.reshape(self.n_kinds, -1) / self.gammas[:, None]
+        logarithms = np.log(np.where(relative > 0, relative, 1.0))
+        information = float(self.shares @ (relative * logarithms).mean(axis=1))
+        return self.k * math.log(self.q) / information if information > 1e-12 else math.inf
+
     def views(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Likelihoods over gamma, receiving argument first, float64[W, q, q**(k-1)], and the share of each view.
 

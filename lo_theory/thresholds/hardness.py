@@ -63,6 +63,13 @@ class MaskWindow:
         )
 
 
+_NO_WINDOW = {
+    True: "condensation and Kesten-Stigum coincide at c = {critical:.6g}, the transition of {name} is continuous",
+    False: "the planted state of {name} dominates from c = {condensation:.6g} on only, where belief propagation "
+    "already learns something (Kesten-Stigum c = {critical:.6g})",
+}
+
+
 def _degree_window(
     ensemble: PlantedEnsemble, most: float, n_latents: int, condensation: Threshold, critical: Threshold
 ) -> MaskWindow:
@@ -71,8 +78,9 @@ def _degree_window(
         raise ValueError(f"thresholds are for k = {condensation.k} and {critical.k}, the ensemble has k = {ensemble.k}")
     ground = "Proposition 3.3, on Conjecture B.13"
     if not condensation.value < critical.value:
-        where = f"condensation and Kesten-Stigum coincide at c = {critical.value:.6g}"
-        reason = f"{where}, the transition of {ensemble.name} is continuous"
+        reason = _NO_WINDOW[math.isclose(condensation.value, critical.value, rel_tol=1e-9)].format(
+            name=ensemble.name, condensation=condensation.value, critical=critical.value
+        )
     elif most < condensation.value:
         reason = (
             f"with everything revealed but the latents the degree is {most:.6g}, below condensation at "

@@ -183,6 +183,11 @@ def _condensation(dynamics: Dynamics, curve: Curve, dynamic: float, effort: Effo
     the crossing (so close that its curvature does not matter); the error is their scatter.
     """
     upper = curve.overlap > curve.overlap[int(np.argmin(curve.c))]
+    if not upper.any():
+        raise ValueError(
+            f"{dynamics.ensemble.name}: the curve c(overlap) still falls at overlap {curve.overlap[-1]:.2f}, the "
+            "highest that is scanned: the planted state lies beyond, and its condensation cannot be resolved"
+        )
     c = float(np.interp(0.0, curve.excess[upper], curve.c[upper]))
     overlap = float(np.interp(c, curve.c[upper], curve.overlap[upper]))
     for stage in range(2):
@@ -200,19 +205,26 @@ def _condensation(dynamics: Dynamics, curve: Curve, dynamic: float, effort: Effo
     return Threshold(float(crossings.mean()), dynamics.ensemble.k, half_width)
 
 
+def _first_degree(ensemble: PlantedEnsemble, critical: Threshold) -> float:
+    """A degree at which the planted state surely exists; from a lower one the scan would run away from it for noise."""
+    if math.isinf(critical.value):
+        return max(2.0 * ensemble.k, 1.5 * ensemble.first_moment)
+    return min(1.5 * critical.value, max(2.0 * ensemble.k, 4 * ensemble.first_moment))
+
+
 def find_transition(ensemble: PlantedEnsemble, key: Key, effort: Effort | None = None) -> Transition:
     """Find the Kesten-Stigum, dynamic and condensation thresholds of a planted ensemble.
 
     The curve c(overlap) is scanned, refined at its minimum, and compared with Kesten-Stigum; a dip of at least four
     standard errors makes the transition discontinuous. Cost: the factor messages of ``effort``, some 60 ns each. The
     same key gives the same numbers for any number of threads. Not promised: a planted state whose overlap stays below
-    0.02, or above 0.98 throughout, is not seen.
+    0.02 is not seen; ValueError for one whose overlap stays above 0.98.
     """
     effort = effort or Effort()
     dynamics = Dynamics(ensemble, effort.size, threads=effort.threads)
     scanner = Dynamics(ensemble, max(2_000, effort.size // 4), threads=effort.threads)
     critical = kesten_stigum(ensemble)
-    start = 1.5 * critical.value if math.isfinite(critical.value) else 2.0 * ensemble.k
+    start = _first_degree(ensemble, critical)
     grid = _scan_grid()
     sweeps = 4 * effort.sweeps(effort.scan, 2 * len(grid), start, fewest=5)
     curve = overlap_curve(scanner, grid, start, key.fold("scan"), sweeps=sweeps, discard=max(16, sweeps // 2))

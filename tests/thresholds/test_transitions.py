@@ -8,7 +8,7 @@ import math
 import pytest
 from scipy import stats
 
-from lo_theory.problem import colouring, nae, xor
+from lo_theory.problem import colouring, flip, nae, xor
 from lo_theory.rng import Key
 from lo_theory.thresholds import (
     Effort,
@@ -185,3 +185,12 @@ def test_intervals_hold_the_closed_form_as_often_as_they_say():
     accept("threshold intervals, long", [binomial(hits, runs, 0.95) for hits in held])
     for hits in held_by_a_third:  # intervals that are too short
         reject("threshold intervals, long", binomial(hits, runs, 0.95))
+
+
+def test_noisy_parities_are_found_although_the_scan_once_ran_away_from_them():
+    """The scan begins above the first-moment degree, which condensation does not exceed."""
+    ensemble = planted_ensemble(xor(3), channel=flip(0.3))
+    assert ensemble.first_moment == pytest.approx(3 * math.log(2) / (math.log(2) - 0.6108643), rel=1e-6)
+    found = find_transition(ensemble, Key(1), Effort(size=600, scan=1e6, dynamic=1e6, condensation=1e6))
+    assert not found.continuous
+    assert found.dynamic.value < found.condensation.value <= ensemble.first_moment

@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
 from lo_theory.cli import main
 from lo_theory.lab.runs import Run
-from lo_theory.problem import LODistribution, nae_sat, sparse_parity
-from lo_theory.rng import Key
+from tests.cli.complaint import complaint
 from tests.lab.tiny import tiny
 
 
@@ -22,37 +20,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny(), sort_keys=False))
     return path
-
-
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error that explains a failure."""
-    assert main(arguments) == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1, error
-    return error[0]
-
-
-def test_importing_the_package_or_asking_for_help_loads_nothing_heavy() -> None:
-    heavy = "[name for name in ('torch', 'matplotlib', 'numba', 'scipy', 'pandas', 'rich') if name in sys.modules]"
-    code = f"import sys, lo_theory; first = {heavy}; dir(lo_theory); import lo_theory.cli; print(first, {heavy})"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "[] []\n"
-    code = (
-        "import sys; from lo_theory.cli import main\n"
-        f"try:\n    main(['run', '--help'])\nexcept SystemExit:\n    print({heavy})"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.endswith("[]\n")
-
-
-def test_every_public_name_is_there() -> None:
-    import lo_theory
-
-    assert set(lo_theory.__all__) <= set(dir(lo_theory))
-    for name in lo_theory.__all__:
-        assert getattr(lo_theory, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        lo_theory.nothing  # noqa: B018
 
 
 def test_run_table_and_figure(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,11 +89,6 @@ def test_missing_files_and_folders_are_one_clear_line(
     assert "no finished run of 'absent'" in line
 
 
-def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        main(["run", str(tmp_path / "absent.yaml"), "--debug"])
-
-
 def test_going_on_with_other_threads_is_refused(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,50 +127,6 @@ def test_a_foreign_checkpoint_is_refused(config: Path, tmp_path: Path, capsys: p
     assert re.search(r"model-0\.safetensors is damaged", line)
     model.unlink()
     assert main(["run", str(config), *out]) == 0
-
-
-def test_sample_writes_the_rows_of_the_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, problem = tmp_path / "data.npz", tmp_path / "problem.npz"
-    arguments = ["sample", "nae-sat", "--N", "25", "--P", "275", "-n", "1000", "--seed", "3", "-o", str(path)]
-    assert main([*arguments, "--save-problem", str(problem)]) == 0
-    assert "1000 sequences" in capsys.readouterr().out
-    with np.load(path, allow_pickle=False) as file:
-        tokens, fingerprint = file["tokens"], str(file["problem"])
-    distribution = nae_sat(25, 275, seed=0)
-    assert np.array_equal(tokens, distribution.sample(Key(3).fold("sample"), 1000))
-    assert fingerprint == distribution.fingerprint() == LODistribution.load(problem).fingerprint()
-
-
-def test_sample_knows_all_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    families = {
-        "all-k-subsets": ["--N", "4", "--predicate", "xor"],
-        "sparse-parity": ["--N", "9", "--P", "20", "--k", "4", "--noise", "0.1", "--problem-seed", "7"],
-        "random-slab": ["--N", "5", "--P", "25", "--width", "0.5"],
-        "nae-sat": ["--N", "5", "--P", "15", "--q", "3", "--repeats"],
-    }
-    for family, options in families.items():
-        path = tmp_path / f"{family}.npz"
-        assert main(["sample", family, *options, "-n", "5", "-o", str(path)]) == 0
-        with np.load(path, allow_pickle=False) as file:
-            assert len(file["tokens"]) == 5
-            fingerprint = str(file["problem"])
-        if family == "sparse-parity":
-            assert fingerprint == sparse_parity(9, 20, 4, 0.1, seed=7).fingerprint()
-    line = complaint(["sample", "nae-sat", "--N", "0", "--P", "1", "-n", "1", "-o", str(tmp_path / "x.npz")], capsys)
-    assert "N must be at least 1, got 0" in line
-    line = complaint(["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "-1", "-o", str(tmp_path / "x.npz")], capsys)
-    assert "n must be at least 1, got -1" in line
-    line = complaint(
-        ["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "1", "-o", str(tmp_path / "absent" / "x.npz")], capsys
-    )
-    assert "No such file or directory" in line
-
-
-def test_info_names_versions_and_processors(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info"]) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"^torch +\d", printed, re.MULTILINE)
-    assert re.search(r"^processors +\d", printed, re.MULTILINE)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(config: Path, tmp_path: Path) -> None:

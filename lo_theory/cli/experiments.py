@@ -1,0 +1,162 @@
+"""Commands on experiments: ``run``, ``table``, ``figure``, and ``info`` on where they run.
+
+Writes below the folder of runs, through the lab only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lo_theory.lab.runs import FinishedRun
+
+__all__ = ["add_commands"]
+
+_TERMINATED = 143
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add ``run``, ``table``, ``figure`` and ``info`` to the subparsers ``commands``; ``shared`` are options of all."""
+    _add_run(
+        commands.add_parser(
+            "run", parents=[shared], help="run an experiment, or go on with it, and show its table and figure"
+        )
+    )
+    for name, function in (("table", _table), ("figure", _figure)):
+        command = commands.add_parser(
+            name, parents=[shared], help=f"the {name} of a finished run, without computing anything"
+        )
+        command.add_argument(
+            "run", metavar="EXPERIMENT", help="name of an experiment (its latest finished run), or a run folder"
+        )
+        _add_out(command)
+        command.set_defaults(function=function)
+    info = commands.add_parser("info", parents=[shared], help="versions, device and threads")
+    info.set_defaults(function=_info)
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs (default: runs)"
+    )
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, metavar="CONFIG", help="experiment file, such as experiments/table1.yaml")
+    command.add_argument("--preset", help="one of the file's presets (default: the one the file names)")
+    command.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="PATH=VALUE",
+        help="override settings, such as training.steps=500",
+    )
+    _add_out(command)
+    command.add_argument("--workers", type=int, help="units of work at a time (default: what fits the processors)")
+    command.add_argument(
+        "--threads", type=int, help="torch threads of each (default: 1, or what the run was begun with)"
+    )
+    command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
+    command.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="time between checkpoints of a training (default: 15)",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    command.set_defaults(function=_run, resumes=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from lo_theory.lab.config import load
+    from lo_theory.lab.execute import Request, execute
+    from lo_theory.lab.progress import make_progress
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    experiment = load(options.config, preset=options.preset, sets=options.set)
+    request = Request(
+        options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
+    )
+    with make_progress(quiet=options.quiet) as progress:
+        finished = execute(experiment, request, progress)
+    _show_tables(finished)
+    if not options.quiet:
+        print(f"{finished.folder}: table.csv, table.md, figure.png, figure.pdf, rows.jsonl", file=sys.stderr)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(_TERMINATED)  # an exit, so that half-written temporary files are removed
+
+
+def _find(options: argparse.Namespace) -> FinishedRun:
+    """The run folder named, or the latest finished run of the experiment named."""
+    from lo_theory.lab.runs import FinishedRun, finished_runs
+
+    folder = Path(options.run)
+    if (folder / "config.yaml").exists():
+        return FinishedRun(folder)
+    found = finished_runs(options.out, options.run)
+    if not found:
+        raise ValueError(
+            f"no finished run of {options.run!r} in {options.out}: run it first, or name its folder with --out"
+        )
+    if len(found) > 1:
+        print(f"{len(found)} finished runs; the latest is {found[-1].folder}", file=sys.stderr)
+    return found[-1]
+
+
+def _show_tables(finished: FinishedRun) -> None:
+    from rich.console import Console
+
+    from lo_theory.lab.config import resolve
+    from lo_theory.lab.render import print_tables
+    from lo_theory.lab.tables import tables
+
+    class Paper(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # main knows what to do; rich would exit with an error
+
+    console = Paper()
+    if not console.is_terminal:
+        console = Paper(width=120, color_system=None, no_color=True)
+    print_tables(console, tables(resolve(finished.config), finished.rows))
+    facts = {name: finished.facts.get(name, "?") for name in ("workers", "device", "processor")}
+    print("{:.0f} seconds, {} workers, {}, {}".format(finished.facts["seconds"], *facts.values()))
+
+
+def _table(options: argparse.Namespace) -> None:
+    _show_tables(_find(options))
+
+
+def _figure(options: argparse.Namespace) -> None:
+    from lo_theory.lab.config import resolve
+    from lo_theory.lab.figures import write_figures
+
+    finished = _find(options)
+    write_figures(finished.folder, resolve(finished.config), finished.rows)
+    for form in ("png", "pdf"):
+        print(finished.folder / f"figure.{form}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    import torch
+
+    from lo_theory.lab.execute import available_processors, processor, versions
+
+    facts = {
+        **versions(),
+        "processor": processor(),
+        "processors": available_processors(),
+        "torch threads": torch.get_num_threads(),
+    }
+    facts["cuda"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    for name, value in facts.items():
+        print(f"{name:14} {value}")

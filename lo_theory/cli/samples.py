@@ -1,0 +1,84 @@
+"""The command ``sample``: sequences of a family of distributions, written to a file.
+
+Writes the files named, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add ``sample`` to the subparsers ``commands``, one family below it for each that a configuration may name."""
+    _add_sample(commands.add_parser("sample", help="draw sequences from a family of distributions"), shared)
+
+
+def _add_sample(command: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    from lo_theory.lab.problems import FAMILIES
+
+    families = command.add_subparsers(title="families", required=True, metavar="FAMILY")
+    for name, kind in FAMILIES.items():
+        family = families.add_parser(name, parents=[shared], help=kind.__doc__, description=kind.__doc__)
+        for field in dataclasses.fields(kind)[1:]:
+            _add_setting(family, field, typing.get_type_hints(kind)[field.name])
+        family.add_argument("-n", type=int, required=True, metavar="SEQUENCES", help="how many sequences")
+        family.add_argument("--seed", type=int, default=0, help="seed of the sequences (default: 0)")
+        family.add_argument(
+            "--threads", type=int, default=1, help="processor threads; the sequences do not depend on it"
+        )
+        family.add_argument(
+            "-o", "--output", type=Path, required=True, metavar="FILE.npz", help="where to write the sequences"
+        )
+        family.add_argument("--save-problem", type=Path, metavar="FILE.npz", help="also write the distribution itself")
+        family.set_defaults(function=_sample, kind=kind)
+
+
+def _add_setting(family: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    """Make an option of a setting of a family; its own seed is called --problem-seed."""
+    name = "problem-seed" if field.name == "seed" else field.name
+    required = field.default is dataclasses.MISSING
+    extra: dict[str, Any] = {"required": required, "default": None if required else field.default}
+    if hint is bool:
+        extra = {"action": "store_true"}
+    elif typing.get_origin(hint) is typing.Literal:
+        extra["choices"] = typing.get_args(hint)
+    else:
+        extra["type"] = hint
+    family.add_argument(
+        f"--{name}", dest=f"setting_{field.name}", help=None if required else "(default: %(default)s)", **extra
+    )
+
+
+def _sample(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from lo_theory.lab.schema import build
+    from lo_theory.problem.storage import write_atomically
+    from lo_theory.rng import Key
+
+    if options.n < 1:
+        raise ValueError(f"-n must be at least 1, got {options.n}")
+    names = {field.name: f"setting_{field.name}" for field in dataclasses.fields(options.kind)[1:]}
+    family = typing.get_args(typing.get_type_hints(options.kind)["family"])[0]
+    problem = build(
+        options.kind, {"family": family, **{name: getattr(options, option) for name, option in names.items()}}
+    )
+    distribution = problem.make()
+    tokens = distribution.sample(Key(options.seed).fold("sample"), options.n, threads=options.threads)
+    arrays = {
+        "tokens": tokens,
+        "latent_positions": distribution.layout.latent_positions,
+        "observation_positions": distribution.layout.observation_positions,
+        "problem": np.array(distribution.fingerprint()),
+    }
+    write_atomically(options.output, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    if options.save_problem is not None:
+        distribution.save(options.save_problem)
+    layout = distribution.layout
+    print(f"{options.output}: {options.n} sequences, N = {layout.n_latents}, P = {layout.n_observations}")

@@ -1,0 +1,163 @@
+"""Thresholds in words and as records: what ``lo-theory thresholds`` prints. Computes nothing."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+from lo_theory.cli.threshold_requests import Request
+from lo_theory.thresholds import Fold, MaskWindow, Threshold, Transition, transition_columns
+
+__all__ = ["show_kesten_stigum", "show_results", "show_words", "transition_record", "window_record"]
+
+_WIDTHS = (20, 21, 21, 0)
+_WIDTH = 100  # of words
+_NO_TRANSITION = "infinite: from a weak start belief propagation learns nothing at any finite degree"
+
+
+def _row(*cells: str) -> str:
+    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=False)).rstrip()
+
+
+def _number(value: float, error: float) -> str:
+    """A value with two digits of its error, or six digits where it has none."""
+    if error == 0:
+        return f"{value:.6g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} +- {error:.{digits}f}"
+
+
+def _threshold_row(name: str, threshold: Threshold) -> str:
+    if math.isinf(threshold.value):
+        return _row(name, _NO_TRANSITION)
+    return _row(name, *(_number(*pair) for pair in threshold.units.values()))
+
+
+def show_words(words: str) -> None:
+    """Print a paragraph; a number stays on the line of its per cent."""
+    kept = words.replace(" %", "\0%")
+    print(textwrap.fill(kept, _WIDTH, break_long_words=False, break_on_hyphens=False).replace("\0", " "))
+
+
+def show_kesten_stigum(request: Request) -> None:
+    """Print the head of the table and the row that is known at once."""
+    observed = request.settings["observed"]
+    named = observed if isinstance(observed, str) else "values " + ", ".join(map(str, observed))
+    share = request.ensemble.revealed
+    print(f"{request.ensemble.name}, revealed: {named} ({share:.4g} of all observations); 95 % errors")
+    print()
+    print(_row("", "c", "density M/N = c/k", "neighbours (k-1)c"))
+    print(_threshold_row("Kesten-Stigum", request.kesten_stigum))
+
+
+def show_results(request: Request, found: Transition | None, window: MaskWindow | None, fold: Fold | None) -> None:
+    """Print the other rows and what follows from them."""
+    if found is None:
+        return
+    for name, threshold in (("dynamic", found.dynamic), ("condensation", found.condensation)):
+        print(_row(name, "= Kesten-Stigum") if found.continuous else _threshold_row(name, threshold))
+    print()
+    show_words(_transition_words(found))
+    if window is not None:
+        print()
+        show_words(f"{_window_title(request)}: {window.statement}")
+    if fold is not None:
+        _show_fold(fold)
+
+
+def _transition_words(found: Transition) -> str:
+    if found.continuous:
+        # Rounded up, so that what is said to be excluded is.
+        resolution = max(0.01, math.ceil(1e4 * found.resolution) / 100)
+        return (
+            "continuous transition: dynamic = condensation = Kesten-Stigum, no hard phase; a planted state more than "
+            f"{resolution:.2f} % below Kesten-Stigum is excluded"
+        )
+    words = f"discontinuous transition: the planted state appears at overlap {found.overlap:.3f}; "
+    condensation, critical = found.condensation.value, found.kesten_stigum.value
+    if math.isinf(critical):
+        hard = f"recovery is possible but believed to be hard at every c above {condensation:.5g}"
+        return words + hard + " (linear algebra solves parities without noise all the same)"
+    if condensation < critical:
+        hard = f"recovery is possible but believed to be hard for c from {condensation:.5g} to {critical:.6g}"
+        resolved = condensation + found.condensation.error < critical
+        return words + hard + ("" if resolved else ", which the error of condensation does not tell from nothing")
+    return words + "it dominates only above Kesten-Stigum, so no recovery that is possible is believed to be hard"
+
+
+def _window_title(request: Request) -> str:
+    if request.n_observations is None:
+        count = math.perm(request.n_latents or 0, request.ensemble.k)
+        return f"all ordered {request.ensemble.k}-subsets of N = {request.n_latents} latents (P = {count})"
+    return f"N = {request.n_latents} latents and P = {request.n_observations} observations"
+
+
+def _show_fold(fold: Fold) -> None:
+    print()
+    show_words(f"with a share {fold.rate:g} of the latents revealed: {_fold_words(fold)}")
+    for name, threshold in _fold_thresholds(fold).items():
+        if threshold is not None:
+            print(_threshold_row(name.replace("_", " "), threshold))
+
+
+def _fold_words(fold: Fold) -> str:
+    if not fold.survives:
+        return f"no fold is resolved, so no hard phase; one wider than {100 * fold.resolution:.2f} % of c is excluded"
+    return "the hard phase survives, as a fold of c(overlap)"
+
+
+def _fold_thresholds(fold: Fold) -> dict[str, Threshold | None]:
+    return {"dynamic": fold.dynamic, "equal_free_entropy": fold.crossing, "end_of_uninformed": fold.spinodal}
+
+
+def _columns(name: str, threshold: Threshold | None) -> dict[str, float | None]:
+    """A threshold as columns, named as in the rows of the experiment ``thresholds``; None where absent or infinite."""
+    columns: dict[str, float | None] = {}
+    for unit, (value, error) in (threshold or Threshold(math.inf, 2)).units.items():
+        finite = math.isfinite(value)
+        columns |= {f"{name}_{unit}": value if finite else None, f"{name}_{unit}_error": error if finite else None}
+    return columns
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def window_record(window: MaskWindow) -> dict[str, Any]:
+    """A window as plain values; an empty one has no rates but a reason."""
+    rates = (None, None) if window.empty else (window.lowest, window.highest)
+    masked = [_finite(probability) for probability in window.all_latents_masked]
+    return {
+        "empty": window.empty,
+        "lowest": rates[0],
+        "highest": rates[1],
+        "all_latents_masked": masked,
+        "ground": window.ground,
+        "reason": window.reason or None,
+        "statement": window.statement,
+    }
+
+
+def transition_record(
+    request: Request, found: Transition | None, window: MaskWindow | None, fold: Fold | None
+) -> dict[str, Any]:
+    """Everything that was found as plain values; what was not asked for is None, and so is an infinite number."""
+    record = dict(request.settings) | {"N": request.n_latents, "P": request.n_observations}
+    record |= {"kesten_stigum_infinite": math.isinf(request.kesten_stigum.value)}
+    if found is None:
+        unknown = _columns("dynamic", None) | _columns("condensation", None)
+        record |= {"continuous": None} | _columns("kesten_stigum", request.kesten_stigum) | unknown
+        record |= {"overlap_at_dynamic": None, "resolution": None, "statement": None}
+    else:
+        record |= transition_columns(found) | {"statement": _transition_words(found)}
+    record["window"] = window_record(window) if window else None
+    record["fold"] = None if fold is None else _fold_record(fold)
+    return record
+
+
+def _fold_record(fold: Fold) -> dict[str, Any]:
+    record: dict[str, Any] = {"rate": fold.rate, "survives": fold.survives, "resolution": fold.resolution}
+    for name, threshold in _fold_thresholds(fold).items():
+        record |= _columns(name, threshold)
+    return record | {"statement": _fold_words(fold)}
