@@ -1,0 +1,136 @@
+"""What a sweep has found so far, as the task's tables and figures take it, and as tidy CSV.
+
+The cells of a grid become the rows of an experiment; cells that differ only in pooled paths become one row. A whole
+grid is left as a finished run, ``runs/<experiment>/<id>/``, which every other command reads. Writes that folder only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.figures import write_figures
+from lo_theory.lab.render import Table, write_tables
+from lo_theory.lab.rows import Row, Rows
+from lo_theory.lab.runs import write_json
+from lo_theory.lab.sweep.cells import Cell
+from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
+from lo_theory.lab.tables import tables
+from lo_theory.problem.storage import write_atomically
+
+__all__ = ["Results", "collect", "write_results"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished cells of a grid.
+
+    ``experiment`` has a row for each group of pooled cells (each cell, without pooling) and ``rows`` belong to it;
+    ``tidy`` has every cell's rows, with the values of its axes; ``pooled`` has those of the groups.
+    """
+
+    experiment: Experiment
+    cells: int
+    finished: int
+    rows: list[Row]
+    tidy: list[Row]
+    pooled: str
+    grid: Table
+    name: str
+
+    @property
+    def tables(self) -> list[Table]:
+        """The grid, and the task's tables."""
+        return [self.grid, *tables(self.experiment, self.rows)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no cell is missing."""
+        return self.finished == self.cells
+
+
+def collect(
+    experiment: Experiment, cells: Sequence[Cell], pool: Sequence[str], stored: Mapping[str, Sequence[Row]]
+) -> Results:
+    """Bring the stored rows of the cells of a grid into the grid's order."""
+    groups = group_cells(cells, pool)
+    rows: list[Row] = []
+    pooled: list[tuple[str, list[Row]]] = []
+    for number, group in enumerate(groups):
+        there = [cell for cell in group if cell.id in stored]
+        shared = pooled_keys([stored[cell.id] for cell in there]) if len(group) > 1 else {}
+        for cell in there:
+            fresh = [_renamed(row, number, shared) for row in stored[cell.id]]
+            rows += fresh
+            pooled.append((cell.id, fresh))
+    tidy = [_tidy(row, cell) for cell in cells for row in stored.get(cell.id, ())]
+    merged = dataclasses.replace(experiment, rows=tuple(group[0].row for group in groups))
+    name = experiment.identity([{"sweep": [cell.id for cell in cells], "pool": sorted(pool)}])
+    grid = grid_table(groups, pool, stored)
+    finished = sum(cell.id in stored for cell in cells)
+    return Results(merged, len(cells), finished, rows, tidy, between_cells(pooled) if pool else "", grid, name)
+
+
+def _renamed(row: Row, number: int, shared: Mapping[str, str]) -> Row:
+    """A stored row as one of row ``number`` of the experiment."""
+    keys = {name: shared.get(name, value) for name, value in row.keys.items() if name != "part"}
+    if "row" in keys:
+        keys["row"] = number
+    return Row(f"row{number}/{str(row.keys['part']).removeprefix('row0/')}", row.metric, row.sums, keys)
+
+
+def _tidy(row: Row, cell: Cell) -> Row:
+    """A stored row with the values of the cell's axes among its keys."""
+    place = {
+        path: value if isinstance(value, (str, int, float)) else json.dumps(value) for path, value in cell.point.items()
+    }
+    keys = {name: value for name, value in row.keys.items() if name != "part"}
+    if "row" in keys:
+        keys["row"] = cell.index
+    return Row(f"{cell.id}/{row.keys['part']}", row.metric, row.sums, place | keys)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other driver of the sweep writes results, and keep them waiting."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_results(folder: Path, results: Results, facts: Mapping[str, Any]) -> Path:
+    """Write what a finished run holds, and for pooled cells pooled.csv; done.json only where no cell is missing.
+
+    ``facts`` go into done.json. Two drivers that end together write one after the other. Returns the run's folder.
+    """
+    target = folder / results.name
+    target.mkdir(parents=True, exist_ok=True)
+    with _alone(target / "lock"):
+        if (target / "done.json").exists():
+            return target
+        text = yaml.safe_dump(common_settings(results.experiment), sort_keys=False, allow_unicode=True, width=120)
+        write_atomically(target / "config.yaml", lambda file: file.write(text.encode()))
+        kept = Rows(target / "rows.jsonl")
+        kept.rows = list(results.rows)
+        kept.sort(list(dict.fromkeys(row.unit for row in results.rows)))
+        kept.close()
+        write_tables(target, results.tables, results.tidy)
+        if results.pooled:
+            write_atomically(target / "pooled.csv", lambda file: file.write(results.pooled.encode()))
+        write_figures(target, results.experiment, results.rows)
+        if results.complete:
+            write_json(target / "done.json", dict(facts))
+    return target
