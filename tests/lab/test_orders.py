@@ -1,0 +1,348 @@
+"""The experiment on orders: settings, units, rows against known truths, tables and figure, going on after a stop."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lo_theory.diffusion.orders import closed_form, reading_order
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.config import Experiment, load, resolve
+from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.figures import write_figures
+from lo_theory.lab.orders.figure import make_figure
+from lo_theory.lab.orders.learners import readers
+from lo_theory.lab.orders.row import MaskedLearner, Order, Row
+from lo_theory.lab.orders.tables import excess, own_losses, reached
+from lo_theory.lab.orders.work import pooled
+from lo_theory.lab.problems import NaeSat
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.render import to_markdown
+from lo_theory.lab.rows import read_rows
+from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.settings import Stage, Training
+from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.tables import tables
+from lo_theory.rng import Key
+
+_TINY: dict[str, Any] = {
+    "experiment": "tiny_orders",
+    "task": "orders",
+    "problem": {"family": "nae_sat", "N": 5, "P": 9},
+    "model": {"shape": {"layers": 1, "heads": 2, "width": 16}},
+    "training": {"steps": 120, "batch": 16, "warmup": 10},
+    "shares": [0.5, 1.0],
+    "orders": [{"name": "latents_first"}, {"name": "closer", "draws": 2, "swaps": 2}, {"name": "reversed"}],
+    "masked": [{"name": "mdm", "stages": [{"steps": 20, "laws": ["two_rates(0.1,0.9)"]}]}],
+    "evaluation": {"sequences": 64, "contexts": 128},
+    "generation": {"sequences": 50, "policies": ["vanilla", "fixed_order"], "chunk": 16},
+}
+LEARNERS = ["latents_first", "closer-0", "closer-1", "reversed", "mdm"]
+LENGTH, FLOOR = 14, 5 * math.log(2) / 14
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(_TINY), **changes}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def experiment(finished: FinishedRun) -> Experiment:
+    return resolve(finished.config)
+
+
+def row_of(**changes: Any) -> Row:
+    return Row(NaeSat("nae_sat", 5, 9), Training(100), **changes)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_budgets_are_shares_of_the_steps_and_shorten_warm_up_and_stages_alike() -> None:
+    row = row_of(shares=(1.0, 0.25), masked=(MaskedLearner("mdm", stages=(Stage(40, ("uniform",)),)),))
+    assert row.budgets() == (25, 100)
+    assert (row.training_of(25).steps, row.training_of(25).warmup) == (25, 25)
+    assert row.training_of(100) == row.training
+    assert row.masked[0].objective(0.25).stages[0].steps == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shares": (0.5,)}, "must hold 1"),
+        ({"shares": (0.999, 1.0)}, "gives 100 twice"),
+        ({"orders": (), "masked": ()}, "nothing to learn"),
+        ({"orders": (Order("random"), Order("random"))}, "random twice"),
+        ({"masked": (MaskedLearner("random"),)}, "name of an order"),
+        ({"masked": (MaskedLearner(), MaskedLearner())}, "mdm twice"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        row_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ({"name": "reversed", "draws": 2}, "draws must be 1, got 2"),
+        ({"name": "random", "swaps": 2}, "takes no swaps"),
+        ({"name": "closer", "swaps": 0}, "at least 1"),
+        ({"name": "identity"}, "one of latents_first"),
+    ],
+)
+def test_orders_that_make_no_sense_are_refused(order: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve(tiny(orders=[order]))
+
+
+def test_every_draw_is_a_learner_with_an_order_of_its_own() -> None:
+    row = resolve(tiny()).rows[0]
+    layout = row.problem.make().layout
+    both = readers(row, layout)
+    assert [reader.name for reader in both] == LEARNERS[:4]
+    assert len({reader.reading for reader in both}) == 4
+    key = Key(0).fold("orders").fold("closer").fold(1)
+    assert both[2].reading == reading_order("closer", layout, key, swaps=2)
+    assert [reader.reads_latents_first(layout) for reader in both] == [True, False, False, False]
+
+
+def test_what_does_not_fit_the_problem_stops_before_training(tmp_path: Path) -> None:
+    wrong = tiny(masked=[{"laws": ["pattern(9)"]}])
+    with pytest.raises(ValueError, match=r"masked\[0\].*l = 9 at N = 5"):
+        execute(resolve(wrong), Request(tmp_path), SilentProgress())
+    large = tiny(evaluation={"limit_states": 2}, problem={"family": "nae_sat", "N": 12, "P": 40})
+    with pytest.raises(ValueError, match=r"evaluation.exact: along \S+ at time"):
+        execute(resolve(large), Request(tmp_path), SilentProgress())
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("preset", [None, "quick", "cpu", "paper"])
+def test_the_published_configuration_and_its_presets_hold(preset: str | None) -> None:
+    experiment = load(Path(__file__).parents[2] / "experiments" / "orders.yaml", preset=preset)
+    kinds = {order.name for row in experiment.rows for order in row.orders}
+    assert kinds == {"latents_first", "reversed", "random", "closer", "much_closer"}
+    assert all(row.masked and row.model.positions == "learned" for row in experiment.rows)
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def test_the_floor_is_the_same_along_every_order_and_is_met_sequence_by_sequence(finished: FinishedRun) -> None:
+    items = group(finished.rows, "along")
+    assert len(items) == 4 * 2 + 4
+    for item in items:
+        exact = item.metrics["exact"]
+        assert exact.mean == pytest.approx(FLOOR, abs=1e-9)
+        assert exact.squares / exact.n == pytest.approx(FLOOR**2, abs=1e-9)  # without noise -ln p(x) is one number
+        assert item.value("kl") > 0
+        roles = item.value("kl_latents") + item.value("kl_observations")
+        assert roles == pytest.approx(item.value("kl"), rel=1e-9)
+
+
+def test_positions_add_up_to_the_order(finished: FinishedRun) -> None:
+    whole = [item for item in group(finished.rows, "along") if item.keys["training_steps"] == 120]
+    positions = group(finished.rows, "position")
+    assert len(positions) == len(whole) * LENGTH
+    for item in whole:
+        own = [place for place in positions if all(place.keys[k] == item.keys[k] for k in ("learner", "order"))]
+        assert [place.keys["time"] for place in own] == list(range(LENGTH))
+        assert sorted(place.keys["position"] for place in own) == list(range(LENGTH))
+        assert sum(place.keys["role"] == "latent" for place in own) == 5
+        for metric in ("model", "exact", "kl"):
+            assert sum(place.value(metric) for place in own) / LENGTH == pytest.approx(item.value(metric), rel=1e-9)
+
+
+def test_formulas_stand_beside_the_measured_positions(finished: FinishedRun) -> None:
+    formulas = group(finished.rows, "formula")
+    first = [item for item in formulas if item.keys["order"] == "latents_first"]
+    assert [item.value("exact") for item in first] == pytest.approx([math.log(2)] * 5 + [0.0] * 9)
+    exact = {
+        (item.keys["order"], item.keys["time"]): item.value("exact")
+        for item in group(finished.rows, "position")
+        if item.keys["learner"] == item.keys["order"]
+    }
+    for item in first:
+        assert exact["latents_first", item.keys["time"]] == pytest.approx(item.value("exact"), abs=1e-12)
+    distribution = resolve(tiny()).rows[0].problem.make()
+    known = np.isfinite(closed_form(distribution, reading_order("reversed", distribution.layout, Key(0))))
+    times = [item.keys["time"] for item in formulas if item.keys["order"] == "reversed"]
+    assert times == np.flatnonzero(known).tolist()
+    assert 0 < len(times) < LENGTH
+
+
+def test_the_masked_learner_is_compared_on_the_same_sequences(finished: FinishedRun) -> None:
+    whole = [item for item in group(finished.rows, "along") if item.keys["training_steps"] == 120]
+    own = {item.keys["order"]: item for item in whole if item.keys["learner"] == item.keys["order"]}
+    others = [item for item in whole if item.keys["learner"] == "mdm"]
+    assert len(others) == 4
+    for item in others:
+        difference = item.value("kl") - own[item.keys["order"]].value("kl")
+        assert item.value("above_causal") == pytest.approx(difference, abs=1e-9)
+        apart = item.metrics["kl"].standard_error + own[item.keys["order"]].metrics["kl"].standard_error
+        assert 0 < item.metrics["above_causal"].standard_error < apart
+
+
+def test_all_learners_have_the_same_flops_by_the_stated_count(finished: FinishedRun) -> None:
+    trainings = group(finished.rows, "training")
+    assert [(item.keys["learner"], item.keys["training_steps"]) for item in trainings] == [
+        (name, steps) for steps in (60, 120) for name in LEARNERS
+    ]
+    assert len({item.value("core_parameters") for item in trainings}) == 1
+    for item in trainings:
+        per_token = 6 * item.value("core_parameters") + 12 * 1 * 16 * LENGTH
+        assert item.keys["flops"] == item.keys["training_steps"] * 16 * LENGTH * per_token
+
+
+def test_curves_are_the_logged_losses_under_the_final_law(finished: FinishedRun) -> None:
+    log = [json.loads(line) for line in (finished.folder / "log.jsonl").read_text().splitlines()]
+    for name, first in (("reversed", 20), ("mdm", 40)):  # the first log of the masked one is of its stage
+        curve = [item for item in group(finished.rows, "curve") if item.keys["learner"] == name]
+        curve = [item for item in curve if item.keys["training_steps"] == 120]
+        logged = {
+            entry["step"]: entry["loss"] for entry in log if entry.get("model") == f"0-{name}-120" and "loss" in entry
+        }
+        assert [item.keys["step"] for item in curve] == list(range(first, 121, 20))
+        assert [item.value("loss") for item in curve] == pytest.approx([logged[s] for s in range(first, 121, 20)])
+        assert curve[-1].keys["flops"] == max(item.keys["flops"] for item in group(finished.rows, "training"))
+
+
+def test_pooling_keeps_every_entry_and_groups_late_steps() -> None:
+    losses = {step: 1.0 / step for step in range(20, 2001, 20)}
+    groups = pooled(losses, 12)
+    assert sum(sums.n for sums in groups.values()) == 100
+    assert max(groups) == 2000
+    assert len(groups) <= 12
+    assert groups[2000].n > groups[min(groups)].n
+    assert pooled(losses, 12)[2000].mean == pytest.approx(np.mean([1 / s for s in list(losses)[-groups[2000].n :]]))
+    assert pooled({}) == {}
+
+
+def test_generated_sequences_are_judged_and_their_cost_counted(finished: FinishedRun) -> None:
+    cells = {(cell.keys["learner"], cell.keys["policy"]): cell for cell in group(finished.rows, "generate")}
+    own = [(name, "own order") for name in LEARNERS[:4]]
+    assert list(cells) == [("data", "exact sampler"), *own, ("mdm", "vanilla"), ("mdm", "fixed_order")]
+    data = cells["data", "exact sampler"]
+    assert data.value("self_consistency") == data.value("consistent") == 1
+    for (learner, _), cell in cells.items():
+        assert cell.metrics["self_consistency"].n == 50
+        assert {"unpaired", "observation_mean", "bias_z", "distinct", "total_variation"} <= cell.metrics.keys()
+        if learner != "data":
+            passes = LENGTH if learner == "mdm" else 1
+            assert (cell.value("forwards"), cell.value("passes")) == (LENGTH, passes)
+            assert cell.value("seconds") > 0
+    one_pass = {item.keys["learner"]: set(item.metrics) for item in group(finished.rows, "one_pass")}
+    assert one_pass == {"latents_first": {"conditional"}, "mdm": {"conditional", "infill", "infill_drawn"}}
+
+
+def test_a_latents_first_learner_that_has_learned_answers_from_true_latents(tmp_path: Path) -> None:
+    document = tiny(orders=[{"name": "latents_first"}], masked=[], shares=[1.0])
+    document["training"] = {"steps": 500, "batch": 64, "warmup": 20, "learning_rate": 1e-2}
+    document["model"]["shape"] = {"layers": 1, "heads": 4, "width": 48}
+    done = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
+    (item,) = group(done.rows, "one_pass")
+    cell = group(done.rows, "generate")[1]
+    (loss,) = group(done.rows, "along")
+    assert loss.value("kl") < 0.03, "or the rest says nothing"
+    assert item.value("conditional") > 0.97
+    assert cell.value("self_consistency") > 0.97
+    content = tables(resolve(done.config), done.rows)
+    assert len(content) == 4
+    make_figure(resolve(done.config), done.rows)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def measured(flops: float, kl: list[float]) -> Measured:
+    return Measured({"flops": flops}, {"kl": Sums.of(kl)})
+
+
+def test_the_floor_counts_as_reached_when_the_interval_lies_below_the_share() -> None:
+    facts = {"floor": 0.2, "marginals_only": 0.6, "reached": 0.05}
+    problem = Measured({}, {name: Sums(1, value, value**2) for name, value in facts.items()})
+    near, wide, far = [0.019, 0.0195] * 50, [0.0, 0.038] * 50, [0.03] * 100
+    assert reached([measured(1, far), measured(2, wide), measured(3, near)], problem) == 3
+    assert math.isnan(reached([measured(1, far), measured(2, wide)], problem))
+
+
+def test_without_the_exact_posterior_the_excess_is_the_loss_less_the_floor() -> None:
+    values = [0.3, 0.5, 0.4]
+    found = excess(Measured({}, {"model": Sums.of(values)}), 0.25)
+    truth = Sums.of([value - 0.25 for value in values])
+    assert (found.n, found.total, found.squares) == pytest.approx((3, truth.total, truth.squares))
+    assert excess(Measured({}, {"model": Sums.of(values), "kl": Sums.of([1.0])}), 0.25) == Sums.of([1.0])
+
+
+def test_tables_hold_every_learner_and_the_figure_every_panel(finished: FinishedRun, experiment: Experiment) -> None:
+    content = tables(experiment, finished.rows)
+    assert [sum(map(len, table.sections)) for table in content] == [5, 8, 7, 7]
+    for table in content:
+        assert all(len(line) == len(table.columns) for section in table.sections for line in section)
+    assert [line[0] for line in content[0].sections[0]] == LEARNERS
+    markdown = to_markdown(content)
+    assert markdown == (finished.folder / "table.md").read_text()
+    for word in (
+        "| mdm | fixed_order |",
+        "| closer-1 | its own |",
+        "gap closed",
+        "10^-3 nats",
+        "| data | exact sampler |",
+    ):
+        assert word in markdown
+    found = own_losses(finished.rows)
+    assert list(found) == [(0, name) for name in LEARNERS]
+    figure = make_figure(experiment, finished.rows)
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert len(panels) == 3 + 2 * 3  # one order of each kind, losses and KL
+    assert [axes.get_title() for axes in panels[3:6]] == ["latents_first", "closer-0", "reversed"]
+    assert len(panels[0].containers) == 5
+    assert panels[0].get_xscale() == panels[0].get_yscale() == "log"
+    assert len(panels[1].containers) == 8
+    assert len(panels[2].containers) == 2 * 7
+
+
+def test_the_figure_has_equal_bytes_for_equal_rows(
+    finished: FinishedRun, experiment: Experiment, tmp_path: Path
+) -> None:
+    write_figures(tmp_path, experiment, finished.rows)
+    for name in ("figure.png", "figure.pdf"):
+        assert (tmp_path / name).read_bytes() == (finished.folder / name).read_bytes()
+
+
+def test_problems_out_of_reach_are_measured_by_their_loss(tmp_path: Path) -> None:
+    document = tiny(evaluation={"sequences": 64, "contexts": 64, "exact": False}, shares=[1.0])
+    document["training"]["steps"] = 20
+    done = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
+    assert not [row for row in done.rows if row.metric in ("exact", "kl") and row.keys["kind"] != "formula"]
+    content = tables(resolve(done.config), done.rows)
+    assert [sum(map(len, table.sections)) for table in content] == [5, 8, 7, 7]
+    assert "-" in {line[3] for section in content[1].sections for line in section}
+    make_figure(resolve(done.config), done.rows)
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [3, 14])
+def test_a_run_that_lost_its_last_units_ends_in_the_same_rows(finished: FinishedRun, tmp_path: Path, kept: int) -> None:
+    folder = tmp_path / "tiny_orders" / finished.folder.name
+    shutil.copytree(finished.folder, folder)
+    (folder / "done.json").unlink()
+    units = (folder / "rows.jsonl").read_bytes().split(b"\n\n")
+    (folder / "rows.jsonl").write_bytes(b"\n\n".join(units[:kept]) + b"\n\n{torn")
+    again = execute(resolve(tiny()), Request(tmp_path, threads=1), SilentProgress())
+    assert again.folder == folder
+    same = [row for row in read_rows(folder / "rows.jsonl") if row.metric != "seconds"]
+    assert same == [row for row in finished.rows if row.metric != "seconds"]
