@@ -3,8 +3,11 @@
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.evaluate import conditional_accuracy, generated_accuracies, infill_accuracies
+from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import LAWS, Bernoulli, MaskLaw, Pattern, Rotation, Suffix, TwoRates, Uniform, describe
+from lo_theory.diffusion.orders import ORDERS, AlongOrder, order_losses, reading_order
+from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.policies import (
     POLICIES,
     SCHEDULES,
@@ -26,8 +29,10 @@ from lo_theory.diffusion.statistics import Sums
 
 __all__ = [
     "LAWS",
+    "ORDERS",
     "POLICIES",
     "SCHEDULES",
+    "AlongOrder",
     "Bernoulli",
     "BinomialRule",
     "ClassLoss",
@@ -40,6 +45,7 @@ __all__ = [
     "Noise",
     "OneAtATime",
     "Pattern",
+    "PatternLosses",
     "Policy",
     "Rotation",
     "Schedule",
@@ -54,12 +60,18 @@ __all__ = [
     "describe",
     "diversity",
     "entropy",
+    "evidence",
+    "find_leaks",
     "fixed_order",
     "gap_closed",
     "generated_accuracies",
     "infill_accuracies",
+    "leak_threshold",
     "losses",
     "margin",
+    "order_losses",
+    "pattern_losses",
+    "reading_order",
     "top_probability",
     "vanilla",
 ]

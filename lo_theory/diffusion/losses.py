@@ -19,7 +19,7 @@ from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
 
-__all__ = ["ClassLoss", "Losses", "gap_closed", "losses"]
+__all__ = ["ClassLoss", "Losses", "gap_closed", "kl_divergence", "losses"]
 
 _BATCH = 1024  # contexts sent through a posterior at once
 
@@ -68,8 +68,8 @@ def gap_closed(excess: float, distribution: LODistribution) -> float:
     return 1.0 - excess / span
 
 
-def _kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """KL(p, q) in nats along the last axis; infinite where q misses a value of p."""
+def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """KL(p, q) = sum of p ln(p/q) in nats along the last axis; infinite where q excludes a value that p does not."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0).sum(axis=-1)
 
@@ -82,7 +82,7 @@ def _token_losses(
     with np.errstate(divide="ignore"):
         result = {"model": -np.log(np.take_along_axis(q, true, axis=2)[:, :, 0])}
         if p is not None:
-            result |= {"exact": -np.log(np.take_along_axis(p, true, axis=2)[:, :, 0]), "kl": _kl(p, q)}
+            result |= {"exact": -np.log(np.take_along_axis(p, true, axis=2)[:, :, 0]), "kl": kl_divergence(p, q)}
     return result
 
 

@@ -22,6 +22,9 @@ SHARES = frozenset(
         "infill_drawn",
         "observation_mean",
         "impossible",
+        "deterministic",
+        "excluded",
+        "converged",
     }
 )
 """Quantities that lie in [0, 1] for every sequence (the observation mean does for two-valued observations)."""

@@ -253,11 +253,19 @@ def test_the_presets_of_table_1(preset: str) -> None:
     experiment = load(TABLE1, preset=preset)
     pairs = [(row.problem.N, row.problem.P) for row in experiment.rows]  # type: ignore[union-attr]
     if preset == "paper":
-        assert pairs == [(25, 275), (30, 270), (40, 260), (50, 250), (100, 200)]
+        core = [pair for pair, row in zip(pairs, experiment.rows, strict=True) if not row.name]
+        assert core == [(25, 275), (30, 270), (40, 260), (50, 250), (100, 200)]
+        assert {row.name: pair for pair, row in zip(pairs, experiment.rows, strict=True) if row.name} == dict.fromkeys(
+            ("repeats", "learned", "both"), (25, 275)
+        )
         for row in experiment.rows:
             training = row.training
             assert training is not None
-            assert (row.model.shape, row.model.positions) == ("19M", "rope")
+            assert row.model.shape == "19M"
+            assert row.model.positions == (row.name if row.name in ("learned", "both") else "rope")
+            assert row.evaluation.exact
+            cells = {(cell.denoiser, cell.policy, cell.steps) for cell in row.decoding.cells()}
+            assert {("model", policy, steps) for policy in ("vanilla", "margin") for steps in ("L", 25)} <= cells
             assert (training.steps, training.batch, training.clip, training.betas) == (2000, 256, 1.0, (0.9, 0.95))
             assert training.weight_decay == 0.1
             assert training.learning_rate * training.final_ratio == pytest.approx(4e-5)
