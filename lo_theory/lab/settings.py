@@ -134,7 +134,11 @@ class Objective:
 
 @dataclass(frozen=True)
 class Training:
-    """AdamW on a cosine: ``learning_rate`` after ``warmup`` steps, falling to ``final_ratio`` of itself."""
+    """AdamW on a cosine: ``learning_rate`` after ``warmup`` steps, falling to ``final_ratio`` of itself.
+
+    ``ema``: decay of an average of the weights, which is then the model; ``microbatch``: rows that go through the network
+    at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``.
+    """
 
     steps: int = setting(least=1)
     batch: int = setting(128, least=1)
@@ -145,6 +149,14 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = setting(1.0, above=0)
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    ema: float | None = setting(None, above=0)
+    microbatch: int | None = setting(None, least=1)
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ema is not None and not self.ema < 1:
+            raise ValueError(f"ema is a decay below 1, got {self.ema}")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,25 @@
 """The room with torch: networks, what they are trained on, how, and a trained network as a posterior."""
 
+from lo_theory.neural.average import Average
 from lo_theory.neural.checkpoint import Checkpoint, load, load_model, save
+from lo_theory.neural.config import TrainConfig, learning_rate
+from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
+from lo_theory.neural.memory import estimate_memory
 from lo_theory.neural.model import SHAPES, Shape, Transformer, TransformerConfig
 from lo_theory.neural.objectives import Causal, Masked, Objective, Stage
+from lo_theory.neural.parallel import Ranks, current_ranks, join_ranks
 from lo_theory.neural.posterior import TrainedPosterior
-from lo_theory.neural.train import TrainConfig, Trained, learning_rate, train
+from lo_theory.neural.train import Observer, Trained, train
 
 __all__ = [
     "SHAPES",
+    "Average",
     "Causal",
     "Checkpoint",
     "Masked",
     "Objective",
+    "Observer",
+    "Ranks",
     "Shape",
     "Stage",
     "TrainConfig",
@@ -19,9 +27,14 @@ __all__ = [
     "TrainedPosterior",
     "Transformer",
     "TransformerConfig",
+    "current_ranks",
+    "estimate_memory",
+    "flop_per_token",
+    "join_ranks",
     "learning_rate",
     "load",
     "load_model",
+    "measure_matmul_rate",
     "save",
     "train",
 ]

@@ -28,6 +28,8 @@ FORMAT = 1
 
 _KEY = "lo_theory"
 _MODEL = "model/"
+AVERAGE = "ema/"
+"""What the names of a network's averaged parameters begin with."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +108,21 @@ def refuse_difference(path: str | Path, part: str, found: Any, expected: Any) ->
         raise ValueError(f"{path} is a checkpoint of something else: its {part} is {found!r}, expected {expected!r}")
 
 
-def model_tensors(model: Transformer) -> dict[str, Tensor]:
-    """Name the network's parameters as they are stored."""
-    return {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+def model_tensors(model: Transformer, prefix: str = _MODEL) -> dict[str, Tensor]:
+    """Name the network's parameters as they are stored, those of an average with the prefix ``AVERAGE``."""
+    return {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
 
 
-def restore_model(model: Transformer, checkpoint: Checkpoint, path: str | Path) -> None:
+def restore_model(model: Transformer, checkpoint: Checkpoint, path: str | Path, prefix: str = _MODEL) -> None:
     """Copy a checkpoint's parameters into ``model``, or say which one is missing or has another shape."""
-    stored = {name.removeprefix(_MODEL): value for name, value in checkpoint.tensors.items() if name.startswith(_MODEL)}
+    stored = {name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)}
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     refuse_difference(path, "parameters", {name: list(value.shape) for name, value in stored.items()}, shapes)
     model.load_state_dict(stored)
 
 
 def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
-    """Rebuild the network of a checkpoint, on the CPU.
+    """Rebuild the network of a checkpoint, on the CPU: the average of the weights where training kept one (``ema``).
 
     ``problem``: the fingerprint the network must have been trained on; not compared when left out. Errors as
     ``load``, and ValueError for another problem or for parameters that do not fit the stored configuration.
@@ -134,5 +136,6 @@ def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
     if problem is not None:
         refuse_difference(path, "problem", trained_on, problem)
     model = Transformer(config, seed=0)
-    restore_model(model, checkpoint, path)
+    averaged = any(name.startswith(AVERAGE) for name in checkpoint.tensors)
+    restore_model(model, checkpoint, path, AVERAGE if averaged else _MODEL)
     return model.eval()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
@@ -14,7 +15,17 @@ import pytest
 import torch
 
 from lo_theory.diffusion.masks import TwoRates, Uniform
-from lo_theory.neural import Causal, Masked, TrainConfig, TrainedPosterior, Transformer, learning_rate, load, train
+from lo_theory.neural import (
+    Causal,
+    Masked,
+    Observer,
+    TrainConfig,
+    TrainedPosterior,
+    Transformer,
+    learning_rate,
+    load,
+    train,
+)
 from lo_theory.neural.objectives import State
 from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
@@ -139,22 +150,27 @@ def test_a_stopped_run_continues_to_the_same_bytes(objective: Any, precision: st
 
 
 KILLED_RUN = """
-import sys
+import json, sys
 from lo_theory.neural import train
 from tests.neural.small import KEY, NETWORK, OBJECTIVE, TRAINING
 from dataclasses import replace
 
-config = replace(TRAINING, steps=200, log_every=1)
+config = replace(TRAINING, steps=200, log_every=1, **json.loads(sys.argv[2]))
 train(NETWORK, config, OBJECTIVE, KEY, checkpoint=sys.argv[1], checkpoint_seconds=0, on_log=lambda step, _: print(step, flush=True))
 """
 
 
-def test_a_killed_process_continues_to_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimiser": "muon", "ema": 0.99, "microbatch": 3, "prefetch": 5, "weight_decay": 0.1}],
+    ids=["plain", "everything"],
+)
+def test_a_killed_process_continues_to_the_same_bytes(settings: dict[str, Any], tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    config = replace(TRAINING, steps=200, log_every=1)
+    config = replace(TRAINING, steps=200, log_every=1, **settings)
     train(NETWORK, config, OBJECTIVE, KEY, checkpoint=whole)
-    arguments = [sys.executable, "-c", KILLED_RUN, str(killed)]
+    arguments = [sys.executable, "-c", KILLED_RUN, str(killed), json.dumps(settings)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if int(line) >= 23)
@@ -166,6 +182,88 @@ def test_a_killed_process_continues_to_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"optimiser": "muon"}, {"ema": 0.9}, {"microbatch": 3}, {"prefetch": 0}, {"prefetch": 7}],
+    ids=lambda change: ",".join(f"{name}={value}" for name, value in change.items()),
+)
+def test_every_setting_continues_to_the_same_bytes(change: dict[str, Any], tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    config = replace(TRAINING, **change)
+    first = train(NETWORK, config, OBJECTIVE, KEY, checkpoint=whole)
+    with pytest.raises(Stopped):
+        train(NETWORK, config, OBJECTIVE, KEY, checkpoint=broken, checkpoint_seconds=0, on_log=stop_at(5))
+    again = train(NETWORK, config, OBJECTIVE, KEY, checkpoint=broken)
+    assert again.resumed_from == 4
+    assert whole.read_bytes() == broken.read_bytes()
+    assert again.flops == first.flops
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+
+
+def test_evaluations_come_when_they_are_due_and_stand_in_the_log() -> None:
+    logs: list[tuple[int, Mapping[str, Any]]] = []
+    modes: list[tuple[int, bool, bool]] = []
+
+    def evaluate(step: int, model: Transformer) -> Mapping[str, float]:
+        modes.append((step, model.training, torch.is_grad_enabled()))
+        return {"held_out": float(model.head.weight.abs().sum())}
+
+    observer = Observer(on_log=lambda step, values: logs.append((step, values)), evaluate=evaluate, evaluate_every=4)
+    watched = train(NETWORK, replace(TRAINING, log_every=6), OBJECTIVE, KEY, on_log=observer)
+    assert modes == [(4, False, False), (8, False, False), (12, False, False)]
+    assert [step for step, _ in logs] == [0, 4, 6, 8, 12]
+    assert ["held_out" in values for _, values in logs] == [False, True, False, True, True]
+    assert ["loss" in values for _, values in logs] == [False, False, True, False, True]
+    assert [values.get("event") for _, values in logs] == ["start", "evaluation", None, "evaluation", None]
+    assert logs[-1][1]["held_out"] == float(watched.model.head.weight.detach().abs().sum())
+    plain = train(NETWORK, TRAINING, OBJECTIVE, KEY)
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, watched.model.state_dict()[name])
+
+
+def test_the_network_goes_on_training_after_an_evaluation_that_fails_or_not() -> None:
+    kept: list[Transformer] = []
+
+    def fail(step: int, model: Transformer) -> Mapping[str, float]:
+        kept.append(model)
+        if step == 4:
+            raise Stopped
+        return {}
+
+    with pytest.raises(Stopped):
+        train(NETWORK, TRAINING, OBJECTIVE, KEY, on_log=Observer(evaluate=fail, evaluate_every=2))
+    assert len(kept) == 2
+    assert kept[0].training
+
+
+def test_an_evaluation_with_a_name_that_training_uses_is_refused() -> None:
+    observer = Observer(evaluate=lambda step, model: {"gradient_norm": 1.0, "own": 2.0}, evaluate_every=5)
+    with pytest.raises(ValueError, match="evaluate returned gradient_norm, which training logs itself"):
+        train(NETWORK, TRAINING, OBJECTIVE, KEY, on_log=observer)
+    with pytest.raises(ValueError, match="evaluate_every must be at least 1 to evaluate, got 0"):
+        Observer(evaluate=lambda step, model: {})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"optimiser": "muon", "ema": 0.9, "microbatch": 3}, {"compile": True}],
+    ids=["plain", "more", "compiled"],
+)
+def test_a_gpu_learns_as_a_cpu_does_and_goes_on_where_it_stopped(change: dict[str, Any], tmp_path: Path) -> None:
+    path, config = tmp_path / "model", replace(TRAINING, **change)
+    on_gpu = replace(config, device="cuda")
+    with pytest.raises(Stopped):
+        train(NETWORK, on_gpu, OBJECTIVE, KEY, checkpoint=path, checkpoint_seconds=0, on_log=stop_at(5))
+    found = train(NETWORK, on_gpu, OBJECTIVE, KEY, checkpoint=path)
+    assert found.resumed_from == 4
+    expected = train(NETWORK, replace(config, compile=False), OBJECTIVE, KEY).model.state_dict()
+    for name, value in found.model.state_dict().items():
+        torch.testing.assert_close(value.cpu(), expected[name], rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"network": replace(NETWORK, inner=32)}, "model.inner is 24, expected 32"),
@@ -174,6 +272,8 @@ def test_a_killed_process_continues_to_the_same_bytes(tmp_path: Path) -> None:
         ({"objective": replace(OBJECTIVE, law=TwoRates(1, 1))}, "objective.law"),
         ({"key": KEY.fold(1)}, "seed.path"),
         ({"config": replace(TRAINING, threads=2)}, "trained with 1 threads, now 2"),
+        ({"config": replace(TRAINING, optimiser="muon")}, "training.optimiser is 'adamw', expected 'muon'"),
+        ({"config": replace(TRAINING, ema=0.5)}, r"training.ema is None, expected 0\.5"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_name(change: dict[str, Any], word: str, tmp_path: Path) -> None:
