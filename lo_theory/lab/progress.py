@@ -20,13 +20,20 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def training_line(values: Mapping[str, Any]) -> str:
-    """The loss beside its two lines (nats per token), and the gap it closes where the mask law is the uniform one."""
+    """The loss beside its two lines (nats per token), and the gap it closes where the mask law is the uniform one.
+
+    Where the trainer knows the device's peak: the share of it that is used.
+    """
     loss, floor, marginals = (float(values[name]) for name in ("loss", "floor", "marginals_only"))
     law = str(values.get("law", "uniform"))
     text = f"loss {loss:.4f}  floor {floor:.4f}  marginals only {marginals:.4f}"
     if law == "uniform" and marginals > floor:
-        return f"{text}  gap closed {(marginals - loss) / (marginals - floor):5.1%}"
-    return f"{text}  ({law})"
+        text += f"  gap closed {(marginals - loss) / (marginals - floor):5.1%}"
+    else:
+        text += f"  ({law})"
+    if "utilisation" in values:
+        text += f"  {float(values['utilisation']):.0%} of the matrix rate"
+    return text
 
 
 class SilentProgress:

@@ -136,8 +136,8 @@ class Objective:
 class Training:
     """AdamW on a cosine: ``learning_rate`` after ``warmup`` steps, falling to ``final_ratio`` of itself.
 
-    ``ema``: decay of an average of the weights, which is then the model; ``microbatch``: rows that go through the network
-    at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``.
+    ``ema``: decay of an average of the weights, which is then the model; ``microbatch``: rows that go through the
+    network at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``.
     """
 
     steps: int = setting(least=1)

@@ -13,7 +13,16 @@ from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.lab.settings import Model, Shape, Training, mask_law
 from lo_theory.lab.settings import Objective as ObjectiveSetting
 from lo_theory.lab.units import Context
-from lo_theory.neural import Masked, Objective, Stage, TrainConfig, Trained, TransformerConfig, train
+from lo_theory.neural import (
+    Masked,
+    Objective,
+    Stage,
+    TrainConfig,
+    Trained,
+    TransformerConfig,
+    measure_matmul_rate,
+    train,
+)
 from lo_theory.problem import Layout, LODistribution
 from lo_theory.rng import Key
 
@@ -75,7 +84,9 @@ def train_model(
     """Bring a network to its last step. ``on_values(step, values)`` is told what the trainer logs."""
     options = context.options
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
-    config = TrainConfig(**asdict(learner.setting), device=options.device, threads=options.threads)
+    # On a GPU the progress shows what share of the device's own matrix rate is used; on shared CPU cores it means little.
+    peak = measure_matmul_rate(options.device) if torch.device(options.device).type == "cuda" else None
+    config = TrainConfig(**asdict(learner.setting), device=options.device, threads=options.threads, peak_flops=peak)
 
     def report(step: int, values: Mapping[str, Any]) -> None:
         facts = {name: value for name, value in values.items() if name not in ("event", "seconds")}

@@ -63,3 +63,9 @@ def test_a_terminal_gets_bars_and_is_left_clean(width: int) -> None:
     assert "4/5" in after.getvalue()
     assert "(8, 24)" not in after.getvalue()
     assert max(len(line) for line in shown.getvalue().splitlines()) <= width
+
+
+def test_the_share_of_the_matrix_rate_is_shown_where_it_is_known() -> None:
+    values = {"loss": 0.3, "floor": 0.2, "marginals_only": 0.6}
+    assert "matrix rate" not in training_line(values)
+    assert training_line({**values, "utilisation": 0.314}).endswith("31% of the matrix rate")
