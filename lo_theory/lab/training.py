@@ -84,7 +84,7 @@ def train_model(
     """Bring a network to its last step. ``on_values(step, values)`` is told what the trainer logs."""
     options = context.options
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
-    # On a GPU the progress shows what share of the device's own matrix rate is used; on shared CPU cores it means little.
+    # What share of the device's own matrix rate is used, for the progress; on shared CPU cores it would mean little.
     peak = measure_matmul_rate(options.device) if torch.device(options.device).type == "cuda" else None
     config = TrainConfig(**asdict(learner.setting), device=options.device, threads=options.threads, peak_flops=peak)
 

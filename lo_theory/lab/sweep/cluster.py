@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,7 @@ class DaskCrew:
     without the packages, or where no scheduler answers, or no worker is there, within ten seconds.
     """
 
-    def __init__(self, address: str, workers: int, threads: int) -> None:
+    def __init__(self, address: str, workers: int, threads: int, work: Callable[[Order], Report] = compute) -> None:
         try:
             import dask
             import distributed
@@ -34,7 +35,7 @@ class DaskCrew:
             raise ValueError(
                 "--dask needs the packages of the extra cluster: pip install 'lo_theory[cluster]'"
             ) from error
-        self.address, self._cluster = address, None
+        self.address, self._cluster, self._work = address, None, work
         with contextlib.ExitStack() as started:
             if address == "local":
                 environment = {
@@ -101,7 +102,7 @@ class DaskCrew:
 
     def submit(self, order: Order, gpu: bool) -> Future[Report]:
         """See Crew."""
-        future: Future[Report] = self._executors[gpu].submit(compute, order)
+        future: Future[Report] = self._executors[gpu].submit(self._work, order)
         return future
 
     def __enter__(self) -> DaskCrew:

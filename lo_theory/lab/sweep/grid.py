@@ -26,7 +26,9 @@ LARGEST_GRID = 100_000
 """Cells above which a grid is begun only by someone who has said that it is meant."""
 
 _OWN = ("axes", "pool")
-_POINTS_CHECKED = 1000  # of an axis before anything is made (a second); what is wrong in the rest is found with its cell
+_POINTS_CHECKED = (
+    1000  # of an axis before anything is made (a second); what is wrong in the rest is found with its cell
+)
 
 
 @dataclass(frozen=True)
