@@ -1,0 +1,106 @@
+"""The figure of the experiment on families: a panel a mask law. Loads matplotlib when called, no display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.families.tables import Gaps, Place, along, gaps
+from lo_theory.lab.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["make_figure"]
+
+_LEAST = 1e-6  # nats; drawn here where it is less
+_MOST = 4.0  # nats: upper end of the axis
+_COLUMNS = 3
+_STYLES: dict[str, dict[str, Any]] = {
+    "to know (reads nothing)": {"color": "0.55", "marker": "_", "markersize": 14},
+    "belief propagation": {"color": "black", "marker": "s", "markersize": 6},
+    "masked model, shortest training": {"color": "#762a83", "marker": "o", "markerfacecolor": "white"},
+    "masked model, longest training": {"color": "#762a83", "marker": "o"},
+    "order-aware, shortest training": {"color": "#1b7837", "marker": "^", "markerfacecolor": "white"},
+    "order-aware, longest training": {"color": "#1b7837", "marker": "^"},
+}
+_SHIFTS = dict(zip(_STYLES, (0.0, -0.24, 0.0, 0.12, 0.26, 0.36), strict=True))
+
+
+def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+    """Gaps to Bayes by family on a log axis, a panel a mask law; last the order-aware learner along its own order."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    found, orders = gaps(ordered), along(ordered)
+    laws = list(dict.fromkeys(place.law for place in found))
+    bands = max(1, -(-(len(laws) + 1) // _COLUMNS))
+    figure = Figure(figsize=(16, 1 + 5.2 * bands), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(bands, _COLUMNS, squeeze=False, sharey=True)
+    places = [axes for line in grid for axes in line]
+    for axes, law in zip(places, laws, strict=False):
+        law_panel(axes, law, found)
+    order_panel(places[len(laws)], orders, {place.row: place.family for place in found})
+    for axes in places[len(laws) + 1 :]:
+        axes.set_axis_off()
+    for line in grid:
+        line[0].set_ylabel(f"KL above Bayes, nats per token (less than {_LEAST:g}: drawn there)", fontsize=9)
+    handles: dict[str, Any] = {}
+    for axes in places:
+        shown, names = axes.get_legend_handles_labels()
+        handles |= dict(zip(map(str, names), shown, strict=True))
+    known = [name for name in _STYLES if name in handles]
+    figure.legend([handles[name] for name in known], known, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
+    return figure
+
+
+def _point(axes: Axes, place: float, sums: Sums, name: str) -> None:
+    value, (low, high) = max(sums.mean, _LEAST), sums.interval()
+    error = [[max(0.0, value - max(low, _LEAST))], [max(0.0, high - value)]]
+    axes.errorbar(place + _SHIFTS[name], value, yerr=error, **_STYLES[name], linestyle="", elinewidth=1, label=name)
+
+
+def _pair(axes: Axes, place: float, models: dict[int, Sums], name: str) -> None:
+    """The shortest and the longest training, joined."""
+    if len(models) > 1:
+        _point(axes, place, models[min(models)], f"{name}, shortest training")
+    _point(axes, place, models[max(models)], f"{name}, longest training")
+
+
+def _dress(axes: Axes, names: Sequence[str], title: str) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_ylim(_LEAST / 2, _MOST)
+    axes.set_xticks(range(len(names)), names, rotation=50, ha="right", fontsize=8)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    for boundary in range(len(names) - 1):
+        axes.axvline(boundary + 0.5, color="0.92", linewidth=0.8, zorder=0)
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(axis="y", labelleft=True)
+
+
+def law_panel(axes: Axes, law: str, found: dict[Place, Gaps]) -> None:
+    """One mask law; a family about whose single tokens nothing is to be known is marked so."""
+    parts = {place.family: gap for place, gap in found.items() if place.law == law and place.role == "all"}
+    for i, gap in enumerate(parts.values()):
+        if gap.nothing:
+            axes.axvspan(i - 0.5, i + 0.5, color="0.95", zorder=-1)
+        elif gap.marginals is not None:
+            _point(axes, i, gap.marginals, "to know (reads nothing)")
+        if gap.bp is not None:
+            _point(axes, i, gap.bp, "belief propagation")
+        _pair(axes, i, gap.models, "masked model")
+    nothing = "; shaded: nothing to know" if any(gap.nothing for gap in parts.values()) else ""
+    _dress(axes, list(parts), f"{law}{nothing}")
+
+
+def order_panel(axes: Axes, orders: dict[int, dict[int, Sums]], names: dict[int, str]) -> None:
+    """The order-aware learner along its own order."""
+    for i, models in enumerate(orders.values()):
+        _pair(axes, i, models, "order-aware")
+    _dress(axes, [names.get(row, str(row)) for row in orders], "order-aware learner along latents first")

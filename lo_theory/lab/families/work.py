@@ -1,0 +1,221 @@
+"""The units of work of one row of the experiment on families: trainings, losses along the order, losses by mask law."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lo_theory.diffusion.orders import AlongOrder, order_losses
+from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.execute import available_processors
+from lo_theory.lab.families.row import Row, evaluation_law
+from lo_theory.lab.orders.learners import Networks, Reader, readers
+from lo_theory.lab.orders.learners import check_exact as check_along
+from lo_theory.lab.orders.row import Row as OrdersRow
+from lo_theory.lab.rows import Row as Line
+from lo_theory.lab.units import Context, Unit, Watched
+from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
+from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
+from lo_theory.rng import Key
+
+__all__ = ["ROLE_METRICS", "RowWork", "SingleTokens", "check_exact"]
+
+ROLE_METRICS = ("model", "exact", "kl", "deterministic", "excluded", "converged")
+"""What is kept role by role."""
+
+
+def _single(value: float) -> Sums:
+    """One value of one run: what does not add over sequences."""
+    return Sums(1, float(value), float(value) ** 2)
+
+
+def check_exact(row: Row, distribution: LODistribution) -> None:
+    """Raise ValueError if the exact posterior does not fit on one sequence, along the order or under a mask law."""
+    check_along(row.as_orders(), distribution)
+    setting, key = row.evaluation, Key(row.seed).fold("check")
+    exact, tokens = ExactPosterior(distribution, limit=setting.limit_states), distribution.sample(key, 1)
+    for text in setting.laws:
+        masks, _ = evaluation_law(text).sample(key, tokens, distribution.layout)
+        cost = exact.estimate_cost(np.where(masks[0], np.int8(MASK), tokens))
+        if not cost.fits.all():
+            raise ValueError(
+                f"evaluation.laws: under {text} the exact posterior needs {cost.states.max():.4g} states, over the "
+                f"limit of {setting.limit_states}: take a smaller problem, or raise evaluation.limit_states"
+            )
+
+
+@dataclass(frozen=True)
+class SingleTokens:
+    """The posterior that reads nothing: every hidden token has its law before anything is revealed.
+
+    What lies between it and the exact posterior is what there is to know under a mask law.
+    """
+
+    distribution: LODistribution
+
+    @property
+    def layout(self) -> Layout:
+        """Positions and roles of the sequences it takes."""
+        return self.distribution.layout
+
+    def marginals(self, tokens: ArrayLike) -> Marginals:
+        """See Posterior; knows no evidence (nan)."""
+        rows = self.layout.check_tokens(tokens)
+        probs = np.repeat(np.asarray(self.distribution.token_marginals, np.float64)[None], len(rows), axis=0)
+        row, position = np.nonzero(rows != MASK)
+        probs[row, position] = 0.0
+        probs[row, position, rows[row, position]] = 1.0
+        return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
+
+
+@dataclass(frozen=True)
+class RowWork:
+    """The units of one row; all posteriors answer the same contexts, both learners see the same data step by step."""
+
+    index: int
+    row: Row
+    distribution: LODistribution
+    context: Context
+
+    @cached_property
+    def key(self) -> Key:
+        """Root of all randomness of the row but the problem's own."""
+        return Key(self.row.seed)
+
+    @cached_property
+    def lines(self) -> dict[str, float]:
+        """Losses of the Bayes optimum and of the single-token marginals under the uniform law, nats per token."""
+        length = self.distribution.layout.length
+        return {
+            "floor": self.distribution.entropy() / length,
+            "marginals_only": self.distribution.marginal_entropy() / length,
+        }
+
+    @cached_property
+    def orders_row(self) -> OrdersRow:
+        """The row as the networks are told it."""
+        return self.row.as_orders()
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The order-aware learner: latents first."""
+        return readers(self.orders_row, self.distribution.layout)[0]
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The trained networks."""
+        return Networks(self.index, self.orders_row, self.distribution, self.context, self.lines)
+
+    @cached_property
+    def exact(self) -> Watched:
+        """The exact posterior, on the processors that the other units leave."""
+        threads = max(1, available_processors() // self.context.options.workers)
+        inner = ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=threads)
+        return Watched(inner, self.context.stop)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield all units, in the order in which their rows are kept."""
+        aware, masked, budgets = self.reader.name, self.row.masked.name, self.orders_row.budgets()
+        yield self._unit("problem", "problem", self._problem)
+        for steps in budgets:
+            yield self._training(aware, steps, partial(self.networks.causal, self.reader, steps))
+            yield self._training(masked, steps, partial(self.networks.masked, self.row.masked, steps))
+        needs = [f"training/{aware}/{steps}" for steps in budgets]
+        yield self._unit("along", f"along {aware}", self._along, needs)
+        needs = [f"training/{masked}/{steps}" for steps in budgets]
+        for text in self.row.evaluation.laws:
+            yield self._unit(f"losses/{text}", f"losses under {text}", partial(self._losses, text), needs)
+
+    def _unit(
+        self, name: str, label: str, compute: Callable[[], list[Line]], needs: Iterable[str] = (), cost: int = 0
+    ) -> Unit:
+        needed = frozenset(f"row{self.index}/{other}" for other in needs)
+        return Unit(f"row{self.index}/{name}", f"{self.row.name}: {label}", compute, needed, cost)
+
+    def _training(self, name: str, steps: int, make: Callable[[], Any]) -> Unit:
+        cost = steps * self.row.training.batch * self.distribution.layout.length
+        compute = partial(self._train, name, steps, make)
+        return self._unit(f"training/{name}/{steps}", f"{name}, {steps} steps training", compute, cost=cost)
+
+    def _lines(self, unit: str, kind: str, keys: Mapping[str, Any], metrics: Mapping[str, Sums]) -> list[Line]:
+        layout = self.distribution.layout
+        shared = {
+            "kind": kind,
+            "row": self.index,
+            "family": self.row.name,
+            "N": layout.n_latents,
+            "P": layout.n_observations,
+            "problem": self.distribution.fingerprint()[:8],
+            "seed": self.row.seed,
+        }
+        return [Line(f"row{self.index}/{unit}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
+
+    def _budget(self, steps: int) -> dict[str, Any]:
+        return {"training_steps": steps, "flops": self.networks.flops(steps)}
+
+    def _problem(self) -> list[Line]:
+        facts = self.lines | {"learned": self.row.evaluation.learned}
+        return self._lines("problem", "problem", {}, {name: _single(value) for name, value in facts.items()})
+
+    def _train(self, name: str, steps: int, make: Callable[[], Any]) -> list[Line]:
+        network = make().model
+        facts = {
+            "parameters": sum(part.numel() for part in network.parameters()),
+            "core_parameters": network.core_parameters(),
+        }
+        metrics = {fact: _single(value) for fact, value in facts.items()}
+        return self._lines(f"training/{name}/{steps}", "training", {"learner": name, **self._budget(steps)}, metrics)
+
+    def _along(self) -> list[Line]:
+        """Losses of the order-aware learner along its own order, after every training on the same sequences."""
+        tokens = self.distribution.sample(self.key.fold("along"), self.row.evaluation.sequences)
+        laws = AlongOrder(self.exact, self.reader.reading).conditionals(tokens)
+        found = []
+        for steps in self.orders_row.budgets():
+            measured = order_losses(self.networks.causal(self.reader, steps), laws, tokens)
+            arrays = {name: getattr(measured, name) for name in ("model", "exact", "kl")}
+            sums = {name: Sums.of(values.mean(axis=1)) for name, values in arrays.items()}
+            found += self._lines("along", "along", {"learner": self.reader.name, **self._budget(steps)}, sums)
+        return found
+
+    def _judged(self) -> dict[str, tuple[dict[str, Any], Watched]]:
+        """Everything that is judged under mask laws: its keys, and the posterior, which stops when work is to stop."""
+        none: dict[str, Any] = {"training_steps": "", "flops": ""}
+        stop, judged = self.context.stop, {}
+        for steps in self.orders_row.budgets():
+            keys = {"posterior": "mdm", **self._budget(steps)}
+            judged[f"mdm({steps})"] = (keys, Watched(self.networks.masked(self.row.masked, steps), stop))
+        # A random slab reads all latents in one linear form: it has no factor graph.
+        if self.row.evaluation.bp and isinstance(self.distribution.observations, TableObservations):
+            judged["bp"] = ({"posterior": "bp", **none}, Watched(BPPosterior(self.distribution), stop))
+        judged["marginals"] = ({"posterior": "marginals", **none}, Watched(SingleTokens(self.distribution), stop))
+        return judged
+
+    def _losses(self, text: str) -> list[Line]:
+        law, judged = evaluation_law(text), self._judged()
+        measured = pattern_losses(
+            {name: posterior for name, (_, posterior) in judged.items()},
+            self.exact,
+            self.distribution,
+            law,
+            key=self.key.fold("losses").fold(law.name),
+            n=self.row.evaluation.contexts,
+        )
+        return [
+            line
+            for name, (keys, _) in judged.items()
+            for line in self._law_lines(f"losses/{text}", {"law": law.name, **keys}, measured[name])
+        ]
+
+    def _law_lines(self, unit: str, keys: Mapping[str, Any], losses: PatternLosses) -> list[Line]:
+        lines = self._lines(unit, "losses", {**keys, "role": "all"}, losses.total)
+        for role, sums in losses.roles.items():
+            kept = {name: sums[name] for name in ROLE_METRICS}
+            lines += self._lines(unit, "losses", {**keys, "role": role}, kept)
+        return lines
