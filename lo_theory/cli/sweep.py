@@ -22,6 +22,7 @@ __all__ = ["add_commands"]
 
 _TERMINATED = 143
 _LARGEST_SHOWN = 1000  # cells whose tables a screen is given
+_MOST_FAILURES = 20  # shown with their errors at the end
 
 _EXAMPLES = """\
 examples:
@@ -104,8 +105,11 @@ def _sweep(options: argparse.Namespace) -> None:
         _print_tables(results, folder)
     if not (options.quiet and results.complete):
         _print_state(results, folder)
-    for failure in failures:
+    for failure in failures[:_MOST_FAILURES]:
         print(f"({failure.cell.label}) failed: {failure.error}", file=sys.stderr)
+    if len(failures) > _MOST_FAILURES:
+        journal = sweep.folder / request.shard.folder / "log.jsonl"
+        print(f"and {len(failures) - _MOST_FAILURES} more, all of them in {journal}", file=sys.stderr)
     if failures:
         raise RuntimeError(f"{len(failures)} of {len(sweep.cells)} cells failed; the same command tries them again")
 

@@ -56,10 +56,11 @@ def show_results(request: Request, found: Transition | None, window: MaskWindow 
     if found is None:
         return
     for name, threshold in (("dynamic", found.dynamic), ("condensation", found.condensation)):
-        print(_row(name, "= Kesten-Stigum") if found.continuous else _threshold_row(name, threshold))
+        none = "= Kesten-Stigum" if found.decided else "not resolved"
+        print(_row(name, none) if found.continuous else _threshold_row(name, threshold))
     print()
     show_words(_transition_words(found))
-    if window is not None:
+    if window is not None and found.decided:
         print()
         show_words(f"{_window_title(request)}: {window.statement}")
     if fold is not None:
@@ -67,6 +68,11 @@ def show_results(request: Request, found: Transition | None, window: MaskWindow 
 
 
 def _transition_words(found: Transition) -> str:
+    if not found.decided:
+        return (
+            "not decided: no planted state below Kesten-Stigum is resolved, and one up to "
+            f"{100 * found.resolution:.1f} % below is not excluded; take more --messages"
+        )
     if found.continuous:
         # Rounded up, so that what is said to be excluded is.
         resolution = max(0.01, math.ceil(1e4 * found.resolution) / 100)
@@ -78,7 +84,7 @@ def _transition_words(found: Transition) -> str:
     condensation, critical = found.condensation.value, found.kesten_stigum.value
     if math.isinf(critical):
         hard = f"recovery is possible but believed to be hard at every c above {condensation:.5g}"
-        return words + hard + " (linear algebra solves parities without noise all the same)"
+        return words + hard + "; for parities without noise that is belief only: linear algebra solves them"
     if condensation < critical:
         hard = f"recovery is possible but believed to be hard for c from {condensation:.5g} to {critical:.6g}"
         resolved = condensation + found.condensation.error < critical
@@ -104,7 +110,8 @@ def _show_fold(fold: Fold) -> None:
 def _fold_words(fold: Fold) -> str:
     if not fold.survives:
         return f"no fold is resolved, so no hard phase; one wider than {100 * fold.resolution:.2f} % of c is excluded"
-    return "the hard phase survives, as a fold of c(overlap)"
+    words = "the hard phase survives, as a fold of c(overlap)"
+    return words if fold.spinodal is not None else f"{words} whose end lies beyond the weakest overlap followed"
 
 
 def _fold_thresholds(fold: Fold) -> dict[str, Threshold | None]:

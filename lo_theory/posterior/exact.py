@@ -41,21 +41,15 @@ class _Engine(Protocol):
         """Cost of every row, by its plan."""
         ...
 
+    def refusal(self, row: int, cost: Cost, at: int) -> ValueError:
+        """Say what row ``row``, number ``at`` of ``cost``, would take, and what to do instead."""
+        ...
+
     def fill(
         self, tokens: NDArray[np.int8], rows: slice, probs: NDArray[np.float64], log_evidence: NDArray[np.float64]
     ) -> None:
         """Answer ``rows`` of the batch; releases the interpreter lock."""
         ...
-
-
-def _refuse(row: int, cost: Cost, at: int, limit: int) -> ValueError:
-    """Say what row ``row``, number ``at`` of ``cost``, would take."""
-    return ValueError(
-        f"row {row}: of its {cost.undetermined[at]} undetermined latents {cost.width[at]} hang together in a table of "
-        f"{cost.states[at]:.4g} states ({cost.numbers[at]:.4g} numbers in all), over the limit of {limit}: use "
-        "belief propagation "
-        f"(BPPosterior), reveal more tokens, or raise limit (8 bytes a number; see estimate_cost)"
-    )
 
 
 class _Tables:
@@ -72,6 +66,14 @@ class _Tables:
         undetermined, states, width, operations, numbers, fits = costs.T
         return Cost(undetermined.astype(np.int64), states, width.astype(np.int64), operations, numbers, fits == 1)
 
+    def refusal(self, row: int, cost: Cost, at: int) -> ValueError:
+        return ValueError(
+            f"row {row}: of its {cost.undetermined[at]} undetermined latents {cost.width[at]} hang together in a table "
+            f"of {cost.states[at]:.4g} states ({cost.numbers[at]:.4g} numbers in all), over the limit of "
+            f"{int(self._rule.limit)}: use belief propagation (BPPosterior), reveal more tokens, or raise limit "
+            "(8 bytes a number; see estimate_cost)"
+        )
+
     def fill(
         self, tokens: NDArray[np.int8], rows: slice, probs: NDArray[np.float64], log_evidence: NDArray[np.float64]
     ) -> None:
@@ -83,7 +85,7 @@ class _Tables:
                 self._graph, work, arena, batch, start, self._rule, part, evidence
             )
             if numbers < 0:
-                raise _refuse(rows.start + start, self.cost(batch[start : start + 1]), 0, int(self._rule.limit))
+                raise self.refusal(rows.start + start, self.cost(batch[start : start + 1]), 0)
             if numbers:
                 arena = np.empty(int(numbers))
 
@@ -106,6 +108,13 @@ class _Slabs:
         n, p = self._columns.shape
         held = np.full(len(tokens), 4.0 * n * p)
         return Cost(free, 2.0**free, free, p * 2.0 ** (free + 1), held, 2.0**free <= self._limit)
+
+    def refusal(self, row: int, cost: Cost, at: int) -> ValueError:
+        return ValueError(
+            f"row {row}: its {cost.undetermined[at]} masked latents have {cost.states[at]:.4g} assignments, over the "
+            f"limit of {self._limit}; slabs couple all latents, so all are enumerated: reveal more latents, or raise "
+            "limit (time grows with it, memory does not; see estimate_cost)"
+        )
 
     def fill(
         self, tokens: NDArray[np.int8], rows: slice, probs: NDArray[np.float64], log_evidence: NDArray[np.float64]
@@ -198,4 +207,4 @@ class ExactPosterior:
         cost = self._engine.cost(tokens[suspects])
         if not cost.fits.all():
             worst = int(np.argmin(cost.fits))
-            raise _refuse(int(suspects[worst]), cost, worst, self.limit)
+            raise self._engine.refusal(int(suspects[worst]), cost, worst)

@@ -77,6 +77,8 @@ def _degree_window(
     if condensation.k != ensemble.k or critical.k != ensemble.k:
         raise ValueError(f"thresholds are for k = {condensation.k} and {critical.k}, the ensemble has k = {ensemble.k}")
     ground = "Proposition 3.3, on Conjecture B.13"
+    if ensemble.revealed < 1:
+        ground += ", for a solver that uses only the satisfied of the revealed observations"
     if not condensation.value < critical.value:
         reason = _NO_WINDOW[math.isclose(condensation.value, critical.value, rel_tol=1e-9)].format(
             name=ensemble.name, condensation=condensation.value, critical=critical.value

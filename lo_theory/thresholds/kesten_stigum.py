@@ -21,6 +21,7 @@ from lo_theory.thresholds.units import Threshold
 
 __all__ = ["factor_jacobian", "kesten_stigum", "kesten_stigum_from_jacobian"]
 
+_LARGEST_Q = 40  # (q - 1)**4 numbers and (q - 1)**6 operations
 _ZERO = 1e-26  # a spectral radius (square of a channel eigenvalue) below it is rounding
 _STEP = 1e-30  # of the complex-step derivative, whose error is its square
 
@@ -32,7 +33,13 @@ def _zero_sum_basis(q: int) -> NDArray[np.float64]:
 
 def _threshold(matrices: NDArray[np.float64], shares: NDArray[np.float64], k: int) -> Threshold:
     """From the linear maps [K, k, k, q, q] of every kind and ordered pair of arguments."""
-    basis = _zero_sum_basis(matrices.shape[-1])
+    q = matrices.shape[-1]
+    if q > _LARGEST_Q:
+        raise ValueError(
+            f"Kesten-Stigum for q = {q} values takes matrices of {(q - 1) ** 4:.3g} numbers, the limit is q = "
+            f"{_LARGEST_Q}: lower q"
+        )
+    basis = _zero_sum_basis(q)
     inner = np.einsum("xi,nabxy,yj->nabij", basis, matrices, basis)
     mean = sum(
         share * np.kron(inner[kind, a, b], inner[kind, a, b]) / (k * (k - 1))

@@ -81,8 +81,9 @@ class Fold:
     """The hard phase at a rate of revealed latents: the fold of the curve c(overlap), if there is one.
 
     Between ``dynamic`` and ``spinodal`` two states coexist; from ``crossing`` on the planted one dominates, so recovery
-    is possible but hard between ``crossing`` and ``spinodal``. All three are None where the curve is monotone within
-    its errors; ``resolution`` is then the largest relative fold that the errors (95 %) do not exclude.
+    is possible but hard between ``crossing`` and ``spinodal``; both are None where the curve still rises at overlap
+    0.01, the weakest that is followed. All three are None where the curve is monotone within its errors; ``resolution``
+    is then the largest relative fold that the errors (95 %) do not exclude.
     """
 
     rate: float
@@ -128,11 +129,14 @@ def find_fold(ensemble: PlantedEnsemble, rate: float, key: Key, effort: Effort |
         resolution = float(max(0.0, ((fall + 2 * error) / curve.c[:, None]).max()))
         return Fold(rate, False, None, None, None, resolution, curve)
 
+    open_ended = top == 0  # the curve still rises at its weakest overlap: the uninformed state lives on
+
     def threshold(value: float, at: int) -> Threshold:
         neighbours = curve.c[max(0, at - 1) : at + 2]
         return Threshold(value, ensemble.k, 2 * float(curve.error[at]) + 0.5 * float(np.ptp(neighbours)))
 
+    dynamic = threshold(float(curve.c[bottom]), bottom)
+    if open_ended:
+        return Fold(rate, True, dynamic, None, None, 0.0, curve)
     crossing = threshold(_equal_area(curve, top, bottom), bottom)
-    return Fold(
-        rate, True, threshold(float(curve.c[bottom]), bottom), crossing, threshold(float(curve.c[top]), top), 0.0, curve
-    )
+    return Fold(rate, True, dynamic, crossing, threshold(float(curve.c[top]), top), 0.0, curve)

@@ -11,7 +11,7 @@ to survive.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _SIGNIFICANT = 4.0  # standard errors by which a curve must fall below Kesten-St
 _WEAK_OVERLAPS = (0.02, 0.04, 0.06, 0.09, 0.12, 0.16, 0.2)
 _REPLICAS = 8  # independent populations at the condensation threshold
 _POINTS = 9  # of the curve around its minimum
+_MORE = 4.0  # times the factor messages for a second look at a minimum that the first does not tell from Kesten-Stigum
+_DECIDED = 0.02  # a dip of this share of Kesten-Stigum that is not excluded leaves the kind of transition open
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,18 @@ class Transition:
     curve: Curve
 
     @property
+    def decided(self) -> bool:
+        """Whether "continuous" means more than that nothing was resolved: dips of over 2 % of c are excluded."""
+        return not self.continuous or self.resolution <= _DECIDED
+
+    @property
     def statement(self) -> str:
         """The result in words."""
+        if not self.decided:
+            return (
+                f"{self.name}: not decided at this effort: no planted state below Kesten-Stigum ({self.kesten_stigum}) "
+                f"is resolved, and one up to {100 * self.resolution:.1f} % below is not excluded"
+            )
         if self.continuous:
             return (
                 f"{self.name}: continuous transition, dynamic = condensation = KS: {self.kesten_stigum} "
@@ -111,11 +123,12 @@ def overlap_curve(
     """Follow the fixed points through the given overlaps, in the order given, starting near degree c.
 
     Each point starts from the messages of the one before. Without side information the curve is left where its degree
-    has risen to 1.6 times its minimum, on the way down (parities: c goes to infinity as the overlap vanishes).
+    has risen to 1.6 times its minimum, on the way down (parities: c goes to infinity as the overlap vanishes); with it
+    the curve turns back and is followed to its end.
     """
     messages = dynamics.planted(float(overlaps[0]))
     rows: list[tuple[float, float, float, float, float]] = []
-    descending = len(overlaps) > 1 and overlaps[-1] < overlaps[0]
+    may_end = dynamics.rate == 0 and len(overlaps) > 1 and overlaps[-1] < overlaps[0]
     for overlap in overlaps:
         here = key.fold(f"{overlap:.12g}")
         first = discard if rows else 3 * discard
@@ -124,7 +137,7 @@ def overlap_curve(
         averages = float(series.excess.mean()), float(series.slope.mean())
         rows.append((float(overlap), c, _standard_error(series.c), *averages))
         lowest = min(range(len(rows)), key=lambda row: rows[row][1])
-        if descending and lowest < len(rows) - 2 and c > 1.6 * rows[lowest][1]:
+        if may_end and lowest < len(rows) - 2 and c > 1.6 * rows[lowest][1]:
             break
     ordered = np.array(sorted(rows))
     return Curve(*ordered.T)
@@ -216,9 +229,10 @@ def find_transition(ensemble: PlantedEnsemble, key: Key, effort: Effort | None =
     """Find the Kesten-Stigum, dynamic and condensation thresholds of a planted ensemble.
 
     The curve c(overlap) is scanned, refined at its minimum, and compared with Kesten-Stigum; a dip of at least four
-    standard errors makes the transition discontinuous. Cost: the factor messages of ``effort``, some 60 ns each. The
-    same key gives the same numbers for any number of threads. Not promised: a planted state whose overlap stays below
-    0.02 is not seen; ValueError for one whose overlap stays above 0.98.
+    standard errors makes the transition discontinuous, and one that is smaller is looked at again with four times the
+    messages. Cost: the factor messages of ``effort``, some 60 ns each. The same key gives the same numbers for any
+    number of threads. Not promised: a planted state whose overlap stays below 0.02 is not seen; ValueError for one
+    whose overlap stays above 0.98.
     """
     effort = effort or Effort()
     dynamics = Dynamics(ensemble, effort.size, threads=effort.threads)
@@ -228,13 +242,20 @@ def find_transition(ensemble: PlantedEnsemble, key: Key, effort: Effort | None =
     grid = _scan_grid()
     sweeps = 4 * effort.sweeps(effort.scan, 2 * len(grid), start, fewest=5)
     curve = overlap_curve(scanner, grid, start, key.fold("scan"), sweeps=sweeps, discard=max(16, sweeps // 2))
-    if math.isfinite(critical.value) and curve.overlap[np.argmin(curve.c)] <= max(_WEAK_OVERLAPS):
-        return _weak_transition(dynamics, curve, critical, effort, key)
-    dynamic, overlap = _refine_minimum(dynamics, curve, effort, key.fold("dynamic"))
-    if dynamic.value + 0.5 * _SIGNIFICANT * dynamic.error >= critical.value:
-        return _weak_transition(dynamics, curve, critical, effort, key)
-    condensation = _condensation(dynamics, curve, dynamic.value, effort, key.fold("condensation"))
-    return Transition(ensemble.name, critical, dynamic, condensation, False, overlap, 0.0, curve)
+    lowest = int(np.argmin(curve.c))
+    if math.isfinite(critical.value) and curve.overlap[lowest] <= max(_WEAK_OVERLAPS):
+        strong = curve.overlap > max(_WEAK_OVERLAPS)
+        least = float((curve.c - 2 * curve.error)[strong].min(initial=math.inf))
+        return _weak_transition(dynamics, curve, critical, effort, key, least)
+    for name, times in (("dynamic", 1.0), ("dynamic again", _MORE)):
+        spent = replace(effort, dynamic=times * effort.dynamic)
+        dynamic, overlap = _refine_minimum(dynamics, curve, spent, key.fold(name))
+        if dynamic.value + 0.5 * _SIGNIFICANT * dynamic.error < critical.value:
+            condensation = _condensation(dynamics, curve, dynamic.value, effort, key.fold("condensation"))
+            return Transition(ensemble.name, critical, dynamic, condensation, False, overlap, 0.0, curve)
+        if dynamic.value >= critical.value:
+            break
+    return _weak_transition(dynamics, curve, critical, effort, key, dynamic.value - dynamic.error)
 
 
 def _weak_minimum(curve: Curve, critical: float) -> tuple[float, float, float]:
@@ -250,8 +271,13 @@ def _weak_minimum(curve: Curve, critical: float) -> tuple[float, float, float]:
     return critical + float(powers[lowest] @ coefficients), math.sqrt(variance), float(fine[lowest])
 
 
-def _weak_transition(dynamics: Dynamics, curve: Curve, critical: Threshold, effort: Effort, key: Key) -> Transition:
-    """Decide between a continuous transition and a dip at small overlap, from long runs at weak overlaps."""
+def _weak_transition(
+    dynamics: Dynamics, curve: Curve, critical: Threshold, effort: Effort, key: Key, least: float
+) -> Transition:
+    """Decide between a continuous transition and a dip at small overlap, from long runs at weak overlaps.
+
+    ``least``: the lowest degree that the errors leave to a planted state at larger overlaps.
+    """
     grid, name, k = np.array(_WEAK_OVERLAPS)[::-1], dynamics.ensemble.name, critical.k
     # Weak messages feel the size of the population most.
     large = Dynamics(dynamics.ensemble, 4 * effort.size, threads=effort.threads)
@@ -264,5 +290,6 @@ def _weak_transition(dynamics: Dynamics, curve: Curve, critical: Threshold, effo
         rise = (critical.value - c) / 9
         dynamic, condensation = Threshold(c, k, 2 * spread), Threshold(c + rise, k, 2 * spread + rise)
         return Transition(name, critical, dynamic, condensation, False, overlap, 0.0, weak)
-    resolution = max(0.0, float((depth + 2 * error).max()), (critical.value - c + 2 * spread) / critical.value)
+    deepest = max(float((depth + 2 * error).max()), (critical.value - min(c - 2 * spread, least)) / critical.value)
+    resolution = max(0.0, deepest)
     return Transition(name, critical, critical, critical, True, 0.0, resolution, curve)

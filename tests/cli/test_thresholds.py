@@ -73,11 +73,18 @@ def test_a_discontinuous_transition(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_continuous_transition(capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = show(["xor", "--k", "2", *TINY, "--N", "10"], capsys)
+    out, _ = show(["xor", "--k", "2", "--messages", "3e6", "--N", "10"], capsys)
     assert "Kesten-Stigum 1 0.5 1 dynamic = Kesten-Stigum condensation = Kesten-Stigum" in out
     assert re.search(r"continuous transition: dynamic = .* more than [\d.]+ % below Kesten-Stigum is excluded", out)
     assert "all ordered 2-subsets of N = 10 latents (P = 90): no mask rate is in the window" in out
     assert "is continuous" in out
+
+
+def test_too_little_effort_to_decide_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = show(["xor", "--k", "2", *TINY, "--N", "10"], capsys)
+    assert "dynamic not resolved condensation not resolved" in out
+    assert re.search(r"not decided: .* one up to [\d.]+ % below is not excluded; take more --messages", out)
+    assert "mask rate" not in out
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -194,3 +195,32 @@ def test_noisy_parities_are_found_although_the_scan_once_ran_away_from_them():
     found = find_transition(ensemble, Key(1), Effort(size=600, scan=1e6, dynamic=1e6, condensation=1e6))
     assert not found.continuous
     assert found.dynamic.value < found.condensation.value <= ensemble.first_moment
+
+
+def test_a_planted_state_below_kesten_stigum_is_not_called_continuous():
+    """Noisy NAE q=2 k=5: the state lies 6 % below Kesten-Stigum, at an overlap that weak overlaps say nothing about."""
+    ensemble = planted_ensemble(nae(2, 5), channel=flip(0.04))
+    found = find_transition(ensemble, Key(0), Effort(size=1000, scan=1e6, dynamic=1e6, condensation=1e6))
+    assert not (found.continuous and found.decided)
+    if not found.continuous:
+        assert found.dynamic.value - found.dynamic.error < 57.8 < found.dynamic.value + found.dynamic.error
+    else:
+        assert "not decided" in found.statement
+        assert found.resolution > 0.05
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1])
+def test_the_fold_of_parities_is_that_of_the_erasure_recursion(rate):
+    """c = -ln(1 - m)/(r + (1 - r) m)**2: its maximum ends the uninformed state, its minimum begins the informed one."""
+    m = np.linspace(1e-3, 1 - 1e-3, 200_001)
+    c = -np.log1p(-m) / (rate + (1 - rate) * m) ** 2
+    top = int(np.argmax(c[m < 0.4]))
+    found = find_fold(planted_ensemble(xor(3)), rate, Key(0), Effort(size=4000, dynamic=3e7))
+    assert abs(found.spinodal.value - c[top]) < 2 * found.spinodal.error
+    assert abs(found.dynamic.value - c[top:].min()) < 2 * found.dynamic.error
+    assert found.spinodal.error < 0.1 * c[top]
+
+
+def test_too_many_values_are_refused_before_memory_is_taken():
+    with pytest.raises(ValueError, match=r"q = 200.*lower q"):
+        kesten_stigum(planted_ensemble(colouring(200)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,39 @@ __all__ = ["DaskCrew"]
 _SECONDS_TO_ANSWER = 10
 _SECONDS_BETWEEN_LOOKS = 2.0
 _CELLS_PER_THREAD = 2  # one to compute and one that is already there
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's client from filling the screen with what one line of ours says."""
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _local_cluster(distributed: Any, workers: int) -> Any:
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        silence_logs=logging.ERROR,
+        preload="lo_theory.lab.sweep.worker",  # its ``dask_setup``
+    )
+
+
+def _connect(distributed: Any, cluster: Any, address: str) -> Any:
+    try:
+        return distributed.Client(cluster, timeout=_SECONDS_TO_ANSWER)
+    except (OSError, TimeoutError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"no Dask scheduler answers at {address} ({reason}): is it running there, and is the address right?"
+        ) from error
 
 
 class DaskCrew:
@@ -35,19 +68,17 @@ class DaskCrew:
             raise ValueError(
                 "--dask needs the packages of the extra cluster: pip install 'lo_theory[cluster]'"
             ) from error
-        self.address, self._cluster, self._work = address, None, work
+        self.address, self._work = address, work
         with contextlib.ExitStack() as started:
+            started.enter_context(_quiet())
+            cluster: Any = address
             if address == "local":
-                environment = {
-                    f"distributed.nanny.pre-spawn-environ.{k}": v for k, v in thread_settings(threads).items()
-                }
-                with dask.config.set(environment):
-                    self._cluster = distributed.LocalCluster(
-                        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
-                    )
-                started.callback(self._cluster.close)
-            self._client: Any = self._connect(distributed, address)
-            started.callback(self._client.close)
+                settings = thread_settings(threads).items()
+                with dask.config.set(
+                    {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in settings}
+                ):
+                    cluster = started.enter_context(_local_cluster(distributed, workers))
+            self._client: Any = started.enter_context(_connect(distributed, cluster, address))
             self._executors = {
                 False: self._client.get_executor(pure=False),
                 True: self._client.get_executor(pure=False, resources={"GPU": 1}),
@@ -55,21 +86,6 @@ class DaskCrew:
             self._looked, self._capacity = 0.0, {False: 0, True: 0}
             self._wait_for_workers()
             self._started = started.pop_all()
-
-    def _connect(self, distributed: Any, address: str) -> Any:
-        # Dask's own retries would fill the screen with what the one line below says.
-        logger = logging.getLogger("distributed")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
-        try:
-            return distributed.Client(self._cluster or address, timeout=_SECONDS_TO_ANSWER)
-        except (OSError, TimeoutError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"no Dask scheduler answers at {address} ({reason}): is it running there, and is the address right?"
-            ) from error
-        finally:
-            logger.setLevel(level)
 
     def _wait_for_workers(self) -> None:
         end = time.monotonic() + _SECONDS_TO_ANSWER

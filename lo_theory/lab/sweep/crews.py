@@ -117,8 +117,9 @@ class _Hand:
         """Let go of the process, which ends at once; the thread returned waits until it has."""
         if self._lifeline is not None:
             self._lifeline.close()
-        executor, self._executor, self._lifeline = self._executor, None, None
-        last = Thread(target=lambda: executor and executor.shutdown(cancel_futures=True), daemon=True)
+        wait = (lambda: None) if self._executor is None else self._executor.shutdown
+        self._executor = self._lifeline = None
+        last = Thread(target=wait, daemon=True)
         last.start()
         return last
 

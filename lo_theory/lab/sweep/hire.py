@@ -38,19 +38,25 @@ def hire(name: str, address: str, request: Request, folder: Path, *, trains: boo
     """
     recorded = _recorded(folder)
     threads = int(_settled(folder, "threads", request.threads, recorded.get("threads"), 1))
-    device = str(_settled(folder, "device", request.device, recorded.get("device"), "auto"))
+    settled = str(_settled(folder, "device", _kind(request.device), recorded.get("device"), "auto"))
+    device = settled if request.device == "auto" else request.device
     workers = request.workers or max(1, available_processors() // threads)
     return CREWS[name](_Wish(address, workers, threads, device, trains))
 
 
 def agree(folder: Path, hired: Hired) -> None:
     """Record threads and device for all drivers that come; ValueError if another was faster and has other ones."""
-    facts = {"threads": hired.threads} | ({} if hired.device is None else {"device": hired.device})
+    facts = {"threads": hired.threads} | ({} if hired.device is None else {"device": _kind(hired.device)})
     recorded = _recorded(folder)
     for name, value in facts.items():
         _settled(folder, name, value, recorded.get(name), value)
     if facts.items() - recorded.items():
         write_json(folder / "facts.json", recorded | facts)
+
+
+def _kind(device: str) -> str:
+    """``cuda`` of ``cuda:1``: which of several GPUs it is decides nothing."""
+    return device.partition(":")[0]
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
@@ -101,8 +107,9 @@ def _visible_devices(device: str | None) -> list[str]:
 
 def _pool(wish: _Wish) -> Hired:
     device = _device(wish)
-    crew = LocalCrew(wish.workers, wish.threads, _visible_devices(device))
-    return Hired(crew, wish.workers, wish.threads, device)
+    devices = _visible_devices(device)
+    crew = LocalCrew(wish.workers, wish.threads, devices)
+    return Hired(crew, wish.workers, wish.threads, "cuda" if devices else device)  # a worker sees one of them only
 
 
 def _serial(wish: _Wish) -> Hired:
@@ -111,7 +118,7 @@ def _serial(wish: _Wish) -> Hired:
 
 def _dask(wish: _Wish) -> Hired:
     crew = DaskCrew(wish.address, wish.workers, wish.threads)
-    device = ("cuda" if crew.offers_gpu else "cpu") if wish.device == "auto" else wish.device
+    device = ("cuda" if crew.offers_gpu else "cpu") if wish.device == "auto" else _kind(wish.device)
     if wish.trains and device.startswith("cuda") and not crew.offers_gpu:
         with crew:
             raise ValueError(

@@ -91,7 +91,7 @@ def run_sweep(sweep: Sweep, request: SweepRequest, watcher: Watcher) -> list[Fai
     with, or if no cluster answers; OSError if the disk is full or the cluster is lost: what was computed is kept.
     """
     own = [cell for cell in sweep.cells if request.shard.has(cell)]
-    there = stored_rows(sweep)
+    there = set(stored_rows(sweep))
     if all(cell.id in there for cell in own):
         return []
     trains = any(cell.trains for cell in sweep.cells)
@@ -99,8 +99,7 @@ def run_sweep(sweep: Sweep, request: SweepRequest, watcher: Watcher) -> list[Fai
     facts = {"threads": hired.threads, "device": hired.device or "cpu"}
     with hired.crew, Run(sweep.folder / request.shard.folder, _document(sweep), facts) as run:
         agree(sweep.folder, hired)
-        there = stored_rows(sweep)  # now that no other driver of this shard adds any
-        missing = [cell for cell in own if cell.id not in there]
+        missing = [cell for cell in own if cell.id not in there | run.units]  # another may just have ended
         run.log("session", command=request.request.command, workers=hired.workers, crew=request.crew, **facts)
         watcher.begin(len(own), len(missing))
         seconds = request.request.checkpoint_seconds

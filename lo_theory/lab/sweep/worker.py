@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lo_theory.lab.units import Context, Options
     from lo_theory.lab.workers import Stop
 
-__all__ = ["Order", "Report", "begin", "compute", "thread_settings"]
+__all__ = ["Order", "Report", "begin", "compute", "dask_setup", "thread_settings"]
 
 _ORPHANED = 3  # exit code of a worker whose driver is gone
 
@@ -80,6 +80,11 @@ def begin(threads: int, lifeline: Connection, device: str | None) -> None:
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the driver: what Dask calls in a fresh worker of a cluster on this machine."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _watch(lifeline: Connection) -> None:

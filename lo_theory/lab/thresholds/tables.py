@@ -63,7 +63,8 @@ def degree_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
             dynamic, condensation, _ = published(specification(item))
             if item.value("continuous"):
                 deepest = 100 * item.value("resolution")
-                ours = ("continuous: = KS", f"no dip over {deepest:.2g} %" if deepest >= 0.005 else "no dip")
+                kind = "continuous: = KS" if deepest <= 2 else "not decided"
+                ours = (kind, f"no dip over {deepest:.2g} %" if deepest >= 0.005 else "no dip")
             else:
                 ours = (_threshold(item, "dynamic"), _threshold(item, "condensation"))
             theirs = (_off(item, "dynamic", dynamic), _off(item, "condensation", condensation))
@@ -111,7 +112,9 @@ def fold_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
             for item in (item for item in mode if item.keys["label"] == label):
                 revealed = f"{100 * item.keys['revealed']:g} %"
                 if item.value("survives"):
-                    parts = tuple(_threshold(item, name) for name in ("dynamic", "crossing", "spinodal"))
+                    names = ("dynamic", "crossing", "spinodal")
+                    met = [f"{name}_c" in item.metrics for name in names]
+                    parts = tuple(_threshold(item, names[i]) if met[i] else "not met" for i in range(3))
                 else:
                     excluded = 100 * item.value("resolution")
                     parts = ("no fold", f"none over {excluded:.2g} % of c" if excluded >= 0.005 else "", "")
