@@ -1,0 +1,437 @@
+"""Whole sweeps, computed in the driver's own process: what they leave, what they keep, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from lo_theory.cli import main
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.config import resolve
+from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.rows import Row, read_rows
+from lo_theory.lab.runs import FinishedRun, Run
+from lo_theory.lab.schema import plain
+from lo_theory.lab.summary import group
+from lo_theory.lab.sweep import place as places
+from lo_theory.lab.sweep.cells import make_cells
+from lo_theory.lab.sweep.grid import make_grid
+from lo_theory.lab.sweep.hire import agree, hire
+from lo_theory.lab.sweep.place import Place, package_version
+from lo_theory.lab.sweep.pooling import between_cells, common_settings, pooled_keys
+from lo_theory.lab.sweep.sweeps import SweepRequest
+from lo_theory.lab.sweep.worker import Order, compute
+from lo_theory.lab.units import Options
+from tests.lab.grids import tiny_grid, write_grid
+from tests.lab.tiny import tiny
+
+PART = "grid/sweep-table1/1-of-1"
+
+
+def sweep(file: Path, out: Path, *options: str) -> int:
+    return main(["sweep", str(file), "--out", str(out), "--serial", "--quiet", *options])
+
+
+def result_folder(out: Path) -> Path:
+    (marker,) = (out / "grid").glob("*/done.json")
+    return marker.parent
+
+
+def events(out: Path, name: str, part: str = PART) -> list[dict[str, Any]]:
+    lines = map(json.loads, (out / part / "log.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == name]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished sweep of six cells."""
+    out = tmp_path_factory.mktemp("swept")
+    assert sweep(write_grid(out / "grid.yaml"), out / "runs") == 0
+    return out / "runs"
+
+
+def test_a_finished_sweep_is_the_finished_run_of_its_cells(swept: Path, tmp_path: Path, capsys: Any) -> None:
+    finished = FinishedRun(result_folder(swept))
+    experiment = make_grid(tiny_grid()).expand()[0]
+    run = execute(experiment, Request(tmp_path, threads=1), SilentProgress())
+    for name in ("rows.jsonl", "figure.png"):
+        assert (finished.folder / name).read_bytes() == (run.folder / name).read_bytes()
+    assert resolve(finished.config) == experiment
+    assert {path.name for path in finished.folder.iterdir()} == {
+        *("config.yaml", "rows.jsonl", "table.csv", "table.md", "figure.png", "figure.pdf", "done.json", "lock")
+    }
+    assert finished.facts["cells"] == 6
+    assert {"versions", "command", "seconds", "workers", "device", "processor"} <= finished.facts.keys()
+    assert main(["table", "grid", "--out", str(swept)]) == 0
+    assert "A tiny grid" in capsys.readouterr().out
+
+
+def test_the_rows_file_has_every_cell_once_in_the_order_of_the_grid(swept: Path) -> None:
+    cells = make_cells(*make_grid(tiny_grid()).expand())
+    rows = read_rows(swept / PART / "rows.jsonl")
+    assert list(dict.fromkeys(row.unit for row in rows)) == [cell.id for cell in cells]
+    blocks = (swept / PART / "rows.jsonl").read_text().split("\n\n")
+    assert len(blocks) == 6 + 1  # one closed block a cell, so it is there whole or not at all
+    assert len({(row.unit, row.keys["part"], row.metric, str(row.keys)) for row in rows}) == len(rows)
+    assert not (swept / "grid" / "sweep-table1" / "cells").exists()  # short cells leave nothing else
+
+
+def test_the_tidy_csv_has_a_line_for_every_cell_and_metric(swept: Path) -> None:
+    lines = list(csv.DictReader((result_folder(swept) / "table.csv").open()))
+    assert len(lines) == len(read_rows(swept / PART / "rows.jsonl"))
+    cells = make_cells(*make_grid(tiny_grid()).expand())
+    floors = [line for line in lines if line["metric"] == "floor"]
+    assert [(int(line["problem.P"]), int(line["problem.seed"]), int(line["seed"])) for line in floors] == [
+        tuple(cell.point.values()) for cell in cells
+    ]
+    assert [line["unit"].partition("/")[0] for line in floors] == [cell.id for cell in cells]
+    assert [int(line["row"]) for line in floors] == list(range(6))
+
+
+def test_running_it_again_computes_nothing_and_says_the_same(swept: Path, tmp_path: Path, capsys: Any) -> None:
+    file, before = write_grid(tmp_path / "grid.yaml"), (swept / PART / "rows.jsonl").stat().st_mtime_ns
+    said = []
+    for option in ([], ["--show"]):
+        assert main(["sweep", str(file), "--out", str(swept), *option]) == 0
+        captured = capsys.readouterr()
+        said.append(captured.out)
+        assert "6 of 6 cells of the grid are finished" in captured.err
+    assert said[0] == said[1] != ""
+    assert (swept / PART / "rows.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_larger_grid_and_more_seeds_keep_what_is_finished(tmp_path: Path) -> None:
+    file = write_grid(tmp_path / "grid.yaml", pool=["seed", "problem.seed"])
+    assert sweep(file, tmp_path) == 0
+    assert len(events(tmp_path, "cell")) == 6
+    old = read_rows(tmp_path / PART / "rows.jsonl")
+    seeds = [0, 1, 2, 3]
+    write_grid(file, axes=[{"problem.P": [10, 12, 15]}, {"problem.seed": seeds, "seed": seeds}])
+    assert sweep(file, tmp_path) == 0
+    assert len(events(tmp_path, "cell")) == 12
+    new = read_rows(tmp_path / PART / "rows.jsonl")
+    assert [row for row in new if row.unit in {row.unit for row in old}] == old
+    assert len(list((tmp_path / "grid").glob("*/done.json"))) == 2  # the results of both grids
+
+
+def test_pooled_cells_add(tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml", pool=["seed", "problem.seed"])
+    assert sweep(file, tmp_path) == 0
+    assert "Pooled over seed, problem.seed" in " ".join(capsys.readouterr().out.split())
+    pooled = FinishedRun(result_folder(tmp_path))
+    assert len(pooled.config["rows"]) == 2
+    cells = read_rows(tmp_path / PART / "rows.jsonl")
+    assert len(group(cells, "one_pass")) == 6
+    items = group(pooled.rows, "one_pass")
+    assert [(item.keys["row"], item.pair, item.keys["seed"], item.keys["problem"]) for item in items] == [
+        (0, (5, 10), "pooled", "pooled"),
+        (1, (5, 15), "pooled", "pooled"),
+    ]
+    for item in items:
+        mine = [row.sums for row in cells if row.metric == "infill" and row.keys["P"] == item.pair[1]]
+        assert item.metrics["infill"] == sum(mine, Sums(0, 0.0, 0.0))
+    lines = list(csv.DictReader((result_folder(tmp_path) / "pooled.csv").open()))
+    line = next(line for line in lines if line["metric"] == "infill" and line["P"] == "15")
+    means = [row.sums.mean for row in cells if row.metric == "infill" and row.keys["P"] == 15]
+    assert (int(line["cells"]), int(line["n"])) == (3, 24)
+    low, high = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
+    found = [float(line[name]) for name in ("mean_of_cells", "low_over_cells", "high_over_cells")]
+    assert found == pytest.approx([np.mean(means), low, high])
+    assert sweep(file, tmp_path, "--pool") == 0  # every cell by itself
+    assert len(list((tmp_path / "grid").glob("*/done.json"))) == 2
+    assert len(events(tmp_path, "cell")) == 6
+
+
+def test_only_keys_in_which_whole_cells_differ_are_pooled() -> None:
+    def rows(seed: int) -> list[Row]:
+        sums = Sums(1, 1.0, 1.0)
+        return [Row("c", "x", sums, {"seed": seed, "N": 5, "step": step, "part": "a"}) for step in (seed, 7)]
+
+    assert pooled_keys([rows(0), rows(1)]) == {"seed": "pooled"}
+    assert pooled_keys([rows(0)]) == pooled_keys([]) == {}
+    table = between_cells([("a", rows(0)[1:]), ("b", rows(0)[1:])])
+    (line,) = csv.DictReader(io.StringIO(table))
+    assert (line["cells"], line["n"], line["mean"]) == ("2", "2", "1.0")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{}],
+        [{"training": None, "decoding": {"denoisers": ["exact"]}}, {"seed": 1}],
+        [
+            {"problem": {"family": "random_slab", "N": 5, "P": 9}},
+            {"problem": {"noise": 0.5}},
+            {"model": {"shape": "6M"}},
+        ],
+    ],
+)
+def test_the_short_configuration_is_the_same_experiment(rows: list[dict[str, Any]]) -> None:
+    document = tiny()
+    if "family" in rows[0].get("problem", {}):
+        document["problem"] = {}
+        rows = [rows[0], *({"problem": {"family": "nae_sat", "N": 6, "P": 18}, **row} for row in rows[2:])]
+    experiment = resolve({**document, "rows": rows})
+    short = common_settings(experiment)
+    assert resolve(yaml.safe_load(yaml.safe_dump(short))) == experiment
+    if len(rows) > 1:
+        assert "decoding" in short
+        assert len(str(short)) < 0.8 * len(str(experiment.to_mapping()))
+
+
+# --- cells that fail --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_cell_is_shown_at_the_end_and_stops_no_other(tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml", axes=[{"evaluation.limit_states": [4, 1000]}, {"seed": [0, 1]}])
+    file.write_text(file.read_text().replace("N: 5", "N: 5\n  P: 10"))
+    for _ in range(2):  # the same command tries them again
+        assert sweep(file, tmp_path) == 2
+        captured = capsys.readouterr()
+        assert "A tiny grid" in captured.out
+        lines = captured.err.splitlines()
+        assert lines[0] == "2 of 4 cells of the grid are finished"
+        assert [line.partition(" failed: ")[0] for line in lines[2:4]] == [
+            f"(evaluation.limit_states=4, seed={seed})" for seed in (0, 1)
+        ]
+        assert all("over the limit of 4" in line for line in lines[2:4])
+        assert lines[4] == "lo-theory: 2 of 4 cells failed; the same command tries them again"
+    failed = events(tmp_path, "failed")
+    assert len(failed) == 4
+    assert "Traceback" in failed[0]["trace"]
+    assert len(events(tmp_path, "cell")) == 2
+    assert not list((tmp_path / "grid").glob("*/done.json"))
+
+
+def test_many_failures_are_counted_and_not_all_listed(tmp_path: Path, capsys: Any) -> None:
+    seeds = list(range(23))
+    file = write_grid(tmp_path / "grid.yaml", axes=[{"seed": seeds}], problem={"family": "nae_sat", "N": 5, "P": 10})
+    assert sweep(file, tmp_path, "--set", "evaluation.limit_states=4") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(" failed: ValueError" in line for line in lines) == 20
+    assert lines[-2] == f"and 3 more, all of them in {tmp_path / PART / 'log.jsonl'}"
+
+
+def test_no_cell_finished_is_no_table(tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml")
+    assert sweep(file, tmp_path, "--show") == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "0 of 6 cells of the grid are finished\n"
+    assert not (tmp_path / "grid").exists()
+
+
+# --- shards, locks, facts ---------------------------------------------------------------------------------------------------------
+
+
+def test_shards_compute_each_cell_once_and_are_read_together(swept: Path, tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml")
+    for i in (2, 1, 3):
+        assert not list((tmp_path / "grid").glob("*/done.json"))
+        assert sweep(file, tmp_path, "--shard", f"{i}/3") == 0
+    assert len(list((tmp_path / "grid" / "sweep-table1").glob("*-of-3/rows.jsonl"))) == 3
+    for name in ("rows.jsonl", "table.md", "table.csv"):  # the last shard to end has left the results
+        assert (result_folder(tmp_path) / name).read_bytes() == (result_folder(swept) / name).read_bytes()
+    capsys.readouterr()
+    assert sweep(file, tmp_path) == 0  # without shards: all is there
+    assert not (tmp_path / PART).exists()
+
+
+def test_a_cell_that_two_drivers_computed_counts_once(swept: Path, tmp_path: Path) -> None:
+    file = write_grid(tmp_path / "grid.yaml")
+    assert sweep(file, tmp_path) == 0
+    twin = tmp_path / "grid" / "sweep-table1" / "1-of-2"
+    twin.mkdir()
+    (twin / "rows.jsonl").write_bytes((tmp_path / PART / "rows.jsonl").read_bytes())
+    assert sweep(file, tmp_path, "--show", "--pool", "seed") == 0
+    for folder in (tmp_path / "grid").glob("*/done.json"):
+        whole = read_rows(folder.parent / "rows.jsonl")
+        assert sum(row.metric == "floor" for row in whole) == 6
+
+
+def test_a_second_driver_is_told_who_holds_the_shard(tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml")
+    with Run(tmp_path / PART, {}, {}):
+        assert sweep(file, tmp_path) == 2
+        assert "1-of-1 is being computed by another process (process " in capsys.readouterr().err
+        assert sweep(file, tmp_path, "--shard", "1/2") == 0  # another shard is free
+    assert sweep(file, tmp_path) == 0
+
+
+def test_going_on_with_other_threads_is_refused(tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml")
+    assert sweep(file, tmp_path, "--shard", "1/2", "--threads", "2") == 0
+    assert sweep(file, tmp_path, "--threads", "1") == 2
+    assert "was begun with threads = 2, and going on with 1" in capsys.readouterr().err
+    assert sweep(file, tmp_path) == 0
+    assert json.loads((tmp_path / "grid" / "sweep-table1" / "facts.json").read_text()) == {"threads": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--shard", "3/2"], "--shard takes i/n with i from 1 to n, got 3/2"),
+        (["--attempts", "0"], "attempts must be at least 1, got 0"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--axis", "problem.Q=[1]"], "unknown key problem.Q"),
+        (["--pool", "sed"], "pool names sed, which is no path of an axis: the closest is seed"),
+        (["--preset", "cpu"], "unknown preset 'cpu': there are no presets"),
+    ],
+)
+def test_bad_input_is_one_clear_line(options: list[str], complaint: str, tmp_path: Path, capsys: Any) -> None:
+    assert sweep(write_grid(tmp_path / "grid.yaml"), tmp_path, *options) == 2
+    error = capsys.readouterr().err.strip()
+    assert complaint in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "grid").exists()
+
+
+def test_a_very_large_grid_is_begun_only_if_it_is_meant(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = list(range(317))
+    file = write_grid(tmp_path / "grid.yaml", axes=[{"seed": many}, {"problem.seed": many}])
+    assert sweep(file, tmp_path) == 2
+    assert "the grid has 100,489 cells: give --yes if that is meant" in capsys.readouterr().err
+    monkeypatch.setattr("lo_theory.lab.sweep.grid.LARGEST_GRID", 5)
+    write_grid(file)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for answer, code in (("n\n", 2), ("", 2), ("y\n", 0)):
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert sweep(file, tmp_path) == code
+        assert screen.getvalue().startswith("The grid has 6 cells. Go on? [y/N] ")
+        assert (tmp_path / PART).exists() == (code == 0)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert sweep(file, tmp_path) == 2
+    assert sweep(file, tmp_path, "--yes") == 0
+
+
+# --- where a cell is computed -----------------------------------------------------------------------------------------------------
+
+
+def an_order(folder: Path, **over: Any) -> Order:
+    cell = make_cells(*make_grid(tiny_grid()).expand())[0]
+    options = {"workers": 1, "threads": 1, "device": "cpu", "checkpoint_seconds": 15.0}
+    facts = {"cell": cell.id, "task": "table1", "row": plain(cell.row), "folder": str(folder), "options": options}
+    return Order(**{**facts, "version": package_version(), **over})
+
+
+def test_a_worker_of_another_version_or_with_another_problem_is_found_out(tmp_path: Path) -> None:
+    assert compute(an_order(tmp_path / "a")).error == ""
+    assert "and the driver 0.0.0: install the same on both" in compute(an_order(tmp_path / "a", version="0.0.0")).error
+    assert "the worker's problem is not the driver's" in compute(an_order(tmp_path / "a", cell="0" * 16)).error
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_long_cell_keeps_its_units_and_goes_on_from_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compute(an_order(tmp_path / "short"))
+    monkeypatch.setattr(places, "_SECONDS_IN_MEMORY", -1.0)
+    kept: list[list[Row]] = []
+    keep = Place.keep
+
+    def killed(self: Place, rows: list[Row]) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        kept.append(rows)
+        keep(self, rows)
+
+    monkeypatch.setattr(Place, "keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compute(an_order(tmp_path / "long"))
+    assert len({row.unit for row in read_rows(tmp_path / "long" / "rows.jsonl")}) == 2
+    fresh: list[list[Row]] = []
+    monkeypatch.setattr(Place, "keep", lambda self, rows: (fresh.append(rows), keep(self, rows)))
+    again = compute(an_order(tmp_path / "long"))
+    assert again.rows == whole.rows
+    assert 0 < len(fresh) == len({row.keys["part"] for row in whole.rows}) - 2
+
+
+def test_a_place_keeps_all_from_the_moment_its_folder_is_asked_for(tmp_path: Path) -> None:
+    rows = [[Row(unit, "x", Sums(1, 1.0, 1.0))] for unit in "abc"]
+    with Place(tmp_path / "cell", {}, Options()) as place:
+        place.keep(rows[0])
+        assert not (tmp_path / "cell").exists()
+        assert place.folder == tmp_path / "cell"
+        place.log("training", step=1)
+        place.keep(rows[1])
+        assert place.rows == rows[0] + rows[1]
+    with Place(tmp_path / "cell", {}, Options()) as place:
+        assert place.rows == rows[0] + rows[1]
+        place.keep(rows[2])
+    assert read_rows(tmp_path / "cell" / "rows.jsonl") == [*rows[0], *rows[1], *rows[2]]
+    assert json.loads((tmp_path / "cell" / "log.jsonl").read_text())["step"] == 1
+
+
+def test_a_cell_that_another_process_computes_is_waited_for_and_then_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "_SECONDS_TO_WAIT", 0.2)
+    with Run(tmp_path / "cell", {}, {}), pytest.raises(ValueError, match="is being computed by another process"):
+        Place(tmp_path / "cell", {}, Options())
+
+
+# --- who computes, and on what ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked", "devices"),
+    [(None, "cuda", ["0", "1"]), ("3,5", "auto", ["3", "5"]), ("3,5", "cuda:1", ["5"]), (None, "cpu", [])],
+)
+def test_cells_that_train_have_a_process_for_each_gpu(
+    visible: str | None, asked: str, devices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[str]] = []
+    monkeypatch.setattr("lo_theory.lab.training.choose_device", lambda name: "cuda" if name == "auto" else name)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("lo_theory.lab.sweep.hire.LocalCrew", lambda workers, threads, devices: found.append(devices))
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    hired = hire("pool", "", Request(tmp_path, device=asked, workers=3), tmp_path, trains=True)
+    assert found == [devices]
+    assert hired.device == ("cpu" if asked == "cpu" else "cuda")
+    assert hire("pool", "", Request(tmp_path, device=asked), tmp_path, trains=False).device is None
+    assert found[1] == []
+
+
+def test_the_device_of_trainings_is_recorded_with_the_first_of_them(tmp_path: Path) -> None:
+    request = Request(tmp_path, threads=2)
+    agree(tmp_path, hire("serial", "", request, tmp_path, trains=False))
+    agree(tmp_path, hire("serial", "", replace(request, device="cpu"), tmp_path, trains=True))
+    assert json.loads((tmp_path / "facts.json").read_text()) == {"threads": 2, "device": "cpu"}
+    with pytest.raises(
+        ValueError, match="was begun with device = cpu, and going on with cuda would give other weights"
+    ):
+        hire("serial", "", replace(request, device="cuda"), tmp_path, trains=True)
+    with pytest.raises(ValueError, match="crew must be one of pool, serial, dask, got 'slurm'"):
+        SweepRequest(request, crew="slurm")
+
+
+def test_asking_for_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from lo_theory.cli import main\n"
+        "try:\n    main(['sweep', '--help'])\nexcept SystemExit:\n"
+        "    print([name for name in ('torch', 'numpy', 'numba', 'dask') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.endswith("[]\n")
+    assert "--shard" in shown.stdout

@@ -1,0 +1,134 @@
+"""Sweeps on a Dask cluster: the same rows, cells placed by resources, a cluster that does not answer.
+
+All but the first test need the packages of the extra ``cluster`` and are skipped without them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lo_theory.cli import main
+from lo_theory.lab.sweep.cluster import DaskCrew
+from tests.lab.grids import name_the_worker, worker_processes, write_grid
+from tests.lab.test_sweep_pool import _PATIENCE, SLOW, begun, cells, command, finished, kill, order, results, wait_until
+
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None,
+    reason="dask and distributed are not installed: pip install 'lo_theory[cluster]'",
+)
+
+
+def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "dask", None)
+    file = write_grid(tmp_path / "grid.yaml")
+    assert main(["sweep", str(file), "--out", str(tmp_path), "--dask", "local"]) == 2
+    assert capsys.readouterr().err == (
+        "lo-theory: --dask needs the packages of the extra cluster: pip install 'lo_theory[cluster]'\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of two workers, of which the one called ``gpu`` offers a GPU."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None
+    ) as local:
+        plain = [sys.executable, "-m", "distributed.cli.dask_worker", local.scheduler_address]
+        options = ["--nthreads", "1", "--name", "plain", "--no-dashboard"]
+        with subprocess.Popen([*plain, *options], stderr=subprocess.DEVNULL) as second:
+            local.scheduler.workers  # noqa: B018
+            wait_until(lambda: len(local.scheduler.workers) == 2)
+            yield local
+            second.terminate()
+
+
+@needs_dask
+def test_cells_that_need_a_gpu_go_to_workers_that_offer_one(cluster: Any) -> None:
+    with DaskCrew(cluster.scheduler_address, 1, 1, work=name_the_worker) as crew:
+        assert (crew.workers, crew.capacity(True), crew.offers_gpu) == (2, 2, True)
+        gpu = [crew.submit(order(cell), True) for cell in cells(6)]
+        other = [crew.submit(order(cell), False) for cell in cells(6)]
+        assert {future.result(_PATIENCE).error for future in gpu} == {"0"}
+        assert {future.result(_PATIENCE).error for future in other} <= {"0", "plain"}
+
+
+@needs_dask
+def test_a_cluster_by_its_address_computes_the_same_rows(cluster: Any, tmp_path: Path) -> None:
+    serial, dask = tmp_path / "serial", tmp_path / "dask"
+    for out in (serial, dask):
+        out.mkdir()
+    assert main([*command(serial)[3:], "--serial"]) == 0
+    assert main([*command(dask)[3:], "--dask", cluster.scheduler_address]) == 0
+    assert results(dask) == results(serial)
+
+
+@needs_dask
+def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "serial").mkdir()
+    assert main([*command(tmp_path / "serial")[3:], "--serial"]) == 0
+    with begun(tmp_path, "--dask", "local") as process:
+        wait_until(lambda: finished(tmp_path) >= 1)
+        workers = worker_processes(process.pid)
+        assert len(workers) == 2
+        kill(workers[:1])
+        wait_until(lambda: finished(tmp_path) >= 3)
+        left = worker_processes(process.pid)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not set(left) & set(worker_processes()))
+    assert finished(tmp_path) < 8
+    with begun(tmp_path, "--dask", "local") as process:
+        said = process.communicate(timeout=_PATIENCE)[1]
+    assert process.returncode == 0, said
+    assert results(tmp_path) == results(tmp_path / "serial")
+
+
+@needs_dask
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
+def test_an_address_that_nobody_answers_is_one_clear_line_after_ten_seconds(address: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with begun(tmp_path, "--dask", address) as process:
+        said = process.communicate(timeout=_PATIENCE)[1].strip()
+    assert time.monotonic() - began < 60  # ten, and the start of a busy machine
+    assert process.returncode == 2
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith(f"lo-theory: no Dask scheduler answers at {address} (")
+    assert not (tmp_path / "grid").exists()
+
+
+@needs_dask
+def test_a_cluster_without_workers_or_without_gpus_is_refused(tmp_path: Path, capsys: Any) -> None:
+    import distributed
+
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
+        assert main([*command(tmp_path)[3:], "--dask", empty.scheduler_address]) == 2
+        assert "has no workers: start some, then this sweep" in capsys.readouterr().err
+    over = SLOW | {"training": {"steps": 5}, "model": {"shape": {"layers": 1, "heads": 1, "width": 8}}}
+    write_grid(tmp_path / "grid.yaml", **over)
+    with distributed.LocalCluster(n_workers=1, dashboard_address=None, processes=False) as plain:
+        assert main([*command(tmp_path)[3:], "--dask", plain.scheduler_address, "--device", "cuda"]) == 2
+        assert "offers the resource GPU: start them with --resources GPU=1" in capsys.readouterr().err
+
+
+@needs_dask
+@pytest.mark.soak
+def test_two_hundred_cells_on_two_dask_workers(tmp_path: Path) -> None:
+    seeds = list(range(20))
+    noises = [0, 0.05, 0.1, 0.15, 0.2]
+    over = {"axes": [{"problem.P": [10, 15]}, {"problem.noise": noises}, {"problem.seed": seeds, "seed": seeds}]}
+    for name, crew in (("serial", ["--serial"]), ("pool", []), ("dask", ["--dask", "local"])):
+        (tmp_path / name).mkdir()
+        write_grid(tmp_path / name / "grid.yaml", **over)
+        with begun(tmp_path / name, *crew) as process:
+            said = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, said
+    assert results(tmp_path / "serial") == results(tmp_path / "pool") == results(tmp_path / "dask")

@@ -1,0 +1,270 @@
+"""Sweeps on worker processes: the same rows as without, whoever is killed, and no process left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lo_theory.cli import main
+from lo_theory.lab.rows import read_rows
+from lo_theory.lab.runs import Run, journal
+from lo_theory.lab.sweep.cells import Cell
+from lo_theory.lab.sweep.crews import LocalCrew
+from lo_theory.lab.sweep.driver import Driver
+from lo_theory.lab.sweep.watch import SweepSilence
+from lo_theory.lab.sweep.worker import Order
+from tests.lab.grids import die_on_odd, look_around, raise_what_cannot_be_sent, worker_processes, write_grid
+from tests.lab.tiny import tiny
+
+_PATIENCE = 120.0
+SEEDS = list(range(4))
+SLOW: dict[str, Any] = {
+    "axes": [{"problem.P": [10, 15]}, {"problem.seed": SEEDS, "seed": SEEDS}],
+    "decoding": {"sequences": 3000, "denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L"]},
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a sweep leaves that no worker computed and nobody disturbed."""
+    out = tmp_path_factory.mktemp("reference")
+    assert main(["sweep", str(write_grid(out / "grid.yaml", **SLOW)), "--out", str(out), "--serial", "--quiet"]) == 0
+    return results(out)
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Rows and tables of the only finished sweep below ``out``."""
+    (marker,) = (out / "grid").glob("*/done.json")
+    names = ("rows.jsonl", "table.md", "table.csv")
+    found = {name: (marker.parent / name).read_bytes() for name in names}
+    return found | {"cells": (out / "grid" / "sweep-table1" / "1-of-1" / "rows.jsonl").read_bytes()}
+
+
+def command(out: Path, *options: str) -> list[str]:
+    file = out / "grid.yaml"
+    if not file.exists():
+        write_grid(file, **SLOW)
+    arguments = ["sweep", str(file), "--out", str(out), "--workers", "2", "--threads", "1", "--quiet"]
+    return [sys.executable, "-m", "lo_theory.cli", *arguments, *options]
+
+
+@contextlib.contextmanager
+def begun(out: Path, *options: str, limit: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, allowed files of ``limit`` bytes at most."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    with subprocess.Popen(
+        command(out, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(moment: Callable[[], object]) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not moment():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def finished(out: Path) -> int:
+    """Cells on disk."""
+    return sum(path.read_bytes().count(b"\n\n") for path in out.glob("grid/sweep-table1/*/rows.jsonl"))
+
+
+def kill(numbers: list[int]) -> None:
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
+@pytest.mark.soak  # what is finished when a kill comes depends on how busy the machine is
+def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(
+    tmp_path: Path, reference: dict[str, bytes]
+) -> None:
+    """A worker is killed, then the driver, then Ctrl-C comes; the rows are those of an undisturbed serial sweep."""
+    with begun(tmp_path) as process:
+        wait_until(lambda: finished(tmp_path) >= 1)
+        workers = worker_processes(process.pid)
+        assert len(workers) == 2
+        kill(workers[:1])
+        wait_until(lambda: set(worker_processes(process.pid)) - set(workers))  # a new one is there
+        wait_until(lambda: finished(tmp_path) >= 3)
+        left = worker_processes(process.pid)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not set(left) & set(worker_processes()))
+    kept = finished(tmp_path)
+    assert 3 <= kept < 8
+    deaths = [
+        entry for entry in journal(tmp_path / "grid" / "sweep-table1" / "1-of-1") if entry["event"] == "worker died"
+    ]
+    assert len(deaths) == 1  # the other worker's cell went on
+
+    with begun(tmp_path) as process:
+        wait_until(lambda: finished(tmp_path) > kept)
+        left = worker_processes(process.pid)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=_PATIENCE)[1]
+        assert process.returncode == 130, said
+        assert said == "interrupted; what was computed is kept, and the same command goes on from there\n"
+        wait_until(lambda: not set(left) & set(worker_processes()))
+    assert kept < finished(tmp_path) < 8
+
+    with begun(tmp_path) as process:
+        said = process.communicate(timeout=_PATIENCE)[1]
+    assert process.returncode == 0, said
+    assert results(tmp_path) == reference
+
+
+def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, reference: dict[str, bytes]) -> None:
+    """A limit on the size of files stands for a disk that fills."""
+    with begun(tmp_path, limit=len(reference["cells"]) // 2) as process:
+        said = process.communicate(timeout=_PATIENCE)[1].strip()
+    assert process.returncode == 2, said
+    assert len(said.splitlines()) == 1
+    assert "no space is left on the disk" in said
+    assert "the same command goes on from there" in said
+    kept = finished(tmp_path)
+    assert 1 <= kept <= 4
+
+    with begun(tmp_path) as process:
+        wait_until(lambda: finished(tmp_path) > kept)
+        left = worker_processes(process.pid)
+        process.terminate()
+        process.communicate(timeout=_PATIENCE)
+        assert process.returncode == 143
+        wait_until(lambda: not set(left) & set(worker_processes()))
+    assert main(command(tmp_path)[3:]) == 0
+    assert results(tmp_path) == reference
+
+
+def test_a_training_goes_on_from_its_checkpoint_when_its_worker_is_killed(tmp_path: Path) -> None:
+    over = {name: value for name, value in tiny().items() if name not in ("rows", "presets", "reference", "experiment")}
+    over |= {"axes": [{"seed": [0]}]}
+    write_grid(tmp_path / "grid.yaml", **over)
+    with begun(tmp_path, "--checkpoint-seconds", "0", "--workers", "1") as process:
+        wait_until(lambda: any('"step": 40' in text for text in journals(tmp_path)))
+        kill(worker_processes(process.pid))
+        said = process.communicate(timeout=_PATIENCE)[1]
+    assert process.returncode == 0, said
+    (text,) = journals(tmp_path)
+    steps = [entry["step"] for entry in map(json.loads, text.splitlines()) if entry["event"] == "resume"]
+    assert len(steps) == 1
+    assert 0 < steps[0] < 150
+    interrupted = results(tmp_path)
+    (tmp_path / "again").mkdir()
+    write_grid(tmp_path / "again" / "grid.yaml", **over)
+    assert main([*command(tmp_path / "again")[3:], "--serial"]) == 0
+    assert results(tmp_path / "again") == interrupted
+
+
+def journals(out: Path) -> list[str]:
+    return [path.read_text() for path in out.glob("grid/sweep-table1/cells/*/log.jsonl")]
+
+
+# --- the pool itself --------------------------------------------------------------------------------------------------------------
+
+
+def order(cell: Cell) -> Order:
+    return Order(cell.id, "table1", {}, "", {}, "0")
+
+
+def cells(count: int) -> list[Cell]:
+    return [Cell(i, f"{i:016x}", None, {"seed": i}, False) for i in range(count)]
+
+
+def test_a_worker_has_the_threads_it_was_given_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with LocalCrew(1, 1, devices=["7"], work=look_around) as crew:
+        seen = json.loads(crew.submit(order(cells(1)[0]), False).result(_PATIENCE).error)
+        on_gpu = json.loads(crew.submit(order(cells(1)[0]), True).result(_PATIENCE).error)
+    assert dict(os.environ) == before
+    assert seen["torch"] == 1
+    assert [seen[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")] == ["1"] * 4
+    assert seen["ignores Ctrl-C"]
+    assert seen["pid"] not in (os.getpid(), on_gpu["pid"])
+    assert on_gpu["CUDA_VISIBLE_DEVICES"] == "7"
+    assert seen.get("CUDA_VISIBLE_DEVICES") == before.get("CUDA_VISIBLE_DEVICES")
+    wait_until(lambda: not {seen["pid"], on_gpu["pid"]} & set(worker_processes()))
+
+
+def test_a_cell_that_kills_its_worker_is_given_up_and_costs_no_other_cell_anything(tmp_path: Path) -> None:
+    with LocalCrew(2, 1, work=die_on_odd) as crew, Run(tmp_path, {}, {}) as run:
+        failures = Driver(run, crew, order, SweepSilence(), lambda cell: False).compute(cells(5))
+    assert [failure.cell.index for failure in failures] == [1, 3] or [failure.cell.index for failure in failures] == [
+        3,
+        1,
+    ]
+    assert all(failure.error.startswith("its worker died 3 times") for failure in failures)
+    assert sorted(int(row.unit, 16) for row in read_rows(tmp_path / "rows.jsonl")) == [0, 2, 4]
+    deaths = [entry["cell"] for entry in journal(tmp_path) if entry["event"] == "worker died"]
+    assert sorted(int(cell, 16) for cell in deaths) == [1, 1, 1, 3, 3, 3]
+
+
+def test_an_error_that_cannot_be_sent_fails_its_cell(tmp_path: Path) -> None:
+    with LocalCrew(1, 1, work=raise_what_cannot_be_sent) as crew, Run(tmp_path, {}, {}) as run:
+        failures = Driver(run, crew, order, SweepSilence(), lambda cell: False).compute(cells(2))
+    assert [failure.cell.index for failure in failures] == [0, 1]
+
+
+def test_more_cells_than_workers_are_refused() -> None:
+    with LocalCrew(1, 1, work=look_around) as crew:
+        crew.submit(order(cells(1)[0]), False)
+        with pytest.raises(ValueError, match="all 1 workers have a cell"):
+            crew.submit(order(cells(1)[0]), False)
+
+
+# --- the long version -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.soak
+def test_two_hundred_cells_ten_killed_workers_and_three_killed_drivers(tmp_path: Path) -> None:
+    """Kills at random moments; the rows are those of a serial sweep, to the byte, none lost and none doubled."""
+    seeds, delays = list(range(20)), random.Random(0)
+    noises = [0, 0.05, 0.1, 0.15, 0.2]
+    over = SLOW | {"axes": [{"problem.P": [10, 15]}, {"problem.noise": noises}, {"problem.seed": seeds, "seed": seeds}]}
+    (tmp_path / "serial").mkdir()
+    write_grid(tmp_path / "grid.yaml", **over)
+    write_grid(tmp_path / "serial" / "grid.yaml", **over)
+    assert main([*command(tmp_path / "serial")[3:], "--serial"]) == 0
+    killed_workers = killed_drivers = 0
+    while killed_drivers < 4:  # the fourth session is left alone once the workers are done with
+        with begun(tmp_path) as process:
+            wait_until(lambda: finished(tmp_path) >= 200 or worker_processes(process.pid))
+            while process.poll() is None:
+                time.sleep(delays.uniform(0.2, 2.0))
+                workers = worker_processes(process.pid)
+                if killed_workers < 10 and workers:
+                    kill([delays.choice(workers)])
+                    killed_workers += 1
+                if killed_drivers < 3 and killed_workers >= 3 * (killed_drivers + 1):
+                    process.kill()
+                    killed_drivers += 1
+                    process.wait()
+                    wait_until(lambda workers=workers: not set(workers) & set(worker_processes()))
+            if process.returncode == 0:
+                break
+            process.communicate()
+    assert (killed_workers, killed_drivers) == (10, 3)
+    assert results(tmp_path) == results(tmp_path / "serial")
