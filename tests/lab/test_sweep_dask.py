@@ -18,7 +18,19 @@ import pytest
 from lo_theory.cli import main
 from lo_theory.lab.sweep.cluster import DaskCrew
 from tests.lab.grids import name_the_worker, worker_processes, write_grid
-from tests.lab.test_sweep_pool import _PATIENCE, SLOW, begun, cells, command, finished, kill, order, results, wait_until
+from tests.lab.test_sweep_pool import (
+    _PATIENCE,
+    CELLS,
+    SLOW,
+    begun,
+    cells,
+    command,
+    finished,
+    kill,
+    order,
+    results,
+    wait_until,
+)
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None,
@@ -45,7 +57,6 @@ def cluster() -> Iterator[Any]:
         plain = [sys.executable, "-m", "distributed.cli.dask_worker", local.scheduler_address]
         options = ["--nthreads", "1", "--name", "plain", "--no-dashboard"]
         with subprocess.Popen([*plain, *options], stderr=subprocess.DEVNULL) as second:
-            local.scheduler.workers  # noqa: B018
             wait_until(lambda: len(local.scheduler.workers) == 2)
             yield local
             second.terminate()
@@ -85,7 +96,7 @@ def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_non
         process.kill()
         process.wait()
         wait_until(lambda: not set(left) & set(worker_processes()))
-    assert finished(tmp_path) < 8
+    assert finished(tmp_path) < CELLS
     with begun(tmp_path, "--dask", "local") as process:
         said = process.communicate(timeout=_PATIENCE)[1]
     assert process.returncode == 0, said
@@ -106,9 +117,12 @@ def test_an_address_that_nobody_answers_is_one_clear_line_after_ten_seconds(addr
 
 
 @needs_dask
-def test_a_cluster_without_workers_or_without_gpus_is_refused(tmp_path: Path, capsys: Any) -> None:
+def test_a_cluster_without_workers_or_without_gpus_is_refused(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import distributed
 
+    monkeypatch.setattr("lo_theory.lab.sweep.cluster._SECONDS_TO_ANSWER", 1)
     with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
         assert main([*command(tmp_path)[3:], "--dask", empty.scheduler_address]) == 2
         assert "has no workers: start some, then this sweep" in capsys.readouterr().err

@@ -29,11 +29,14 @@ from tests.lab.grids import die_on_odd, look_around, raise_what_cannot_be_sent, 
 from tests.lab.tiny import tiny
 
 _PATIENCE = 120.0
-SEEDS = list(range(4))
+SEEDS = list(range(6))
 SLOW: dict[str, Any] = {
     "axes": [{"problem.P": [10, 15]}, {"problem.seed": SEEDS, "seed": SEEDS}],
     "decoding": {"sequences": 3000, "denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L"]},
 }
+
+
+CELLS = 12  # of some 0.2 s
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +116,11 @@ def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(
         process.wait()
         wait_until(lambda: not set(left) & set(worker_processes()))
     kept = finished(tmp_path)
-    assert 3 <= kept < 8
+    assert 3 <= kept < CELLS
     deaths = [
         entry for entry in journal(tmp_path / "grid" / "sweep-table1" / "1-of-1") if entry["event"] == "worker died"
     ]
-    assert len(deaths) == 1  # the other worker's cell went on
+    assert len(deaths) <= 1  # the other worker's cell went on; none if it was killed between two cells
 
     with begun(tmp_path) as process:
         wait_until(lambda: finished(tmp_path) > kept)
@@ -127,7 +130,7 @@ def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(
         assert process.returncode == 130, said
         assert said == "interrupted; what was computed is kept, and the same command goes on from there\n"
         wait_until(lambda: not set(left) & set(worker_processes()))
-    assert kept < finished(tmp_path) < 8
+    assert kept < finished(tmp_path) < CELLS
 
     with begun(tmp_path) as process:
         said = process.communicate(timeout=_PATIENCE)[1]
@@ -144,7 +147,7 @@ def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, 
     assert "no space is left on the disk" in said
     assert "the same command goes on from there" in said
     kept = finished(tmp_path)
-    assert 1 <= kept <= 4
+    assert 1 <= kept <= CELLS // 2
 
     with begun(tmp_path) as process:
         wait_until(lambda: finished(tmp_path) > kept)
