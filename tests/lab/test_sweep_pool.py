@@ -160,6 +160,7 @@ def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, 
     assert results(tmp_path) == reference
 
 
+@pytest.mark.soak  # times out where several trainings share a core
 def test_a_training_goes_on_from_its_checkpoint_when_its_worker_is_killed(tmp_path: Path) -> None:
     over = {name: value for name, value in tiny().items() if name not in ("rows", "presets", "reference", "experiment")}
     over |= {"axes": [{"seed": [0]}]}
