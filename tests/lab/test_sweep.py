@@ -7,13 +7,11 @@ import io
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from scipy import stats
 
 from lo_theory.cli import main
@@ -21,21 +19,12 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.rows import Row, read_rows
+from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun, Run
-from lo_theory.lab.schema import plain
 from lo_theory.lab.summary import group
-from lo_theory.lab.sweep import place as places
 from lo_theory.lab.sweep.cells import make_cells
 from lo_theory.lab.sweep.grid import make_grid
-from lo_theory.lab.sweep.hire import agree, hire
-from lo_theory.lab.sweep.place import Place, package_version
-from lo_theory.lab.sweep.pooling import between_cells, common_settings, pooled_keys
-from lo_theory.lab.sweep.sweeps import SweepRequest
-from lo_theory.lab.sweep.worker import Order, compute
-from lo_theory.lab.units import Options
 from tests.lab.grids import tiny_grid, write_grid
-from tests.lab.tiny import tiny
 
 PART = "grid/sweep-table1/1-of-1"
 
@@ -152,43 +141,6 @@ def test_pooled_cells_add(tmp_path: Path, capsys: Any) -> None:
     assert sweep(file, tmp_path, "--pool") == 0  # every cell by itself
     assert len(list((tmp_path / "grid").glob("*/done.json"))) == 2
     assert len(events(tmp_path, "cell")) == 6
-
-
-def test_only_keys_in_which_whole_cells_differ_are_pooled() -> None:
-    def rows(seed: int) -> list[Row]:
-        sums = Sums(1, 1.0, 1.0)
-        return [Row("c", "x", sums, {"seed": seed, "N": 5, "step": step, "part": "a"}) for step in (seed, 7)]
-
-    assert pooled_keys([rows(0), rows(1)]) == {"seed": "pooled"}
-    assert pooled_keys([rows(0)]) == pooled_keys([]) == {}
-    table = between_cells([("a", rows(0)[1:]), ("b", rows(0)[1:])])
-    (line,) = csv.DictReader(io.StringIO(table))
-    assert (line["cells"], line["n"], line["mean"]) == ("2", "2", "1.0")
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [{}],
-        [{"training": None, "decoding": {"denoisers": ["exact"]}}, {"seed": 1}],
-        [
-            {"problem": {"family": "random_slab", "N": 5, "P": 9}},
-            {"problem": {"noise": 0.5}},
-            {"model": {"shape": "6M"}},
-        ],
-    ],
-)
-def test_the_short_configuration_is_the_same_experiment(rows: list[dict[str, Any]]) -> None:
-    document = tiny()
-    if "family" in rows[0].get("problem", {}):
-        document["problem"] = {}
-        rows = [rows[0], *({"problem": {"family": "nae_sat", "N": 6, "P": 18}, **row} for row in rows[2:])]
-    experiment = resolve({**document, "rows": rows})
-    short = common_settings(experiment)
-    assert resolve(yaml.safe_load(yaml.safe_dump(short))) == experiment
-    if len(rows) > 1:
-        assert "decoding" in short
-        assert len(str(short)) < 0.8 * len(str(experiment.to_mapping()))
 
 
 # --- cells that fail --------------------------------------------------------------------------------------------------------------
@@ -322,108 +274,6 @@ def test_a_very_large_grid_is_begun_only_if_it_is_meant(
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert sweep(file, tmp_path) == 2
     assert sweep(file, tmp_path, "--yes") == 0
-
-
-# --- where a cell is computed -----------------------------------------------------------------------------------------------------
-
-
-def an_order(folder: Path, **over: Any) -> Order:
-    cell = make_cells(*make_grid(tiny_grid()).expand())[0]
-    options = {"workers": 1, "threads": 1, "device": "cpu", "checkpoint_seconds": 15.0}
-    facts = {"cell": cell.id, "task": "table1", "row": plain(cell.row), "folder": str(folder), "options": options}
-    return Order(**{**facts, "version": package_version(), **over})
-
-
-def test_a_worker_of_another_version_or_with_another_problem_is_found_out(tmp_path: Path) -> None:
-    assert compute(an_order(tmp_path / "a")).error == ""
-    assert "and the driver 0.0.0: install the same on both" in compute(an_order(tmp_path / "a", version="0.0.0")).error
-    assert "the worker's problem is not the driver's" in compute(an_order(tmp_path / "a", cell="0" * 16)).error
-    assert not (tmp_path / "a").exists()
-
-
-def test_a_long_cell_keeps_its_units_and_goes_on_from_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = compute(an_order(tmp_path / "short"))
-    monkeypatch.setattr(places, "_SECONDS_IN_MEMORY", -1.0)
-    kept: list[list[Row]] = []
-    keep = Place.keep
-
-    def killed(self: Place, rows: list[Row]) -> None:
-        if len(kept) == 2:
-            raise KeyboardInterrupt
-        kept.append(rows)
-        keep(self, rows)
-
-    monkeypatch.setattr(Place, "keep", killed)
-    with pytest.raises(KeyboardInterrupt):
-        compute(an_order(tmp_path / "long"))
-    assert len({row.unit for row in read_rows(tmp_path / "long" / "rows.jsonl")}) == 2
-    fresh: list[list[Row]] = []
-    monkeypatch.setattr(Place, "keep", lambda self, rows: (fresh.append(rows), keep(self, rows)))
-    again = compute(an_order(tmp_path / "long"))
-    assert again.rows == whole.rows
-    assert 0 < len(fresh) == len({row.keys["part"] for row in whole.rows}) - 2
-
-
-def test_a_place_keeps_all_from_the_moment_its_folder_is_asked_for(tmp_path: Path) -> None:
-    rows = [[Row(unit, "x", Sums(1, 1.0, 1.0))] for unit in "abc"]
-    with Place(tmp_path / "cell", {}, Options()) as place:
-        place.keep(rows[0])
-        assert not (tmp_path / "cell").exists()
-        assert place.folder == tmp_path / "cell"
-        place.log("training", step=1)
-        place.keep(rows[1])
-        assert place.rows == rows[0] + rows[1]
-    with Place(tmp_path / "cell", {}, Options()) as place:
-        assert place.rows == rows[0] + rows[1]
-        place.keep(rows[2])
-    assert read_rows(tmp_path / "cell" / "rows.jsonl") == [*rows[0], *rows[1], *rows[2]]
-    assert json.loads((tmp_path / "cell" / "log.jsonl").read_text())["step"] == 1
-
-
-def test_a_cell_that_another_process_computes_is_waited_for_and_then_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(places, "_SECONDS_TO_WAIT", 0.2)
-    with Run(tmp_path / "cell", {}, {}), pytest.raises(ValueError, match="is being computed by another process"):
-        Place(tmp_path / "cell", {}, Options())
-
-
-# --- who computes, and on what ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("visible", "asked", "devices"),
-    [(None, "cuda", ["0", "1"]), ("3,5", "auto", ["3", "5"]), ("3,5", "cuda:1", ["5"]), (None, "cpu", [])],
-)
-def test_cells_that_train_have_a_process_for_each_gpu(
-    visible: str | None, asked: str, devices: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[list[str]] = []
-    monkeypatch.setattr("lo_theory.lab.training.choose_device", lambda name: "cuda" if name == "auto" else name)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("lo_theory.lab.sweep.hire.LocalCrew", lambda workers, threads, devices: found.append(devices))
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    hired = hire("pool", "", Request(tmp_path, device=asked, workers=3), tmp_path, trains=True)
-    assert found == [devices]
-    assert hired.device == ("cpu" if asked == "cpu" else "cuda")
-    assert hire("pool", "", Request(tmp_path, device=asked), tmp_path, trains=False).device is None
-    assert found[1] == []
-
-
-def test_the_device_of_trainings_is_recorded_with_the_first_of_them(tmp_path: Path) -> None:
-    request = Request(tmp_path, threads=2)
-    agree(tmp_path, hire("serial", "", request, tmp_path, trains=False))
-    agree(tmp_path, hire("serial", "", replace(request, device="cpu"), tmp_path, trains=True))
-    assert json.loads((tmp_path / "facts.json").read_text()) == {"threads": 2, "device": "cpu"}
-    with pytest.raises(
-        ValueError, match="was begun with device = cpu, and going on with cuda would give other weights"
-    ):
-        hire("serial", "", replace(request, device="cuda"), tmp_path, trains=True)
-    with pytest.raises(ValueError, match="crew must be one of pool, serial, dask, got 'slurm'"):
-        SweepRequest(request, crew="slurm")
 
 
 def test_asking_for_help_loads_nothing_heavy() -> None:

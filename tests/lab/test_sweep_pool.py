@@ -28,43 +28,52 @@ from lo_theory.lab.sweep.worker import Order
 from tests.lab.grids import die_on_odd, look_around, raise_what_cannot_be_sent, worker_processes, write_grid
 from tests.lab.tiny import tiny
 
-_PATIENCE = 120.0
-SEEDS = list(range(6))
-SLOW: dict[str, Any] = {
-    "axes": [{"problem.P": [10, 15]}, {"problem.seed": SEEDS, "seed": SEEDS}],
-    "decoding": {"sequences": 3000, "denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L"]},
-}
+_PATIENCE = 300.0
 
 
-CELLS = 12  # of some 0.2 s
+def slow_grid(seeds: int) -> dict[str, Any]:
+    """Cells of some 0.2 s, two for each seed."""
+    zipped = {"problem.seed": list(range(seeds)), "seed": list(range(seeds))}
+    decoding = {"sequences": 3000, "denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L"]}
+    return {"axes": [{"problem.P": [10, 15]}, zipped], "decoding": decoding}
+
+
+CELLS = 12
+SLOW, ENDLESS = slow_grid(CELLS // 2), slow_grid(150)  # the second is never waited for; the first is a part of it
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a sweep leaves that no worker computed and nobody disturbed."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep that no worker computed and nobody disturbed."""
     out = tmp_path_factory.mktemp("reference")
     assert main(["sweep", str(write_grid(out / "grid.yaml", **SLOW)), "--out", str(out), "--serial", "--quiet"]) == 0
-    return results(out)
+    return out
 
 
 def results(out: Path) -> dict[str, bytes]:
     """Rows and tables of the only finished sweep below ``out``."""
     (marker,) = (out / "grid").glob("*/done.json")
-    names = ("rows.jsonl", "table.md", "table.csv")
-    found = {name: (marker.parent / name).read_bytes() for name in names}
-    return found | {"cells": (out / "grid" / "sweep-table1" / "1-of-1" / "rows.jsonl").read_bytes()}
+    return {name: (marker.parent / name).read_bytes() for name in ("rows.jsonl", "table.md", "table.csv")}
 
 
-def command(out: Path, *options: str) -> list[str]:
-    file = out / "grid.yaml"
+def rows_file(out: Path) -> bytes:
+    """What the only driver below ``out`` has kept, every cell once."""
+    content = (out / "grid" / "sweep-table1" / "1-of-1" / "rows.jsonl").read_bytes()
+    names = [json.loads(block.splitlines()[0])["unit"] for block in content.decode().split("\n\n") if block]
+    assert len(set(names)) == len(names) >= 1
+    return content
+
+
+def command(out: Path, *options: str, endless: bool = False) -> list[str]:
+    file = out / ("endless.yaml" if endless else "grid.yaml")
     if not file.exists():
-        write_grid(file, **SLOW)
+        write_grid(file, **(ENDLESS if endless else SLOW))
     arguments = ["sweep", str(file), "--out", str(out), "--workers", "2", "--threads", "1", "--quiet"]
     return [sys.executable, "-m", "lo_theory.cli", *arguments, *options]
 
 
 @contextlib.contextmanager
-def begun(out: Path, *options: str, limit: int | None = None) -> Iterator[subprocess.Popen[str]]:
+def begun(out: Path, *options: str, limit: int | None = None, endless: bool = False) -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own, allowed files of ``limit`` bytes at most."""
 
     def prepare() -> None:
@@ -73,7 +82,11 @@ def begun(out: Path, *options: str, limit: int | None = None) -> Iterator[subpro
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     with subprocess.Popen(
-        command(out, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
+        command(out, *options, endless=endless),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,
     ) as process:
         try:
             yield process
@@ -99,30 +112,26 @@ def kill(numbers: list[int]) -> None:
             os.kill(number, signal.SIGKILL)
 
 
-@pytest.mark.soak  # what is finished when a kill comes depends on how busy the machine is
-def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(
-    tmp_path: Path, reference: dict[str, bytes]
-) -> None:
+def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(tmp_path: Path, reference: Path) -> None:
     """A worker is killed, then the driver, then Ctrl-C comes; the rows are those of an undisturbed serial sweep."""
-    with begun(tmp_path) as process:
+    with begun(tmp_path, endless=True) as process:
         wait_until(lambda: finished(tmp_path) >= 1)
         workers = worker_processes(process.pid)
         assert len(workers) == 2
         kill(workers[:1])
         wait_until(lambda: set(worker_processes(process.pid)) - set(workers))  # a new one is there
-        wait_until(lambda: finished(tmp_path) >= 3)
         left = worker_processes(process.pid)
         process.kill()
         process.wait()
         wait_until(lambda: not set(left) & set(worker_processes()))
     kept = finished(tmp_path)
-    assert 3 <= kept < CELLS
+    assert kept >= 1
     deaths = [
         entry for entry in journal(tmp_path / "grid" / "sweep-table1" / "1-of-1") if entry["event"] == "worker died"
     ]
     assert len(deaths) <= 1  # the other worker's cell went on; none if it was killed between two cells
 
-    with begun(tmp_path) as process:
+    with begun(tmp_path, endless=True) as process:
         wait_until(lambda: finished(tmp_path) > kept)
         left = worker_processes(process.pid)
         process.send_signal(signal.SIGINT)
@@ -130,17 +139,17 @@ def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(
         assert process.returncode == 130, said
         assert said == "interrupted; what was computed is kept, and the same command goes on from there\n"
         wait_until(lambda: not set(left) & set(worker_processes()))
-    assert kept < finished(tmp_path) < CELLS
 
     with begun(tmp_path) as process:
         said = process.communicate(timeout=_PATIENCE)[1]
     assert process.returncode == 0, said
-    assert results(tmp_path) == reference
+    assert results(tmp_path) == results(reference)
+    assert len(rows_file(tmp_path)) >= len(rows_file(reference))
 
 
-def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, reference: dict[str, bytes]) -> None:
+def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, reference: Path) -> None:
     """A limit on the size of files stands for a disk that fills."""
-    with begun(tmp_path, limit=len(reference["cells"]) // 2) as process:
+    with begun(tmp_path, limit=len(rows_file(reference)) // 2) as process:
         said = process.communicate(timeout=_PATIENCE)[1].strip()
     assert process.returncode == 2, said
     assert len(said.splitlines()) == 1
@@ -149,7 +158,7 @@ def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, 
     kept = finished(tmp_path)
     assert 1 <= kept <= CELLS // 2
 
-    with begun(tmp_path) as process:
+    with begun(tmp_path, endless=True) as process:
         wait_until(lambda: finished(tmp_path) > kept)
         left = worker_processes(process.pid)
         process.terminate()
@@ -157,13 +166,13 @@ def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, 
         assert process.returncode == 143
         wait_until(lambda: not set(left) & set(worker_processes()))
     assert main(command(tmp_path)[3:]) == 0
-    assert results(tmp_path) == reference
+    assert results(tmp_path) == results(reference)
 
 
 @pytest.mark.soak  # times out where several trainings share a core
 def test_a_training_goes_on_from_its_checkpoint_when_its_worker_is_killed(tmp_path: Path) -> None:
     over = {name: value for name, value in tiny().items() if name not in ("rows", "presets", "reference", "experiment")}
-    over |= {"axes": [{"seed": [0]}]}
+    over |= {"axes": [{"seed": [0]}], "training": over["training"] | {"steps": 400}}
     write_grid(tmp_path / "grid.yaml", **over)
     with begun(tmp_path, "--checkpoint-seconds", "0", "--workers", "1") as process:
         wait_until(lambda: any('"step": 40' in text for text in journals(tmp_path)))
@@ -173,7 +182,7 @@ def test_a_training_goes_on_from_its_checkpoint_when_its_worker_is_killed(tmp_pa
     (text,) = journals(tmp_path)
     steps = [entry["step"] for entry in map(json.loads, text.splitlines()) if entry["event"] == "resume"]
     assert len(steps) == 1
-    assert 0 < steps[0] < 150
+    assert 0 < steps[0] < 400
     interrupted = results(tmp_path)
     (tmp_path / "again").mkdir()
     write_grid(tmp_path / "again" / "grid.yaml", **over)
@@ -272,3 +281,4 @@ def test_two_hundred_cells_ten_killed_workers_and_three_killed_drivers(tmp_path:
             process.communicate()
     assert (killed_workers, killed_drivers) == (10, 3)
     assert results(tmp_path) == results(tmp_path / "serial")
+    assert rows_file(tmp_path) == rows_file(tmp_path / "serial")
