@@ -32,6 +32,11 @@ class Sums:
         array = np.asarray(values, dtype=np.float64).ravel()
         return cls(len(array), float(array.sum()), float(np.square(array).sum()))
 
+    @classmethod
+    def single(cls, value: float) -> Sums:
+        """One value of one run: what does not add over sequences."""
+        return cls(1, float(value), float(value) ** 2)
+
     def __add__(self, other: Sums) -> Sums:
         return Sums(self.n + other.n, self.total + other.total, self.squares + other.squares)
 

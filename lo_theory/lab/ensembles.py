@@ -14,12 +14,7 @@ from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.schema import setting
 from lo_theory.thresholds import Curve, Effort, RowSpecification, Transition, transition_columns
 
-__all__ = ["Budget", "Ensemble", "curve_lines", "single", "transition_lines"]
-
-
-def single(value: float) -> Sums:
-    """One value of one run: what does not add over repetitions."""
-    return Sums(1, float(value), float(value) ** 2)
+__all__ = ["Budget", "Ensemble", "curve_lines", "transition_lines"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class Budget:
 def transition_lines(unit: str, keys: Mapping[str, Any], found: Transition) -> list[Line]:
     """Rows of kind ``threshold`` and, point by point, ``curve``; what is infinite or absent leaves no row."""
     columns = {name: value for name, value in transition_columns(found).items() if value is not None}
-    lines = [Line(unit, name, single(value), {"kind": "threshold", **keys}) for name, value in columns.items()]
+    lines = [Line(unit, name, Sums.single(value), {"kind": "threshold", **keys}) for name, value in columns.items()]
     return lines + curve_lines(unit, keys, found.curve)
 
 
@@ -80,5 +75,5 @@ def curve_lines(unit: str, keys: Mapping[str, Any], curve: Curve) -> list[Line]:
     for overlap, c, error, excess in zip(curve.overlap, curve.c, curve.error, curve.excess, strict=True):
         point = {"kind": "curve", **keys, "overlap": round(float(overlap), 12)}
         values = {"c": c, "c_standard_error": error, "excess": excess}
-        lines += [Line(unit, name, single(value), point) for name, value in values.items()]
+        lines += [Line(unit, name, Sums.single(value), point) for name, value in values.items()]
     return lines

@@ -9,13 +9,18 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from lo_theory.lab.schema import closest, setting
+from lo_theory.rng import Key
 
 if TYPE_CHECKING:
     from lo_theory.diffusion.masks import MaskLaw
+    from lo_theory.problem import Layout
 
 __all__ = [
     "Cell",
@@ -28,6 +33,7 @@ __all__ = [
     "Shape",
     "Stage",
     "Training",
+    "check_laws",
     "mask_law",
     "step_count",
 ]
@@ -90,6 +96,18 @@ def step_count(steps: str | int, length: int) -> int:
     return min(count, length)
 
 
+def check_laws(
+    named: Iterable[tuple[str, Iterable[str]]], layout: Layout, make: Callable[[str], MaskLaw] = mask_law
+) -> None:
+    """Raise ValueError, with the path in ``named``, for a mask law that sequences of ``layout`` cannot have."""
+    for path, texts in named:
+        for text in texts:
+            try:
+                make(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Shape:
     """Depth and widths of a network; ``inner`` is 4 * width when left out."""
@@ -130,6 +148,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         _check_laws(self.laws)
+
+    def named_laws(self) -> list[tuple[str, tuple[str, ...]]]:
+        """All its mask laws, each list under its path."""
+        staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.stages)]
+        return [("objective.laws", self.laws), *staged]
 
 
 @dataclass(frozen=True)

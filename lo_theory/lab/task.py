@@ -42,18 +42,31 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of experiment.
+    """A kind of experiment, kept in ``package``.
 
     ``row`` and ``reference`` are the frozen dataclasses that the entries of ``rows`` and the published numbers are made
-    into; ``prepare`` turns a row into what computes it; ``tables`` and ``figures`` (file name without ending -> figure)
-    are functions of the experiment and its finished rows.
+    into; ``prepared(package, row)`` turns a row into what computes it. How results are shown stands in the package's
+    ``tables.tables`` and ``figure.make_figures``, which are loaded when they are asked for.
     """
 
+    package: str
     row: type[Any]
     reference: type[Any]
-    prepare: Callable[[Any], Prepared]
-    tables: Callable[[Experiment, Sequence[Row]], list[Table]]
-    figures: Callable[[Experiment, Sequence[Row]], Mapping[str, Figure]]
+    prepared: Callable[[str, Any], Prepared]
+
+    def prepare(self, row: Any) -> Prepared:
+        """Make a row ready to compute."""
+        return self.prepared(self.package, row)
+
+    def tables(self, experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
+        """All tables of finished rows, in the order in which they are shown."""
+        made: list[Table] = importlib.import_module(f"{self.package}.tables").tables(experiment, rows)
+        return made
+
+    def figures(self, experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
+        """All figures of finished rows: file name without ending -> figure."""
+        made: Mapping[str, Figure] = importlib.import_module(f"{self.package}.figure").make_figures(experiment, rows)
+        return made
 
 
 def _load(name: str) -> Task:

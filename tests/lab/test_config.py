@@ -235,10 +235,10 @@ def test_settings_that_do_not_fit_the_problem_fail_before_any_work(
 def test_laws_and_steps_that_fit_are_let_through() -> None:
     sets = ["evaluation.laws=[pattern(6), suffix, bernoulli]", "objective.laws=[uniform, uniform, pattern(2)]"]
     row = resolve(tiny(), sets=sets).rows[0]
-    row.check_fits(row.problem.make().layout)
+    row.check_fits(row.problem.make())
     # Laws that no model would be trained or measured under are not asked.
     row = resolve(tiny(), preset="exact", sets=["evaluation.laws=[pattern(7)]"]).rows[0]
-    row.check_fits(row.problem.make().layout)
+    row.check_fits(row.problem.make())
 
 
 def test_other_families_are_chosen_by_their_name() -> None:

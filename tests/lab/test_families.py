@@ -16,7 +16,7 @@ from lo_theory.diffusion.satisfied import Satisfied
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.families.figure import make_figure
+from lo_theory.lab.families.figure import make_figures
 from lo_theory.lab.families.row import Evaluation, Row, evaluation_law
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
 from lo_theory.lab.families.work import SingleTokens
@@ -273,7 +273,7 @@ def test_tables_hold_every_family_and_the_figure_every_law(finished: FinishedRun
     assert markdown == (finished.folder / "table.md").read_text()
     for word in ("Above Bayes under satisfied", "missing at random", "nothing to know", "10^-3 nats", "odd parity"):
         assert word in markdown
-    figure = make_figure(experiment, finished.rows)
+    figure = make_figures(experiment, finished.rows)["figure"]
     panels = [axes for axes in figure.axes if axes.axison]
     assert len(panels) == 4 + 1
     assert all(axes.get_yscale() == "log" for axes in panels)

@@ -17,7 +17,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
-from lo_theory.lab.orders.figure import make_figure
+from lo_theory.lab.orders.figure import make_figures
 from lo_theory.lab.orders.learners import readers
 from lo_theory.lab.orders.row import MaskedLearner, Order, Row
 from lo_theory.lab.orders.tables import excess, own_losses, reached
@@ -259,7 +259,7 @@ def test_a_latents_first_learner_that_has_learned_answers_from_true_latents(tmp_
     assert cell.value("self_consistency") > 0.97
     content = tables(resolve(done.config), done.rows)
     assert len(content) == 4
-    make_figure(resolve(done.config), done.rows)
+    make_figures(resolve(done.config), done.rows)["figure"]
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_tables_hold_every_learner_and_the_figure_every_panel(finished: Finished
         assert word in markdown
     found = own_losses(finished.rows)
     assert list(found) == [(0, name) for name in LEARNERS]
-    figure = make_figure(experiment, finished.rows)
+    figure = make_figures(experiment, finished.rows)["figure"]
     panels = [axes for axes in figure.axes if axes.axison]
     assert len(panels) == 3 + 2 * 3  # one order of each kind, losses and KL
     assert [axes.get_title() for axes in panels[3:6]] == ["latents_first", "closer-0", "reversed"]
@@ -329,7 +329,7 @@ def test_problems_out_of_reach_are_measured_by_their_loss(tmp_path: Path) -> Non
     content = tables(resolve(done.config), done.rows)
     assert [sum(map(len, table.sections)) for table in content] == [5, 8, 7, 7]
     assert "-" in {line[3] for section in content[1].sections for line in section}
-    make_figure(resolve(done.config), done.rows)
+    make_figures(resolve(done.config), done.rows)["figure"]
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------

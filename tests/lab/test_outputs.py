@@ -23,7 +23,7 @@ from lo_theory.lab.render import Table, print_tables, to_csv, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
-from lo_theory.lab.table1.figure import make_figure
+from lo_theory.lab.table1.figure import make_figures
 from lo_theory.lab.table1.work import problem_lines
 from lo_theory.lab.tables import tables
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
@@ -230,7 +230,7 @@ def test_with_noise_the_ceiling_is_printed_and_drawn_pair_by_pair(tmp_path: Path
     assert len([line for line in printed.splitlines() if line.startswith(("6, 18", "7, 21"))]) == 10
     assert "exact sampler 90.0" in to_markdown([accuracy])
     assert "exact sampler 80.0" in to_markdown([accuracy])
-    drawn = levels(make_figure(experiment, finished.rows).axes[0])
+    drawn = levels(make_figures(experiment, finished.rows)["figure"].axes[0])
     assert drawn == pytest.approx([90, 75, 60, 80, 75, 57.5])
 
 
@@ -244,14 +244,14 @@ def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, ex
     older = [row for row in finished.rows if not (row.keys["kind"] == "problem" and row.metric.startswith("self_"))]
     assert len(older) == len(finished.rows) - 3
     for rows in (older, finished.rows):
-        assert levels(make_figure(experiment, rows).axes[0]) == pytest.approx([100, 75, 62.5])
+        assert levels(make_figures(experiment, rows)["figure"].axes[0]) == pytest.approx([100, 75, 62.5])
     cells = [replace(row, sums=Sums(1, 0.9, 0.81)) if row.metric.endswith("ceiling") else row for row in older]
     lines = consistency_lines(group(cells, "problem")[0], group(cells, "decode"))
     assert all(math.isnan(line) for line in lines)  # not to be known from rows that lack them
 
 
 def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, experiment: Experiment) -> None:
-    panels = make_figure(experiment, finished.rows).axes
+    panels = make_figures(experiment, finished.rows)["figure"].axes
     named = [
         *("self-consistent", "wholly consistent", "unrelated", "mean of", "distinct", "bias z", "pair z"),
         *("total variation", "one pass", "loss", "KL from", "gap closed", "KL, nats per hidden"),
@@ -268,7 +268,7 @@ def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, exp
 
 def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Experiment) -> None:
     def filled(rows: list[Row]) -> list[bool]:
-        axes = make_figure(experiment, rows).axes[0]
+        axes = make_figures(experiment, rows)["figure"].axes[0]
         return [container.lines[0].get_markerfacecolor() != "white" for container in axes.containers]
 
     steps = [int(cell.keys["steps"]) for cell in group(finished.rows, "decode")]

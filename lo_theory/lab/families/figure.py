@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Sums
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["make_figure"]
+__all__ = ["make_figures"]
 
 _LEAST = 1e-6  # nats; drawn here where it is less
 _MOST = 4.0  # nats: upper end of the axis
@@ -30,7 +30,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 _SHIFTS = dict(zip(_STYLES, (0.0, -0.24, 0.0, 0.12, 0.26, 0.36), strict=True))
 
 
-def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Gaps to Bayes by family on a log axis, a panel a mask law; last the order-aware learner along its own order."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
     known = [name for name in _STYLES if name in handles]
     figure.legend([handles[name] for name in known], known, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
-    return figure
+    return {"figure": figure}
 
 
 def _point(axes: Axes, place: float, sums: Sums, name: str) -> None:

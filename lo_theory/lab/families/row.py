@@ -6,19 +6,16 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lo_theory.lab.orders.row import Evaluation as OrdersEvaluation
 from lo_theory.lab.orders.row import MaskedLearner, Order
 from lo_theory.lab.orders.row import Row as OrdersRow
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.settings import Model, Training, mask_law
-from lo_theory.problem import Layout
-from lo_theory.rng import Key
+from lo_theory.lab.settings import Model, Training, check_laws, mask_law
 
 if TYPE_CHECKING:
     from lo_theory.diffusion.masks import MaskLaw
+    from lo_theory.problem import LODistribution
 
 __all__ = ["Evaluation", "Reference", "Row", "evaluation_law"]
 
@@ -100,14 +97,13 @@ class Row:
             evaluation=OrdersEvaluation(setting.sequences, setting.contexts, True, setting.limit_states),
         )
 
-    def check_fits(self, layout: Layout) -> None:
-        """Raise ValueError where a mask law does not fit the problem."""
-        self.as_orders().check_fits(layout)
-        for text in self.evaluation.laws:
-            try:
-                evaluation_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
-            except ValueError as error:
-                raise ValueError(f"evaluation.laws: {error}") from error
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where a mask law does not fit the problem, or the exact posterior does not fit in memory."""
+        from lo_theory.lab.families.work import check_exact
+
+        self.as_orders().check_fits(distribution)
+        check_laws([("evaluation.laws", self.evaluation.laws)], distribution.layout, evaluation_law)
+        check_exact(self, distribution)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.execute import available_processors
 from lo_theory.lab.families.row import Row, evaluation_law
 from lo_theory.lab.orders.learners import Networks, Reader, readers
-from lo_theory.lab.orders.learners import check_exact as check_along
 from lo_theory.lab.orders.row import Row as OrdersRow
 from lo_theory.lab.rows import Row as Line
-from lo_theory.lab.units import Context, Unit, Watched
+from lo_theory.lab.units import Unit, Watched
+from lo_theory.lab.work import ProblemWork, network_facts
 from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
 from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
 from lo_theory.rng import Key
@@ -30,14 +30,8 @@ ROLE_METRICS = ("model", "exact", "kl", "deterministic", "excluded", "converged"
 """What is kept role by role."""
 
 
-def _single(value: float) -> Sums:
-    """One value of one run: what does not add over sequences."""
-    return Sums(1, float(value), float(value) ** 2)
-
-
 def check_exact(row: Row, distribution: LODistribution) -> None:
-    """Raise ValueError if the exact posterior does not fit on one sequence, along the order or under a mask law."""
-    check_along(row.as_orders(), distribution)
+    """Raise ValueError if the exact posterior does not fit on one sequence under a mask law."""
     setting, key = row.evaluation, Key(row.seed).fold("check")
     exact, tokens = ExactPosterior(distribution, limit=setting.limit_states), distribution.sample(key, 1)
     for text in setting.laws:
@@ -75,27 +69,15 @@ class SingleTokens:
 
 
 @dataclass(frozen=True)
-class RowWork:
+class RowWork(ProblemWork):
     """The units of one row; all posteriors answer the same contexts, both learners see the same data step by step."""
 
-    index: int
     row: Row
-    distribution: LODistribution
-    context: Context
 
-    @cached_property
-    def key(self) -> Key:
-        """Root of all randomness of the row but the problem's own."""
-        return Key(self.row.seed)
-
-    @cached_property
-    def lines(self) -> dict[str, float]:
-        """Losses of the Bayes optimum and of the single-token marginals under the uniform law, nats per token."""
-        length = self.distribution.layout.length
-        return {
-            "floor": self.distribution.entropy() / length,
-            "marginals_only": self.distribution.marginal_entropy() / length,
-        }
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """The name of the family."""
+        return {"family": self.row.name}
 
     @cached_property
     def orders_row(self) -> OrdersRow:
@@ -143,34 +125,16 @@ class RowWork:
         compute = partial(self._train, name, steps, make)
         return self._unit(f"training/{name}/{steps}", f"{name}, {steps} steps training", compute, cost=cost)
 
-    def _lines(self, unit: str, kind: str, keys: Mapping[str, Any], metrics: Mapping[str, Sums]) -> list[Line]:
-        layout = self.distribution.layout
-        shared = {
-            "kind": kind,
-            "row": self.index,
-            "family": self.row.name,
-            "N": layout.n_latents,
-            "P": layout.n_observations,
-            "problem": self.distribution.fingerprint()[:8],
-            "seed": self.row.seed,
-        }
-        return [Line(f"row{self.index}/{unit}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
-
     def _budget(self, steps: int) -> dict[str, Any]:
         return {"training_steps": steps, "flops": self.networks.flops(steps)}
 
     def _problem(self) -> list[Line]:
         facts = self.lines | {"learned": self.row.evaluation.learned}
-        return self._lines("problem", "problem", {}, {name: _single(value) for name, value in facts.items()})
+        return self.rows("problem", "problem", {}, {name: Sums.single(value) for name, value in facts.items()})
 
     def _train(self, name: str, steps: int, make: Callable[[], Any]) -> list[Line]:
-        network = make().model
-        facts = {
-            "parameters": sum(part.numel() for part in network.parameters()),
-            "core_parameters": network.core_parameters(),
-        }
-        metrics = {fact: _single(value) for fact, value in facts.items()}
-        return self._lines(f"training/{name}/{steps}", "training", {"learner": name, **self._budget(steps)}, metrics)
+        keys = {"learner": name, **self._budget(steps)}
+        return self.rows(f"training/{name}/{steps}", "training", keys, network_facts(make().model))
 
     def _along(self) -> list[Line]:
         """Losses of the order-aware learner along its own order, after every training on the same sequences."""
@@ -181,7 +145,7 @@ class RowWork:
             measured = order_losses(self.networks.causal(self.reader, steps), laws, tokens)
             arrays = {name: getattr(measured, name) for name in ("model", "exact", "kl")}
             sums = {name: Sums.of(values.mean(axis=1)) for name, values in arrays.items()}
-            found += self._lines("along", "along", {"learner": self.reader.name, **self._budget(steps)}, sums)
+            found += self.rows("along", "along", {"learner": self.reader.name, **self._budget(steps)}, sums)
         return found
 
     def _judged(self) -> dict[str, tuple[dict[str, Any], Watched]]:
@@ -214,8 +178,8 @@ class RowWork:
         ]
 
     def _law_lines(self, unit: str, keys: Mapping[str, Any], losses: PatternLosses) -> list[Line]:
-        lines = self._lines(unit, "losses", {**keys, "role": "all"}, losses.total)
+        lines = self.rows(unit, "losses", {**keys, "role": "all"}, losses.total)
         for role, sums in losses.roles.items():
             kept = {name: sums[name] for name in ROLE_METRICS}
-            lines += self._lines(unit, "losses", {**keys, "role": role}, kept)
+            lines += self.rows(unit, "losses", {**keys, "role": role}, kept)
         return lines

@@ -5,13 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.settings import Model, Objective, Training, mask_law
-from lo_theory.problem import Layout
-from lo_theory.rng import Key
+from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
+from lo_theory.problem import Layout, LODistribution
 
 __all__ = ["PatternEvaluation", "Reference", "Row"]
 
@@ -83,16 +80,10 @@ class Row:
         """Steps of all trainings, the shortest first."""
         return () if self.training is None else (self.training.steps, *self.further)
 
-    def check_fits(self, layout: Layout) -> None:
+    def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law does not fit the problem."""
-        staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.objective.stages)]
-        named = [("evaluation", self.evaluation.texts(layout)), ("objective.laws", self.objective.laws), *staged]
-        for path, texts in named:
-            for text in texts:
-                try:
-                    mask_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
-                except ValueError as error:
-                    raise ValueError(f"{path}: {error}") from error
+        layout = distribution.layout
+        check_laws([("evaluation", self.evaluation.texts(layout)), *self.objective.named_laws()], layout)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ from lo_theory.lab.execute import available_processors
 from lo_theory.lab.figure2.row import Row
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import mask_law
-from lo_theory.lab.units import Context, Unit, Watched
+from lo_theory.lab.units import Unit, Watched
+from lo_theory.lab.work import ProblemWork, network_facts
 from lo_theory.posterior import BPPosterior, ExactPosterior
-from lo_theory.problem import LODistribution
-from lo_theory.rng import Key
 
 if TYPE_CHECKING:
     from lo_theory.neural import TrainedPosterior
@@ -30,13 +29,6 @@ __all__ = ["CLASS_METRICS", "RowWork"]
 
 CLASS_METRICS = ("model", "exact", "kl", "log_ratio", "deterministic", "evidence")
 """What is kept class by class; by role, all of it is."""
-
-_ROWS_AT_ONCE = {"cpu": 128}  # activations that stay in the cache
-
-
-def _single(value: float) -> Sums:
-    """One value of one run: what does not add over sequences."""
-    return Sums(1, float(value), float(value) ** 2)
 
 
 @dataclass(frozen=True)
@@ -48,37 +40,14 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class RowWork:
+class RowWork(ProblemWork):
     """The units of one row; models and posteriors are made when a unit first asks for them."""
 
-    index: int
     row: Row
-    distribution: LODistribution
-    context: Context
     _places: dict[int, _Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._places.update({steps: _Place() for steps in self.row.lengths})
-
-    @property
-    def name(self) -> str:
-        """The pair (N, P) as a screen shows it."""
-        layout = self.distribution.layout
-        return f"({layout.n_latents}, {layout.n_observations})"
-
-    @cached_property
-    def key(self) -> Key:
-        """Root of all randomness of the row but the problem's own."""
-        return Key(self.row.seed)
-
-    @cached_property
-    def lines(self) -> dict[str, float]:
-        """Losses of the Bayes optimum and of the single-token marginals under the uniform law, nats per token."""
-        length = self.distribution.layout.length
-        return {
-            "floor": self.distribution.entropy() / length,
-            "marginals_only": self.distribution.marginal_entropy() / length,
-        }
 
     @cached_property
     def threads(self) -> int:
@@ -104,17 +73,16 @@ class RowWork:
         setting, key = replace(row.training, steps=steps), self.key.fold("training")  # one key: the same data in all
         name, file = self._training_label(steps), f"{self.index}-{steps}"
         trained = train_model(Learner(name, file, network, setting, objective, key, self.lines), self.context)
-        batch = _ROWS_AT_ONCE.get(options.device, 1024)
         # In float32 whatever it was trained in, so that rounded logits do not count as errors of the model.
-        return TrainedPosterior(trained.model, layout, batch=batch, precision="float32")
+        return TrainedPosterior(trained.model, layout, batch=options.rows_at_once, precision="float32")
 
     def _training_label(self, steps: int) -> str:
-        return f"{self.name} {steps}-step"
+        return f"{self.title} {steps}-step"
 
     def units(self) -> Iterator[Unit]:
         """Yield all units, in the order in which their rows are kept."""
         texts = self.row.evaluation.texts(self.distribution.layout)
-        yield self._unit("problem", "problem", lambda: self._rows("problem", "problem", {}, self._facts()))
+        yield self._unit("problem", "problem", lambda: self.rows("problem", "problem", {}, self._facts()))
         for steps in self.row.lengths:
             yield self._training_unit(steps)
         trainings = frozenset(f"row{self.index}/training/{steps}" for steps in self.row.lengths)
@@ -124,7 +92,7 @@ class RowWork:
         yield replace(self._unit("leaks", "leaks", lambda: self._leaks(measured)), needs=measured)
 
     def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
-        return Unit(f"row{self.index}/{name}", f"{self.name} {label}", compute)
+        return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
     def _training_unit(self, steps: int) -> Unit:
         batch = self.row.training.batch if self.row.training is not None else 0
@@ -134,29 +102,11 @@ class RowWork:
     def _loss_unit(self, text: str) -> Unit:
         return self._unit(f"losses/{text}", f"losses under {text}", lambda: self._losses(text))
 
-    def _rows(self, name: str, kind: str, keys: Mapping[str, Any], metrics: Mapping[str, Sums]) -> list[Line]:
-        layout = self.distribution.layout
-        shared = {
-            "kind": kind,
-            "row": self.index,
-            "N": layout.n_latents,
-            "P": layout.n_observations,
-            "problem": self.distribution.fingerprint()[:8],
-            "seed": self.row.seed,
-        }
-        return [Line(f"row{self.index}/{name}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
-
     def _facts(self) -> dict[str, Sums]:
-        return {name: _single(value) for name, value in self.lines.items()}
+        return {name: Sums.single(value) for name, value in self.lines.items()}
 
     def _network(self, steps: int) -> list[Line]:
-        network = self.model(steps).model
-        facts = {
-            "parameters": sum(part.numel() for part in network.parameters()),
-            "core_parameters": network.core_parameters(),
-        }
-        metrics = {name: _single(value) for name, value in facts.items()}
-        return self._rows(f"training/{steps}", "training", {"iterations": steps}, metrics)
+        return self.rows(f"training/{steps}", "training", {"iterations": steps}, network_facts(self.model(steps).model))
 
     def _judged(self) -> dict[str, dict[str, Any]]:
         """Keys of everything that is judged, by name."""
@@ -196,12 +146,12 @@ class RowWork:
         kinds = {(latents, observations) for latents, observations, _ in losses.classes}
         hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
         only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
-        rows = self._rows(unit, "losses", {**keys, "role": "all", **only}, losses.total)
+        rows = self.rows(unit, "losses", {**keys, "role": "all", **only}, losses.total)
         for role, sums in losses.roles.items():
-            rows += self._rows(unit, "losses", {**keys, "role": role, **only}, sums)
+            rows += self.rows(unit, "losses", {**keys, "role": role, **only}, sums)
         for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
             place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
-            rows += self._rows(unit, "class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS})
+            rows += self.rows(unit, "class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS})
         return rows
 
     def _leaks(self, measured: frozenset[str]) -> list[Line]:
@@ -217,6 +167,6 @@ class RowWork:
                 "largest_evidence": max(lines[i].sums.total for i in own),
                 "threshold": leak_threshold(len(lines)),
             }
-            metrics = {name: _single(value) for name, value in facts.items()}
-            rows += self._rows("leaks", "leaks", keys, metrics)
+            metrics = {name: Sums.single(value) for name, value in facts.items()}
+            rows += self.rows("leaks", "leaks", keys, metrics)
         return rows

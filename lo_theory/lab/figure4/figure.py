@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["make_figure"]
+__all__ = ["make_figures"]
 
 _STARTS = {"planted": ("#b2182b", "o"), "random": ("#2166ac", "s"), "noise": ("#1b7837", "^")}
 _LINES = {"dynamic": ":", "condensation": "--", "kesten_stigum": "-"}
 
 
-def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Four panels for every row of the experiment, on the paper's axis: neighbours (k-1)c."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
         part[3].set_yscale("log")
     _legend(figure, experiment)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
-    return figure
+    return {"figure": figure}
 
 
 def _points(axes: Axes, rows: Sequence[Row], metric: str, scale: int) -> None:

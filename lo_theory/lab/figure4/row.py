@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from lo_theory.lab.ensembles import Budget, Ensemble
-from lo_theory.lab.schema import plain, setting
+from lo_theory.lab.schema import setting
 
-if TYPE_CHECKING:
-    from lo_theory.lab.units import Context, Unit
-
-__all__ = ["Iteration", "Prepared", "Reference", "Row", "Start", "Stated"]
+__all__ = ["Iteration", "Reference", "Row", "Start", "Stated"]
 
 Start = Literal["planted", "random", "noise"]
 
@@ -60,6 +56,12 @@ class Row:
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must hold at least one value, each once, got {list(values)}")
 
+    def check_fits(self) -> None:
+        """Raise ValueError for a degree that N latents cannot hold; draws nothing."""
+        from lo_theory.lab.figure4.work import check_degrees
+
+        check_degrees(self)
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -75,28 +77,3 @@ class Reference:
 
     source: str
     rows: tuple[Stated, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A row ready to compute; instances are made one by one, when their turn comes."""
-
-    row: Row
-    trains = False
-
-    def content(self) -> Mapping[str, Any]:
-        """See ``lo_theory.lab.task.Prepared``."""
-        content: Mapping[str, Any] = plain(self.row)
-        return content
-
-    def check(self) -> None:
-        """Raise ValueError for a degree that N latents cannot hold, by drawing nothing."""
-        from lo_theory.lab.figure4.work import check_degrees
-
-        check_degrees(self.row)
-
-    def units(self, index: int, context: Context) -> Iterator[Unit]:
-        """See ``lo_theory.lab.task.Prepared``."""
-        from lo_theory.lab.figure4.work import RowWork
-
-        return RowWork(index, self.row, context).units()

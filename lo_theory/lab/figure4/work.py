@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.lab.ensembles import single, transition_lines
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.ensembles import transition_lines
 from lo_theory.lab.figure4.row import Row
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.units import Context, Unit
@@ -95,7 +96,7 @@ class RowWork:
 
     def _lines(self, unit: str, keys: Mapping[str, Any], values: Mapping[str, float]) -> list[Line]:
         whole = {"kind": "propagation", **self.keys, **keys}
-        return [Line(unit, name, single(value), whole) for name, value in values.items()]
+        return [Line(unit, name, Sums.single(value), whole) for name, value in values.items()]
 
     def _measure(self, drawn: PlantedInstance, result: BPResult) -> dict[str, float]:
         """What a run reached.

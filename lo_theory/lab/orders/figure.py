@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["make_figure"]
+__all__ = ["make_figures"]
 
 _COLOURS = {
     "latents_first": "#1b7837",
@@ -30,7 +30,7 @@ _COLUMNS = 5
 _LEAST = 1e-6  # nats; below it a log axis shows rounding
 
 
-def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Above the floor against FLOPs, along the orders, generated sequences; then order by order every position.
 
     Of several rows of the experiment the first is drawn position by position, and all in the other panels.
@@ -62,7 +62,7 @@ def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
         grid[1][0].set_ylabel("KL to the exact conditional, nats")
         grid[0][0].legend(fontsize=7, frameon=False)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
-    return figure
+    return {"figure": figure}
 
 
 def _shown_orders(rows: Sequence[Row]) -> list[str]:

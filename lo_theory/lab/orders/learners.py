@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Networks", "Reader", "check_exact", "exact_posterior", "readers"]
 
-_ROWS_AT_ONCE = {"cpu": 128}  # activations that stay in the cache
-
 
 @dataclass(frozen=True)
 class Reader:
@@ -115,7 +113,7 @@ class Networks:
         from lo_theory.neural.causal import CausalLearner
 
         trained = self._make(reader.name, steps, Causal(self.distribution, reader.reading), causal=True)
-        layout, batch = self.distribution.layout, self._rows_at_once()
+        layout, batch = self.distribution.layout, self.context.options.rows_at_once
         return CausalLearner(trained.model, layout, reader.reading, batch=batch, precision=trained.precision)
 
     def masked(self, learner: MaskedLearner, steps: int) -> TrainedPosterior:
@@ -125,11 +123,8 @@ class Networks:
 
         objective = make_masked(learner.objective(steps / self.row.training.steps), self.distribution)
         trained = self._make(learner.name, steps, objective, causal=False)
-        layout, batch = self.distribution.layout, self._rows_at_once()
+        layout, batch = self.distribution.layout, self.context.options.rows_at_once
         return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision)
-
-    def _rows_at_once(self) -> int:
-        return _ROWS_AT_ONCE.get(self.context.options.device, 1024)
 
     def _make(self, name: str, steps: int, objective: Objective, *, causal: bool) -> Trained:
         with self._guard:

@@ -43,11 +43,6 @@ class Finding:
     metrics: Mapping[str, Sums] = field(default_factory=dict)
 
 
-def _single(value: float) -> Sums:
-    """One value of one run: what does not add over sequences."""
-    return Sums(1, float(value), float(value) ** 2)
-
-
 def _arrays(measured: OrderLosses) -> dict[str, NDArray[np.float64]]:
     return {name: values for name, values in vars(measured).items() if values is not None}
 
@@ -132,7 +127,7 @@ class Measures:
         values = closed_form(self.distribution, reader.reading)
         keys = {"order": reader.name, "order_kind": reader.order}
         known = np.flatnonzero(np.isfinite(values))
-        return [Finding("formula", {**keys, "time": int(t)}, {"exact": _single(values[t])}) for t in known]
+        return [Finding("formula", {**keys, "time": int(t)}, {"exact": Sums.single(values[t])}) for t in known]
 
     def masked(self, learner: MaskedLearner, steps: int) -> list[Finding]:
         """Losses of a masked learner under the uniform law, and its one-pass accuracies after the whole training."""
@@ -195,7 +190,7 @@ class Measures:
         judge = key.fold("judge")
         metrics = generated_accuracies(self.distribution, tokens, judge.fold("accuracy"))
         spread = asdict(diversity(self.distribution, tokens, judge.fold("diversity")))
-        return metrics | {name: _single(value) for name, value in spread.items() if not np.isnan(value)}
+        return metrics | {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
 
 
 def _cost(drawn: Decoded, *, one_pass: bool) -> dict[str, Sums]:
@@ -203,4 +198,4 @@ def _cost(drawn: Decoded, *, one_pass: bool) -> dict[str, Sums]:
     n, length = drawn.tokens.shape
     forwards = drawn.forwards / n
     passes = forwards / length if one_pass else forwards
-    return {"forwards": _single(forwards), "passes": _single(passes), "seconds": _single(drawn.seconds / n)}
+    return {"forwards": Sums.single(forwards), "passes": Sums.single(passes), "seconds": Sums.single(drawn.seconds / n)}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.settings import Model, Objective, Stage, Training, mask_law
-from lo_theory.problem import Layout
-from lo_theory.rng import Key
+from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws
+
+if TYPE_CHECKING:
+    from lo_theory.problem import LODistribution
 
 __all__ = ["Evaluation", "Generation", "MaskedLearner", "Order", "Reference", "Row"]
 
@@ -131,14 +130,16 @@ class Row:
         """The training of a budget: the warm-up is shortened in proportion."""
         return replace(self.training, steps=steps, warmup=round(self.training.warmup * steps / self.training.steps))
 
-    def check_fits(self, layout: Layout) -> None:
-        """Raise ValueError where a mask law does not fit the problem."""
-        for i, learner in enumerate(self.masked):
-            for text in (*learner.laws, *(law for stage in learner.stages for law in stage.laws)):
-                try:
-                    mask_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
-                except ValueError as error:
-                    raise ValueError(f"masked[{i}]: {error}") from error
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where a mask law does not fit the problem, or the exact posterior does not fit in memory."""
+        from lo_theory.lab.orders.learners import check_exact
+
+        named = [
+            (f"masked[{i}]", (*learner.laws, *(law for stage in learner.stages for law in stage.laws)))
+            for i, learner in enumerate(self.masked)
+        ]
+        check_laws(named, distribution.layout)
+        check_exact(self, distribution)
 
 
 def _once(what: str, names: Iterable[str | int]) -> None:

@@ -15,8 +15,8 @@ from lo_theory.lab.orders.row import Row
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.runs import journal
 from lo_theory.lab.table1.work import problem_lines
-from lo_theory.lab.units import Context, Unit
-from lo_theory.problem import LODistribution
+from lo_theory.lab.units import Unit
+from lo_theory.lab.work import ProblemWork, network_facts
 
 __all__ = ["RowWork", "pooled"]
 
@@ -33,13 +33,10 @@ def pooled(losses: Mapping[int, float], points: int = _CURVE_POINTS) -> dict[int
 
 
 @dataclass(frozen=True)
-class RowWork:
+class RowWork(ProblemWork):
     """The units of one row: trainings, then what is measured of them."""
 
-    index: int
     row: Row
-    distribution: LODistribution
-    context: Context
 
     @cached_property
     def lines(self) -> dict[str, float]:
@@ -86,10 +83,10 @@ class RowWork:
     def _unit(
         self, name: str, label: str, compute: Callable[[], list[Finding]], needs: Iterable[str] = (), cost: int = 0
     ) -> Unit:
-        layout = self.distribution.layout
         needed = frozenset(f"row{self.index}/{other}" for other in needs)
-        title = f"({layout.n_latents}, {layout.n_observations}) {label}"
-        return Unit(f"row{self.index}/{name}", title, lambda: self._lines(name, compute()), needed, cost)
+        return Unit(
+            f"row{self.index}/{name}", f"{self.title} {label}", lambda: self._lines(name, compute()), needed, cost
+        )
 
     def _measure(
         self, name: str, label: str, compute: Callable[[], list[Finding]], learners: Iterable[str], steps: int
@@ -103,34 +100,16 @@ class RowWork:
         return self._unit(f"training/{name}/{steps}", label, partial(self._train, name, steps, make), cost=cost)
 
     def _lines(self, name: str, findings: Iterable[Finding]) -> list[Line]:
-        layout, fingerprint = self.distribution.layout, self.distribution.fingerprint()[:8]
-        lines = []
-        for found in findings:
-            keys = {
-                "kind": found.kind,
-                "row": self.index,
-                "N": layout.n_latents,
-                "P": layout.n_observations,
-                "problem": fingerprint,
-                "seed": self.row.seed,
-                **found.keys,
-            }
-            lines += [Line(f"row{self.index}/{name}", metric, sums, keys) for metric, sums in found.metrics.items()]
-        return lines
+        return [line for found in findings for line in self.rows(name, found.kind, found.keys, found.metrics)]
 
     def _problem(self) -> list[Finding]:
         facts = self.lines | {"reached": self.row.evaluation.reached}
-        return [Finding("problem", {}, {name: Sums(1, value, value**2) for name, value in facts.items()})]
+        return [Finding("problem", {}, {name: Sums.single(value) for name, value in facts.items()})]
 
     def _train(self, name: str, steps: int, make: Callable[[], Any]) -> list[Finding]:
         """Train; what was logged on the way is in the run's journal, sessions that were killed included."""
-        network = make().model
-        facts = {
-            "parameters": float(sum(part.numel() for part in network.parameters())),
-            "core_parameters": float(network.core_parameters()),
-        }
         keys = {"learner": name, "training_steps": steps, "flops": self.networks.flops(steps)}
-        found = [Finding("training", keys, {fact: Sums(1, value, value**2) for fact, value in facts.items()})]
+        found = [Finding("training", keys, network_facts(make().model))]
         logged = self._logged(self.networks.file(name, steps))
         for step, sums in pooled(logged).items():
             place = {"step": step, "flops": self.networks.flops(step)}

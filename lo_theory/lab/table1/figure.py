@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["make_figure"]
+__all__ = ["make_figures"]
 
 
-def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Everything the tables print, pair by pair: accuracies with the published points, diversity, losses."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
         axes.xaxis.label.set_fontsize(8)
     _legend(figure, cells, experiment)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
-    return figure
+    return {"figure": figure}
 
 
 def _legend(figure: Figure, cells: Sequence[Measured], experiment: Experiment) -> None:

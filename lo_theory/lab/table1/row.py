@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, mask_law, step_count
-from lo_theory.problem import Layout
-from lo_theory.rng import Key
+from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, check_laws, step_count
+from lo_theory.problem import LODistribution
 
 __all__ = ["Published", "Reference", "Row"]
 
@@ -35,17 +32,11 @@ class Row:
         if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
             raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
 
-    def check_fits(self, layout: Layout) -> None:
+    def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""
+        layout = distribution.layout
         if self.training is not None:
-            staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.objective.stages)]
-            named = [("evaluation.laws", self.evaluation.laws), ("objective.laws", self.objective.laws), *staged]
-            for path, texts in named:
-                for text in texts:
-                    try:
-                        mask_law(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
-                    except ValueError as error:
-                        raise ValueError(f"{path}: {error}") from error
+            check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], layout)
         seen: dict[str, str | int] = {}
         for cell in self.decoding.cells():
             name = dataclasses.replace(cell, steps=step_count(cell.steps, layout.length)).name

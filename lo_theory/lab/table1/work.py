@@ -36,22 +36,15 @@ from lo_theory.diffusion import (
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import Cell, mask_law, step_count
 from lo_theory.lab.table1.row import Row
-from lo_theory.lab.units import Context, Unit, Watched
+from lo_theory.lab.units import Unit, Watched
+from lo_theory.lab.work import ProblemWork, network_facts
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations
-from lo_theory.rng import Key
 
 if TYPE_CHECKING:
     from lo_theory.neural import TrainedPosterior
 
 __all__ = ["RowWork", "problem_lines"]
-
-_ROWS_AT_ONCE = {"cpu": 128}  # activations that stay in the cache: a sixth faster than 1024
-
-
-def _single(value: float) -> Sums:
-    """One value of one run: what does not add over sequences."""
-    return Sums(1, float(value), float(value) ** 2)
 
 
 def problem_lines(distribution: LODistribution) -> dict[str, float]:
@@ -99,27 +92,22 @@ def _consistency_lines(distribution: LODistribution, observed: NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class RowWork:
+class RowWork(ProblemWork):
     """The units of one row; networks and posteriors are made when a unit first asks for them."""
 
-    index: int
     row: Row
-    distribution: LODistribution
-    context: Context
     _training: threading.Lock = field(default_factory=threading.Lock)
     _trained: list[TrainedPosterior] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """The pair (N, P) and the row's own name, as a screen shows them."""
-        layout = self.distribution.layout
-        pair = f"({layout.n_latents}, {layout.n_observations})"
-        return f"{pair} {self.row.name}" if self.row.name else pair
+        return f"{super().title} {self.row.name}" if self.row.name else super().title
 
-    @cached_property
-    def key(self) -> Key:
-        """Root of all randomness of the row but the problem's own."""
-        return Key(self.row.seed)
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """The row's own name, where it has one."""
+        return {"name": self.row.name} if self.row.name else {}
 
     @cached_property
     def lines(self) -> dict[str, float]:
@@ -151,10 +139,9 @@ class RowWork:
         network = make_network(row.model, layout)
         objective = make_masked(row.objective, self.distribution)
         key = self.key.fold("training")
-        learner = Learner(self.name, str(self.index), network, row.training, objective, key, self.lines)
+        learner = Learner(self.title, str(self.index), network, row.training, objective, key, self.lines)
         trained = train_model(learner, self.context)
-        batch = _ROWS_AT_ONCE.get(options.device, 1024)
-        return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision)
+        return TrainedPosterior(trained.model, layout, batch=options.rows_at_once, precision=trained.precision)
 
     def denoiser(self, name: str) -> Watched:
         """``exact`` or ``model``, which stop when work is to stop."""
@@ -177,7 +164,7 @@ class RowWork:
             yield self._of_model(unit) if cell.denoiser == "model" else unit
 
     def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
-        return Unit(f"row{self.index}/{name}", f"{self.name} {label}", compute)
+        return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
     def _of_model(self, unit: Unit) -> Unit:
         return replace(unit, needs=frozenset({f"row{self.index}/training"}))
@@ -190,29 +177,11 @@ class RowWork:
         label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}"
         return self._unit(f"decode/{cell.name}", label, lambda: self._decode(cell))
 
-    def _rows(self, name: str, kind: str, keys: Mapping[str, Any], metrics: Mapping[str, Sums]) -> list[Line]:
-        layout = self.distribution.layout
-        shared = {
-            "kind": kind,
-            "row": self.index,
-            **({"name": self.row.name} if self.row.name else {}),
-            "N": layout.n_latents,
-            "P": layout.n_observations,
-            "problem": self.distribution.fingerprint()[:8],
-            "seed": self.row.seed,
-        }
-        return [Line(f"row{self.index}/{name}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
-
     def _problem(self) -> list[Line]:
-        return self._rows("problem", "problem", {}, {name: _single(value) for name, value in self.lines.items()})
+        return self.rows("problem", "problem", {}, {name: Sums.single(value) for name, value in self.lines.items()})
 
     def _network(self) -> list[Line]:
-        network = self.model.model
-        facts = {
-            "parameters": sum(part.numel() for part in network.parameters()),
-            "core_parameters": network.core_parameters(),
-        }
-        return self._rows("training", "training", {}, {name: _single(value) for name, value in facts.items()})
+        return self.rows("training", "training", {}, network_facts(self.model.model))
 
     def _one_pass(self, denoiser: str) -> list[Line]:
         posterior, n = self.denoiser(denoiser), self.row.evaluation.sequences
@@ -221,7 +190,7 @@ class RowWork:
             "conditional": conditional_accuracy(posterior, self.distribution, key.fold("conditional"), n),
             **infill_accuracies(posterior, self.distribution, Uniform(), key.fold("infill"), n),
         }
-        return self._rows(f"one_pass/{denoiser}", "one_pass", {"denoiser": denoiser}, metrics)
+        return self.rows(f"one_pass/{denoiser}", "one_pass", {"denoiser": denoiser}, metrics)
 
     def _losses(self, text: str) -> list[Line]:
         setting, law, unit = self.row.evaluation, mask_law(text), f"losses/{text}"
@@ -230,14 +199,14 @@ class RowWork:
         key = self.key.fold("losses").fold(law.name)
         measured: Losses = losses(self.denoiser("model"), exact, self.distribution, law, key=key, n=setting.sequences)
         total = {name: getattr(measured, name) for name in names}
-        rows = self._rows(unit, "losses", {"law": law.name}, total)
+        rows = self.rows(unit, "losses", {"law": law.name}, total)
         for part in measured.classes:
             keys = {
                 "law": law.name,
                 "latents_hidden": part.latents_hidden,
                 "observations_hidden": part.observations_hidden,
             }
-            rows += self._rows(unit, "class_losses", keys, {name: getattr(part, name) for name in names})
+            rows += self.rows(unit, "class_losses", keys, {name: getattr(part, name) for name in names})
         return rows
 
     def _decode(self, cell: Cell) -> list[Line]:
@@ -257,9 +226,9 @@ class RowWork:
         metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
         metrics["impossible"] = Sums.of(decoded.impossible)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
-        metrics |= {name: _single(value) for name, value in spread.items() if not np.isnan(value)}
+        metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
         keys = {**cell.keys, "steps": steps, "temperature": setting.temperature}
-        return self._rows(f"decode/{cell.name}", "decode", keys, metrics)
+        return self.rows(f"decode/{cell.name}", "decode", keys, metrics)
 
     def _schedule(self, cell: Cell, steps: int) -> Schedule:
         if cell.schedule == "binomial":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curve_of", "make_figure"]
+__all__ = ["curve_of", "make_figures"]
 
 _DASHES = {"satisfied": "-", "all": "--"}
 _HARD, _CLUSTERED = "#fddbc7", "#e0e0e0"
@@ -30,7 +30,7 @@ def curve_of(curves: Sequence[Measured], row: int) -> tuple[list[float], list[fl
     return [overlap for overlap, _ in sorted(points)], [c for _, c in sorted(points)]
 
 
-def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
+def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Left: overlap of the fixed points against c, in units of condensation. Right: the thresholds on one axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
     _curves(left, items, group(ordered, "curve"))
     _phases(right, items)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
-    return figure
+    return {"figure": figure}
 
 
 def _name(item: Measured) -> str:

@@ -1,0 +1,74 @@
+"""What the work of a row with a problem shares, whatever its task: names, keys of its rows, known lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.diffusion import Sums
+from lo_theory.lab.rows import Row as Line
+from lo_theory.lab.units import Context
+from lo_theory.problem import LODistribution
+from lo_theory.rng import Key
+
+if TYPE_CHECKING:
+    from lo_theory.neural import Transformer
+
+__all__ = ["ProblemWork", "network_facts"]
+
+
+def network_facts(network: Transformer) -> dict[str, Sums]:
+    """Parameters in all, and outside embeddings and head (the paper's count)."""
+    parameters = sum(part.numel() for part in network.parameters())
+    return {"parameters": Sums.single(parameters), "core_parameters": Sums.single(network.core_parameters())}
+
+
+@dataclass(frozen=True)
+class ProblemWork:
+    """The units of one row are made by a subclass, ``RowWork`` of its task."""
+
+    index: int
+    row: Any
+    distribution: LODistribution
+    context: Context
+
+    @property
+    def title(self) -> str:
+        """The pair (N, P) as a screen shows it."""
+        layout = self.distribution.layout
+        return f"({layout.n_latents}, {layout.n_observations})"
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        """What else tells this row apart, in the keys of its rows: mostly nothing."""
+        return {}
+
+    @cached_property
+    def key(self) -> Key:
+        """Root of all randomness of the row but the problem's own."""
+        return Key(self.row.seed)
+
+    @cached_property
+    def lines(self) -> dict[str, float]:
+        """Losses of the Bayes optimum and of the single-token marginals under the uniform law, nats per token."""
+        length = self.distribution.layout.length
+        return {
+            "floor": self.distribution.entropy() / length,
+            "marginals_only": self.distribution.marginal_entropy() / length,
+        }
+
+    def rows(self, name: str, kind: str, keys: Mapping[str, Any], metrics: Mapping[str, Sums]) -> list[Line]:
+        """Rows of the unit ``name``, one a metric, keyed by the row, its problem and ``keys``."""
+        layout = self.distribution.layout
+        shared = {
+            "kind": kind,
+            "row": self.index,
+            **self.names,
+            "N": layout.n_latents,
+            "P": layout.n_observations,
+            "problem": self.distribution.fingerprint()[:8],
+            "seed": self.row.seed,
+        }
+        return [Line(f"row{self.index}/{name}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
