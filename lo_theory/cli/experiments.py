@@ -6,18 +6,16 @@ Writes below the folder of runs, through the lab only.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, show_tables
 
 if TYPE_CHECKING:
     from lo_theory.lab.runs import FinishedRun
 
 __all__ = ["add_commands"]
-
-_TERMINATED = 143
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -34,16 +32,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         command.add_argument(
             "run", metavar="EXPERIMENT", help="name of an experiment (its latest finished run), or a run folder"
         )
-        _add_out(command)
+        add_out(command)
         command.set_defaults(function=function)
     info = commands.add_parser("info", parents=[shared], help="versions, device and threads")
     info.set_defaults(function=_info)
-
-
-def _add_out(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs (default: runs)"
-    )
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -57,19 +49,13 @@ def _add_run(command: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         help="override settings, such as training.steps=500",
     )
-    _add_out(command)
+    add_out(command)
     command.add_argument("--workers", type=int, help="units of work at a time (default: what fits the processors)")
     command.add_argument(
         "--threads", type=int, help="torch threads of each (default: 1, or what the run was begun with)"
     )
     command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
-    command.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=15.0,
-        metavar="S",
-        help="time between checkpoints of a training (default: 15)",
-    )
+    add_checkpoint_seconds(command)
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
     command.set_defaults(function=_run, resumes=True)
 
@@ -79,8 +65,7 @@ def _run(options: argparse.Namespace) -> None:
     from lo_theory.lab.execute import Request, execute
     from lo_theory.lab.progress import make_progress
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    end_on_sigterm()
     experiment = load(options.config, preset=options.preset, sets=options.set)
     request = Request(
         options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
@@ -90,10 +75,6 @@ def _run(options: argparse.Namespace) -> None:
     _show_tables(finished)
     if not options.quiet:
         print(f"{finished.folder}: table.csv, table.md, figure.png, figure.pdf, rows.jsonl", file=sys.stderr)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(_TERMINATED)  # an exit, so that half-written temporary files are removed
 
 
 def _find(options: argparse.Namespace) -> FinishedRun:
@@ -114,20 +95,10 @@ def _find(options: argparse.Namespace) -> FinishedRun:
 
 
 def _show_tables(finished: FinishedRun) -> None:
-    from rich.console import Console
-
     from lo_theory.lab.config import resolve
-    from lo_theory.lab.render import print_tables
     from lo_theory.lab.tables import tables
 
-    class Paper(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # main knows what to do; rich would exit with an error
-
-    console = Paper()
-    if not console.is_terminal:
-        console = Paper(width=120, color_system=None, no_color=True)
-    print_tables(console, tables(resolve(finished.config), finished.rows))
+    show_tables(tables(resolve(finished.config), finished.rows))
     facts = {name: finished.facts.get(name, "?") for name in ("workers", "device", "processor")}
     print("{:.0f} seconds, {} workers, {}, {}".format(finished.facts["seconds"], *facts.values()))
 

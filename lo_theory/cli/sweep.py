@@ -6,11 +6,11 @@ Writes below the folder of runs, through the lab only.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, show_tables
 
 if TYPE_CHECKING:
     from lo_theory.lab.sweep.driver import Failure
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands"]
 
-_TERMINATED = 143
 _LARGEST_SHOWN = 1000  # cells whose tables a screen is given
 _MOST_FAILURES = 20  # shown with their errors at the end
 
@@ -51,9 +50,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     ):
         command.add_argument(name, action="extend", nargs="+", default=[], metavar=metavar, help=words)
     command.add_argument("--pool", nargs="*", metavar="PATH", help="axes that the tables average over, such as seed")
-    command.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs (default: runs)"
-    )
+    add_out(command)
     _add_crew(command)
     command.add_argument("--shard", default="1/1", metavar="I/N", help="compute only this part of the cells")
     command.add_argument(
@@ -72,13 +69,7 @@ def _add_crew(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, help="worker processes (default: what fits the processors)")
     command.add_argument("--threads", type=int, help="threads of each (default: 1, or what the sweep was begun with)")
     command.add_argument("--device", default="auto", help="of cells that train: cpu, cuda, or auto (default)")
-    command.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=15.0,
-        metavar="S",
-        help="time between checkpoints of a training (default: 15)",
-    )
+    add_checkpoint_seconds(command)
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -86,8 +77,7 @@ def _sweep(options: argparse.Namespace) -> None:
     from lo_theory.lab.sweep.sweeps import prepare_sweep, run_sweep, show_sweep
     from lo_theory.lab.sweep.watch import make_watcher
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    end_on_sigterm()
     request = _request(options)
     grid = load_grid(options.config, preset=options.preset, sets=options.set, axes=options.axis)
     if options.pool is not None:
@@ -139,26 +129,11 @@ def _confirm(grid: Grid, options: argparse.Namespace) -> None:
         raise ValueError("nothing was begun")
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(_TERMINATED)  # an exit, so that workers are ended and half-written temporary files removed
-
-
 def _print_tables(results: Results, folder: Path) -> None:
-    from rich.console import Console
-
-    from lo_theory.lab.render import print_tables
-
-    class Paper(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # main knows what to do; rich would exit with an error
-
     if results.finished > _LARGEST_SHOWN:
         print(f"tables of {results.finished} cells: {folder / 'table.md'}")
         return
-    console = Paper()
-    if not console.is_terminal:
-        console = Paper(width=120, color_system=None, no_color=True)
-    print_tables(console, results.tables)
+    show_tables(results.tables)
 
 
 def _print_state(results: Results, folder: Path | None) -> None:

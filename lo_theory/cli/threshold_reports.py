@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from lo_theory.cli.threshold_requests import Request
-from lo_theory.thresholds import Fold, MaskWindow, Threshold, Transition, transition_columns
+from lo_theory.thresholds import Fold, MaskWindow, Threshold, Transition, threshold_columns, transition_columns
 
 __all__ = ["show_kesten_stigum", "show_results", "show_words", "transition_record", "window_record"]
 
@@ -118,15 +118,6 @@ def _fold_thresholds(fold: Fold) -> dict[str, Threshold | None]:
     return {"dynamic": fold.dynamic, "equal_free_entropy": fold.crossing, "end_of_uninformed": fold.spinodal}
 
 
-def _columns(name: str, threshold: Threshold | None) -> dict[str, float | None]:
-    """A threshold as columns, named as in the rows of the experiment ``thresholds``; None where absent or infinite."""
-    columns: dict[str, float | None] = {}
-    for unit, (value, error) in (threshold or Threshold(math.inf, 2)).units.items():
-        finite = math.isfinite(value)
-        columns |= {f"{name}_{unit}": value if finite else None, f"{name}_{unit}_error": error if finite else None}
-    return columns
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -153,8 +144,8 @@ def transition_record(
     record = dict(request.settings) | {"N": request.n_latents, "P": request.n_observations}
     record |= {"kesten_stigum_infinite": math.isinf(request.kesten_stigum.value)}
     if found is None:
-        unknown = _columns("dynamic", None) | _columns("condensation", None)
-        record |= {"continuous": None} | _columns("kesten_stigum", request.kesten_stigum) | unknown
+        unknown = threshold_columns("dynamic", None) | threshold_columns("condensation", None)
+        record |= {"continuous": None} | threshold_columns("kesten_stigum", request.kesten_stigum) | unknown
         record |= {"overlap_at_dynamic": None, "resolution": None, "statement": None}
     else:
         record |= transition_columns(found) | {"statement": _transition_words(found)}
@@ -166,5 +157,5 @@ def transition_record(
 def _fold_record(fold: Fold) -> dict[str, Any]:
     record: dict[str, Any] = {"rate": fold.rate, "survives": fold.survives, "resolution": fold.resolution}
     for name, threshold in _fold_thresholds(fold).items():
-        record |= _columns(name, threshold)
+        record |= threshold_columns(name, threshold)
     return record | {"statement": _fold_words(fold)}

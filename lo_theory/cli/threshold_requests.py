@@ -173,7 +173,7 @@ def expected_seconds(request: Request) -> float:
 def find(request: Request) -> tuple[Transition, Fold | None]:
     """Run population dynamics: the transition and, at a rate of revealed latents, the fold."""
     ensemble, settings = request.ensemble, request.settings
-    # For the predicates without noise the address, and so every number, is that of ``threshold_row``.
+    # For the predicates without noise the address, and so every number, is that of the experiments.
     label = "{law} q={q} k={k} observed={observed}".format(**settings)
     noise = settings["noise"]
     key = Key(settings["seed"]).fold(label if noise == 0 else f"{label} noise={noise!r}")

@@ -10,7 +10,6 @@ from lo_theory.diffusion.orders import ORDERS, AlongOrder, order_losses, reading
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.policies import (
     POLICIES,
-    SCHEDULES,
     BinomialRule,
     FixedCount,
     Noise,
@@ -31,7 +30,6 @@ __all__ = [
     "LAWS",
     "ORDERS",
     "POLICIES",
-    "SCHEDULES",
     "AlongOrder",
     "Bernoulli",
     "BinomialRule",

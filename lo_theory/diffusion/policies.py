@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,6 @@ from lo_theory.rng import Key
 
 __all__ = [
     "POLICIES",
-    "SCHEDULES",
     "BinomialRule",
     "FixedCount",
     "Noise",
@@ -266,10 +265,3 @@ class BinomialRule:
         rate = 1.0 / max(1, self.count - step)
         _kernels.draw_binomial(counts, start, *key.fold("budget").words(), masked.sum(axis=1), rate)
         return counts
-
-
-SCHEDULES: dict[str, Callable[..., Any]] = {
-    "one_at_a_time": OneAtATime,
-    "fixed_count": FixedCount,
-    "binomial": BinomialRule,
-}

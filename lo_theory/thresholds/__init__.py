@@ -15,8 +15,7 @@ from lo_theory.thresholds.rows import (
     RowSpecification,
     parity_thresholds,
     published,
-    required_rows,
-    threshold_row,
+    threshold_columns,
     transition_columns,
 )
 from lo_theory.thresholds.runs import Series, poisson_degrees, run_at_degree, run_at_overlap
@@ -51,11 +50,10 @@ __all__ = [
     "planted_ensemble",
     "poisson_degrees",
     "published",
-    "required_rows",
     "run_at_degree",
     "run_at_overlap",
     "slab_capacity",
     "slab_window",
-    "threshold_row",
+    "threshold_columns",
     "transition_columns",
 ]

@@ -1,31 +1,26 @@
-"""The table of thresholds, one row at a time: which rows, what a row holds, and published values to set beside it.
+"""Rows of a table of thresholds: named ensembles, a transition as flat columns, and published values to set beside it.
 
-A row is a flat dictionary of numbers and strings, a function of its specification, a key and an effort; storing rows
-and skipping those already there is left to the experiments.
+Computing rows, storing them and skipping those already there is left to the experiments.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from lo_theory.problem import Predicate, colouring, nae, xor
-from lo_theory.rng import Key
 from lo_theory.thresholds.ensemble import PlantedEnsemble, planted_ensemble
-from lo_theory.thresholds.transitions import Effort, Transition, find_transition
+from lo_theory.thresholds.transitions import Transition
 from lo_theory.thresholds.units import Threshold
 
 __all__ = [
     "RowSpecification",
     "parity_thresholds",
     "published",
-    "required_rows",
-    "threshold_row",
+    "threshold_columns",
     "transition_columns",
 ]
 
@@ -62,19 +57,6 @@ class RowSpecification:
     def ensemble(self) -> PlantedEnsemble:
         """The planted ensemble of the row."""
         return planted_ensemble(self.predicate, observed=self.observed)
-
-
-def required_rows() -> tuple[RowSpecification, ...]:
-    """The 19 rows of the published table: colourings 3 to 6 and NAE for both modes of observation, parities for one.
-
-    With all values revealed a parity is the same problem: its two values differ by a flip.
-    """
-    both = ("satisfied", "all")
-    colourings = [RowSpecification("colouring", q, 2, observed) for observed in both for q in (3, 4, 5, 6)]
-    nae_rows = [
-        RowSpecification("nae", q, k, observed) for observed in both for q, k in ((2, 3), (2, 4), (2, 5), (3, 3))
-    ]
-    return (*colourings, *nae_rows, *(RowSpecification("xor", 2, k) for k in (3, 4, 5)))
 
 
 def parity_thresholds(k: int) -> tuple[Threshold, Threshold]:
@@ -118,46 +100,19 @@ def transition_columns(found: Transition) -> dict[str, float | bool | None]:
     """The numbers of a transition as flat columns: thresholds in three units with errors; infinite ones are None."""
     return {
         "continuous": found.continuous,
-        **_columns("kesten_stigum", found.kesten_stigum),
-        **_columns("dynamic", found.dynamic),
-        **_columns("condensation", found.condensation),
+        **threshold_columns("kesten_stigum", found.kesten_stigum),
+        **threshold_columns("dynamic", found.dynamic),
+        **threshold_columns("condensation", found.condensation),
         "overlap_at_dynamic": found.overlap,
         "resolution": found.resolution,
     }
 
 
-def _columns(name: str, threshold: Threshold) -> dict[str, float | bool | None]:
-    finite = np.isfinite(threshold.value)
-    columns: dict[str, float | bool | None] = {}
-    for unit, (value, error) in threshold.units.items():
+def threshold_columns(name: str, threshold: Threshold | None) -> dict[str, float | None]:
+    """A threshold in its three units as flat columns; None where it is infinite or absent."""
+    columns: dict[str, float | None] = {}
+    for unit, (value, error) in (threshold or Threshold(math.inf, 2)).units.items():
+        finite = math.isfinite(value)
         columns[f"{name}_{unit}"] = value if finite else None
         columns[f"{name}_{unit}_error"] = error if finite else None
     return columns
-
-
-def threshold_row(
-    specification: RowSpecification,
-    key: Key,
-    effort: Effort | None = None,
-) -> dict[str, str | int | float | bool | None]:
-    """Compute one row: three thresholds in three units with 95 % errors, kind of transition, published values.
-
-    The numbers, the seconds excepted, depend on the specification, the key and the effort only (not on its threads).
-    Infinite thresholds are None. Some 8e8 factor messages, 30 to 60 seconds on one core, at the default effort.
-    """
-    begin = time.perf_counter()
-    found: Transition = find_transition(specification.ensemble(), key.fold(specification.label), effort or Effort())
-    dynamic, condensation, source = published(specification)
-    return {
-        "label": specification.label,
-        "family": specification.family,
-        "q": specification.q,
-        "k": specification.k,
-        "observed": specification.observed,
-        **transition_columns(found),
-        "published_dynamic_c": dynamic,
-        "published_condensation_c": condensation,
-        "published_source": source,
-        "statement": found.statement,
-        "seconds": time.perf_counter() - begin,
-    }

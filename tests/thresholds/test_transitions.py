@@ -21,8 +21,7 @@ from lo_theory.thresholds import (
     kesten_stigum,
     parity_thresholds,
     planted_ensemble,
-    required_rows,
-    threshold_row,
+    transition_columns,
 )
 from tests.budget import accept, binomial, reject
 
@@ -105,13 +104,11 @@ def test_few_revealed_latents_leave_a_fold_and_many_do_not():
         find_fold(ensemble, 0.0, Key(0), effort)
 
 
-def test_rows_are_the_required_ones_and_repeat_themselves():
-    rows = required_rows()
-    assert len(rows) == len({row.label for row in rows}) == 19
+def test_a_transition_repeats_itself_and_becomes_plain_columns():
     effort = Effort(size=600, scan=1e6, dynamic=1e6, condensation=1e6)
-    first, second = (threshold_row(RowSpecification("nae", 2, 3), Key(5), effort) for _ in range(2))
-    for name in first.keys() - {"seconds"}:
-        assert first[name] == second[name]
+    ensemble = RowSpecification("nae", 2, 3).ensemble()
+    first, second = (transition_columns(find_transition(ensemble, Key(5), effort)) for _ in range(2))
+    assert first == second
     assert json.loads(json.dumps(first)) == first
     assert first["continuous"]
     assert first["dynamic_c"] == first["condensation_c"] == pytest.approx(4.5)
