@@ -8,6 +8,7 @@ from typing import Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import RC
 from lo_theory.lab.task import TASKS
 from lo_theory.problem.storage import write_atomically
 
@@ -24,7 +25,7 @@ def write_figures(folder: Path, experiment: Experiment, rows: Sequence[Row]) -> 
     import matplotlib
 
     paths = []
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", "pdf.fonttype": 42}):
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}):
         for name, figure in TASKS[experiment.task]().figures(experiment, rows).items():
             for form, metadata in _METADATA.items():
                 paths.append(folder / f"{name}.{form}")

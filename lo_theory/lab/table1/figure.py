@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import COLOURS, MARKERS
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
 
@@ -64,8 +65,8 @@ def _legend(figure: Figure, cells: Sequence[Measured], experiment: Experiment) -
         *(["paper"] if experiment.reference else []),
     ]
     policies = dict.fromkeys(str(cell.keys["policy"]) for cell in cells)
-    handles = [entry(name, "s", panels.COLOURS[name], panels.COLOURS[name]) for name in denoisers]
-    handles += [entry(name, panels.MARKERS[name], "black", "black") for name in policies]
+    handles = [entry(name, "s", COLOURS[name], COLOURS[name]) for name in denoisers]
+    handles += [entry(name, MARKERS[name], "black", "black") for name in policies]
     handles += [entry("one token a step", "o", "black", "black"), entry("several tokens a step", "o", "black", "white")]
     if any(cell.keys["argmax"] for cell in cells):
         handles.append(entry("argmax tokens", "*", "black", "black"))

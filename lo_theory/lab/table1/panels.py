@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import COLOURS, MARKERS
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "COLOURS",
-    "MARKERS",
     "classes_panel",
     "distinct_panel",
     "gap_panel",
@@ -30,8 +29,6 @@ __all__ = [
     "wholly_consistent_panel",
 ]
 
-COLOURS = {"exact": "#1b7837", "model": "#762a83", "paper": "#555555"}
-MARKERS = {"vanilla": "o", "top_probability": "^", "margin": "D", "entropy": "s", "fixed_order": "v"}
 _SYMBOLS = "oD^svPX<>"  # of mask laws and of accuracies, in the order of their first rows
 _LINES = ((0, "-", "exact sampler"), (1, "--", "always the most likely value"), (2, ":", "independent marginals"))
 
