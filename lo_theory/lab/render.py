@@ -1,13 +1,10 @@
-"""Tables on a terminal, as Markdown, and rows as tidy CSV. Screen and files show the same characters.
+"""Tables on a terminal and as Markdown: screen and files show the same characters.
 
 Writes only below the folder given.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +15,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured
+from lo_theory.lab.tidy import to_csv
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["Table", "print_tables", "to_csv", "to_markdown", "write_tables"]
+__all__ = ["Table", "print_tables", "to_markdown", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -67,21 +64,6 @@ def to_markdown(content: Iterable[Table]) -> str:
 
 def _markdown_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
-
-
-def to_csv(rows: Iterable[Row]) -> str:
-    """All rows as tidy CSV: one quantity a line, its keys, n, sum, sum of squares, mean and 95 % interval, in full."""
-    items = list(rows)
-    names = list(dict.fromkeys(name for row in items for name in row.keys))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["unit", *names, "metric", "n", "sum", "sum_of_squares", "mean", "low", "high"])
-    for row in items:
-        low, high = Measured({}, {row.metric: row.sums}).interval(row.metric)
-        limits = ["" if math.isnan(limit) else repr(limit) for limit in (low, high)]
-        sums = (row.sums.n, repr(row.sums.total), repr(row.sums.squares), repr(row.sums.mean))
-        writer.writerow([row.unit, *(row.keys.get(name, "") for name in names), row.metric, *sums, *limits])
-    return stream.getvalue()
 
 
 def write_tables(folder: Path, content: Iterable[Table], rows: Sequence[Row]) -> None:

@@ -25,6 +25,7 @@ import yaml
 
 from lo_theory.lab.rows import Row, Rows, read_rows
 from lo_theory.lab.schema import read_yaml
+from lo_theory.lab.tidy import from_csv
 from lo_theory.problem.storage import write_atomically
 
 __all__ = ["FinishedRun", "Run", "finished_runs", "write_json"]
@@ -209,8 +210,22 @@ def journal(folder: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
+def _published_rows(folder: Path) -> list[Row]:
+    """The rows of a published folder, which keeps them as tables only; what was too large to publish is absent."""
+    if (folder / "pooled.csv").exists():
+        raise ValueError(
+            f"{folder} holds the cells of a pooled sweep and no rows.jsonl: read table.md and figure.png there, or its "
+            "report"
+        )
+    paths = [folder / name for name in ("table.csv", "classes.csv")]
+    return [row for path in paths if path.exists() for row in from_csv(path.read_text())]
+
+
 class FinishedRun:
-    """What a finished run left: its configuration as a mapping, its rows, and the facts of done.json. Reads only."""
+    """What a finished run left: its configuration as a mapping, its rows, and the facts of done.json. Reads only.
+
+    A published folder has no rows.jsonl: there the rows come from its tables in CSV.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -222,7 +237,7 @@ class FinishedRun:
         if "seconds" not in self.facts:
             raise ValueError(f"{folder / 'done.json'} does not say how long the run took: it is damaged, or not ours")
         self.config = read_yaml(folder / "config.yaml")
-        self.rows = read_rows(folder / "rows.jsonl")
+        self.rows = read_rows(folder / "rows.jsonl") or _published_rows(folder)
 
 
 def finished_runs(root: Path, experiment: str) -> list[FinishedRun]:

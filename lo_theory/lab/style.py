@@ -1,6 +1,6 @@
 """The one plotting style of the project: what colour and marker stands for what, in every figure.
 
-Plain values, no matplotlib: ``lo_theory.lab.figures`` lays ``RC`` over matplotlib's own defaults, so a figure looks the
+Plain values, no matplotlib: ``lo_theory.lab.drawing`` lays ``RC`` over matplotlib's own defaults, so a figure looks the
 same whatever a user's settings are. A denoiser has one colour everywhere, a policy one marker; filled and open, dark
 and faint are left to the figures.
 """
@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["COLOURS", "MARKERS", "MODEL_SHADES", "RC", "SEQUENTIAL"]
+__all__ = [
+    "BP_SHADES",
+    "CATEGORICAL",
+    "COLOURS",
+    "DIVERGING",
+    "INK",
+    "MARKERS",
+    "MODEL_SHADES",
+    "NO_DATA",
+    "ORDER_SHADES",
+    "RC",
+    "SEQUENTIAL",
+    "SHADING",
+]
 
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
@@ -29,6 +42,26 @@ COLOURS: Mapping[str, str] = MappingProxyType(
 MODEL_SHADES = ("#c2a5cf", "#9970ab", "#762a83", "#40004b")
 """Models of one kind that differ in one ordered quantity (steps, size), lightest first."""
 
+ORDER_SHADES: Mapping[str, str] = MappingProxyType(
+    {
+        "latents_first": "#053061",
+        "much_closer": "#2166ac",
+        "closer": "#4393c3",
+        "random": "#7fbfdd",
+        "reversed": "#2a9d8f",
+    }
+)
+"""Order-aware learners by the kind of their order: blues, the nearer to latents first the darker."""
+
+BP_SHADES: Mapping[str, str] = MappingProxyType({"planted": "#7f2704", "random": "#d95f02", "noise": "#fdae6b"})
+"""Belief propagation by where its messages start."""
+
+CATEGORICAL = (
+    *("#08519c", "#3182bd", "#6baed6", "#a6c8e4", "#a63603", "#e6550d"),
+    *("#fd9a4d", "#54278f", "#006d2c", "#31a354", "#8fce8b", "#737373"),
+)
+"""Things without an order and without a colour of their own, by place: neighbours of one family share a hue."""
+
 MARKERS: Mapping[str, str] = MappingProxyType(
     {"vanilla": "o", "top_probability": "^", "margin": "D", "entropy": "s", "fixed_order": "v"}
 )
@@ -37,5 +70,50 @@ MARKERS: Mapping[str, str] = MappingProxyType(
 SEQUENTIAL = "viridis"
 """Colour map of quantities that begin at zero."""
 
-RC: Any = MappingProxyType({"backend": "agg", "pdf.fonttype": 42})  # matplotlib types its settings name by name
+DIVERGING = "RdBu_r"
+"""Colour map of quantities with a sign, white at zero."""
+
+NO_DATA = "#bdbdbd"
+"""Cells of a map that hold no answer: what the exact posterior refuses."""
+
+INK = "#262626"
+"""Symbols in a legend that stand for a shape whatever its colour."""
+
+SHADING: Mapping[str, str] = MappingProxyType({"band": "#ededed", "hard": "#fddbc7", "clustered": "#dcdcdc"})
+"""Areas behind the data: a mere band, the hard phase, the phase in which a planted state cannot be told."""
+
+RC: Any = MappingProxyType(  # matplotlib types its settings name by name
+    {
+        "backend": "agg",
+        "pdf.fonttype": 42,
+        "savefig.dpi": 160,
+        "figure.constrained_layout.use": True,
+        "figure.titlesize": 13,
+        "figure.titleweight": "bold",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+        "axes.labelcolor": INK,
+        "axes.edgecolor": "#6b6b6b",
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": "#e9e9e9",
+        "grid.linewidth": 0.6,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "xtick.color": "#6b6b6b",
+        "ytick.color": "#6b6b6b",
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.3,
+        "lines.markersize": 5,
+        "image.cmap": SEQUENTIAL,
+    }
+)
 """Laid over matplotlib's defaults."""

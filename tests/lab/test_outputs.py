@@ -19,7 +19,7 @@ from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import Table, print_tables, to_csv, to_markdown
+from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z

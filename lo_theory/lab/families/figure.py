@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import COLOURS, SHADING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,27 +22,23 @@ _LEAST = 1e-6  # nats; drawn here where it is less
 _MOST = 4.0  # nats: upper end of the axis
 _COLUMNS = 3
 _STYLES: dict[str, dict[str, Any]] = {
-    "to know (reads nothing)": {"color": "0.55", "marker": "_", "markersize": 14},
-    "belief propagation": {"color": "black", "marker": "s", "markersize": 6},
-    "masked model, shortest training": {"color": "#762a83", "marker": "o", "markerfacecolor": "white"},
-    "masked model, longest training": {"color": "#762a83", "marker": "o"},
-    "order-aware, shortest training": {"color": "#1b7837", "marker": "^", "markerfacecolor": "white"},
-    "order-aware, longest training": {"color": "#1b7837", "marker": "^"},
+    "to know (reads nothing)": {"color": COLOURS["line"], "marker": "_", "markersize": 14},
+    "belief propagation": {"color": COLOURS["bp"], "marker": "s"},
+    "masked model, shortest training": {"color": COLOURS["model"], "marker": "o", "markerfacecolor": "white"},
+    "masked model, longest training": {"color": COLOURS["model"], "marker": "o"},
+    "order-aware, shortest training": {"color": COLOURS["order_aware"], "marker": "^", "markerfacecolor": "white"},
+    "order-aware, longest training": {"color": COLOURS["order_aware"], "marker": "^"},
 }
 _SHIFTS = dict(zip(_STYLES, (0.0, -0.24, 0.0, 0.12, 0.26, 0.36), strict=True))
 
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Gaps to Bayes by family on a log axis, a panel a mask law; last the order-aware learner along its own order."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
     found, orders = gaps(ordered), along(ordered)
     laws = list(dict.fromkeys(place.law for place in found))
     bands = max(1, -(-(len(laws) + 1) // _COLUMNS))
-    figure = Figure(figsize=(16, 1 + 5.2 * bands), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(14, 1 + 4.4 * bands, experiment.title or experiment.experiment)
     grid = figure.subplots(bands, _COLUMNS, squeeze=False, sharey=True)
     places = [axes for line in grid for axes in line]
     for axes, law in zip(places, laws, strict=False):
@@ -49,14 +47,14 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     for axes in places[len(laws) + 1 :]:
         axes.set_axis_off()
     for line in grid:
-        line[0].set_ylabel(f"KL above Bayes, nats per token (less than {_LEAST:g}: drawn there)", fontsize=9)
+        line[0].set_ylabel(f"KL above Bayes, nats per token (less than {_LEAST:g}: drawn there)")
     handles: dict[str, Any] = {}
     for axes in places:
         shown, names = axes.get_legend_handles_labels()
         handles |= dict(zip(map(str, names), shown, strict=True))
     known = [name for name in _STYLES if name in handles]
-    figure.legend([handles[name] for name in known], known, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
+    figure.legend([handles[name] for name in known], known, loc="outside lower center", ncols=3)
+    letter_panels(places[: len(laws) + 1])
     return {"figure": figure}
 
 
@@ -76,11 +74,12 @@ def _pair(axes: Axes, place: float, models: dict[int, Sums], name: str) -> None:
 def _dress(axes: Axes, names: Sequence[str], title: str) -> None:
     axes.set_yscale("log", nonpositive="mask")
     axes.set_ylim(_LEAST / 2, _MOST)
-    axes.set_xticks(range(len(names)), names, rotation=50, ha="right", fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.6, len(names) - 0.4)
     for boundary in range(len(names) - 1):
-        axes.axvline(boundary + 0.5, color="0.92", linewidth=0.8, zorder=0)
-    axes.set_title(title, fontsize=10)
+        axes.axvline(boundary + 0.5, color=SHADING["band"], linewidth=0.8, zorder=0)
+    axes.grid(axis="x", visible=False)
+    axes.set_title(title)
     axes.tick_params(axis="y", labelleft=True)
 
 
@@ -89,7 +88,7 @@ def law_panel(axes: Axes, law: str, found: dict[Place, Gaps]) -> None:
     parts = {place.family: gap for place, gap in found.items() if place.law == law and place.role == "all"}
     for i, gap in enumerate(parts.values()):
         if gap.nothing:
-            axes.axvspan(i - 0.5, i + 0.5, color="0.95", zorder=-1)
+            axes.axvspan(i - 0.5, i + 0.5, color=SHADING["band"], zorder=-1, linewidth=0)
         elif gap.marginals is not None:
             _point(axes, i, gap.marginals, "to know (reads nothing)")
         if gap.bp is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.figure2 import panels
 from lo_theory.lab.rows import Row
 
@@ -23,11 +24,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
 
 
 def _make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 17), layout="constrained")
-    FigureCanvasAgg(figure)
+    pair = next(("N = {N}, P = {P}".format(**row.keys) for row in rows), "")
+    figure = new_figure(14, 17, f"{experiment.title or experiment.experiment}; {pair}")
     grid = figure.add_gridspec(4, 3, height_ratios=(1.1, 1.1, 1, 1))
     content = panels.Content.of(rows)
     panels.loss_panel(figure.add_subplot(grid[0, :]), content)
@@ -37,17 +35,6 @@ def _make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
     for i, draw in enumerate(parts):
         draw(figure.add_subplot(grid[2 + i // 3, i % 3]), content)
     panels.leak_panel(figure.add_subplot(grid[3, len(parts) - 3 :]), content)
-    for axes in figure.axes:
-        axes.tick_params(labelsize=8)
-        axes.yaxis.label.set_fontsize(9)
-        axes.xaxis.label.set_fontsize(8)
-    figure.legend(
-        handles=panels.legend_handles(content),
-        loc="outside lower center",
-        ncols=6,
-        fontsize=8,
-        frameon=False,
-    )
-    pair = next(("N = {N}, P = {P}".format(**row.keys) for row in rows), "")
-    figure.suptitle(f"{experiment.title or experiment.experiment}; {pair}", fontsize=12)
+    letter_panels(figure.axes)
+    figure.legend(handles=panels.legend_handles(content), loc="outside lower center", ncols=8)
     return figure

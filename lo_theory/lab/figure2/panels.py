@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Z_95, Sums
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import COLOURS, INK, MODEL_SHADES
 from lo_theory.lab.summary import Measured, group
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ __all__ = [
     "proxy_panel",
 ]
 
-_EXACT, _BP = "#1b7837", "#d95f02"
-_MODELS = ("#c2a5cf", "#9970ab", "#762a83", "#40004b")
+_EXACT, _BP = COLOURS["exact"], COLOURS["bp"]
 _ROLES: dict[str, tuple[str, Any]] = {"latent": ("o", "-"), "observation": ("s", "--")}
 _LOWEST = 1e-6
 _PLACES = 24  # groups of places along the order, at most
@@ -75,7 +75,7 @@ class Content:
         if iterations == "":
             return _BP
         place, count = self.lengths.index(iterations), len(self.lengths)
-        return _MODELS[min(len(_MODELS) - 1, place + max(0, 3 - count))]
+        return MODEL_SHADES[min(len(MODEL_SHADES) - 1, place + max(0, 3 - count))]
 
     def curve(self, iterations: Any, role: str) -> list[tuple[int, Measured]]:
         """(l, what was measured) under pattern(l), by l."""
@@ -115,10 +115,9 @@ def _by_law(axes: Axes, content: Content, metric: str, *, logarithmic: bool) -> 
         _point(axes, x, item.metrics[metric], role, content.colour(item.keys["iterations"]), logarithmic=logarithmic)
     aware = sum(law.startswith("suffix") for law in content.laws)
     if aware:
-        axes.axvspan(-0.6, aware - 0.5, color="#1b7837", alpha=0.07, zorder=0)
+        axes.axvspan(-0.6, aware - 0.5, color=COLOURS["order_aware"], alpha=0.08, zorder=0, linewidth=0)
     axes.set_xlim(-0.6, max(1, len(content.laws)) - 0.4)
-    axes.set_xticks(range(len(content.laws)), content.laws, rotation=35, ha="right", fontsize=7)
-    axes.grid(axis="x", color="0.92", linewidth=0.6)
+    axes.set_xticks(range(len(content.laws)), content.laws, rotation=35, ha="right", rotation_mode="anchor")
 
 
 def loss_panel(axes: Axes, content: Content) -> None:
@@ -131,7 +130,7 @@ def loss_panel(axes: Axes, content: Content) -> None:
         axes.plot(ends, [item.value("exact")] * 2, style, color=_EXACT, linewidth=1.6, zorder=1)
     axes.set_ylabel("loss, nats per scored token")
     axes.set_title(
-        "shaded: the order-aware problems (suffix along pi); all others: what masked diffusion meets", fontsize=9
+        "Loss by mask law; shaded: the order-aware problems (suffix along pi); all others: what masked diffusion meets"
     )
 
 
@@ -145,6 +144,7 @@ def kl_panel(axes: Axes, content: Content) -> None:
     """KL from the exact marginals, by law and role."""
     _by_law(axes, content, "kl", logarithmic=True)
     _logarithmic(axes, "KL from the exact marginals, nats")
+    axes.set_title("KL by mask law")
 
 
 def _along_patterns(axes: Axes, content: Content, metric: str, names: Sequence[Any], **style: Any) -> None:
@@ -170,25 +170,23 @@ def _label_patterns(axes: Axes) -> None:
 def error_panel(axes: Axes, content: Content) -> None:
     """The paper's panel: squared log-ratio at the true token by role, here against the exact posterior."""
     _along_patterns(axes, content, "log_ratio", content.lengths or content.names)
-    _logarithmic(axes, "E (ln p_model - ln p_Bayes)^2")
-    axes.set_title("Figure 2: error by role, exact posterior", fontsize=9)
+    _logarithmic(axes, "E (ln p_model - ln p_Bayes)^2, nats^2")
+    axes.set_title("Figure 2: error by role, against the exact posterior")
 
 
 def proxy_panel(axes: Axes, content: Content) -> None:
     """The same as the paper measures it: against the model trained longest."""
     _along_patterns(axes, content, "proxy_log_ratio", content.lengths[:-1])
     _along_patterns(axes, content, "log_ratio", content.lengths[-1:], alpha=0.6)
-    _logarithmic(axes, "E (ln p_model - ln p_proxy)^2")
-    axes.set_title(
-        f"the same against the proxy ({content.lengths[-1]} steps);\ndarkest: the proxy against exact", fontsize=9
-    )
+    _logarithmic(axes, "E (ln p_model - ln p_proxy)^2, nats^2")
+    axes.set_title(f"The same against the proxy ({content.lengths[-1]} steps); darkest: proxy against exact")
 
 
 def pattern_kl_panel(axes: Axes, content: Content) -> None:
     """KL under pattern(l) by role, models and belief propagation."""
     _along_patterns(axes, content, "kl", content.names)
     _logarithmic(axes, "KL from the exact marginals, nats")
-    axes.set_title("pattern(l): models and belief propagation", fontsize=9)
+    axes.set_title("KL under pattern(l): models and belief propagation")
 
 
 def certainty_panel(axes: Axes, content: Content) -> None:
@@ -200,14 +198,12 @@ def certainty_panel(axes: Axes, content: Content) -> None:
         axes.plot(x, [item.value("exact") for _, item in found], line, marker=marker, markersize=3.5, color=_EXACT)
         if role == "latent":
             shares = [item.value("deterministic") for _, item in found]
-            axes.plot(
-                x, shares, ":", marker="D", markersize=3.5, color="black", label="share of deterministic contexts"
-            )
+            axes.plot(x, shares, ":", marker="D", markersize=3.5, color=INK, label="share of deterministic contexts")
     axes.plot([], [], color=_EXACT, label="Bayes loss, nats")
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend()
     _label_patterns(axes)
     axes.set_ylabel("share, or nats per hidden token")
-    axes.set_title("pattern(l): what the exact posterior knows", fontsize=9)
+    axes.set_title("pattern(l): what the exact posterior knows")
 
 
 def _places(items: Sequence[Measured], length: int) -> list[tuple[float, Sums]]:
@@ -229,10 +225,10 @@ def order_panel(axes: Axes, content: Content) -> None:
             for x, sums in _places(own, sum(own[0].pair) if own else 1):
                 _point(axes, x, sums, role, content.colour(iterations), logarithmic=True)
     if items:
-        axes.axvline(items[0].pair[0] - 0.5, color="0.6", linewidth=0.8, linestyle=":")
+        axes.axvline(items[0].pair[0] - 0.5, color=COLOURS["line"], linewidth=0.8, linestyle=":")
     _logarithmic(axes, "KL from the exact marginals, nats")
     axes.set_xlabel("place along pi: latents first, then observations")
-    axes.set_title("suffix: the order-aware problems", fontsize=9)
+    axes.set_title("suffix: the order-aware problems")
 
 
 def leak_panel(axes: Axes, content: Content) -> None:
@@ -243,11 +239,11 @@ def leak_panel(axes: Axes, content: Content) -> None:
             colour = content.colour(item.keys["iterations"])
             axes.plot(place, item.metrics["evidence"].total, ".", color=colour, markersize=3)
     for item in content.leaks[:1]:
-        axes.axhline(item.value("threshold"), color="#b2182b", linewidth=1)
+        axes.axhline(item.value("threshold"), color=COLOURS["alarm"], linewidth=1)
     axes.set_yscale("symlog", linthresh=10)
-    axes.set_xticks(range(len(content.laws)), content.laws, rotation=90, fontsize=5)
+    axes.set_xticks(range(len(content.laws)), content.laws, rotation=90, fontsize=6)
     axes.set_ylabel("evidence that it beats Bayes, nats")
-    axes.set_title("no model beats Bayes: over the red line is a leak", fontsize=9)
+    axes.set_title("No model beats Bayes: over the red line is a leak")
 
 
 def legend_handles(content: Content) -> list[Line2D]:
@@ -259,8 +255,6 @@ def legend_handles(content: Content) -> list[Line2D]:
         label = "belief propagation" if iterations == "" else f"model, {iterations} steps"
         handles.append(Line2D([], [], linestyle="", marker="o", color=content.colour(iterations), label=label))
     for role, (marker, line) in _ROLES.items():
-        face = "black" if role == "latent" else "white"
-        handles.append(
-            Line2D([], [], linestyle=line, marker=marker, color="black", markerfacecolor=face, label=f"{role}s")
-        )
-    return [*handles, Line2D([], [], linestyle="", marker="v", color="0.5", label=f"below {_LOWEST:g}")]
+        face = INK if role == "latent" else "white"
+        handles.append(Line2D([], [], linestyle=line, marker=marker, color=INK, markerfacecolor=face, label=f"{role}s"))
+    return [*handles, Line2D([], [], linestyle="", marker="v", color=COLOURS["line"], label=f"below {_LOWEST:g}")]

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.figure4.tables import degree_points
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import BP_SHADES, COLOURS, INK
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.thresholds.figure import curve_of
 
@@ -18,19 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["make_figures"]
 
-_STARTS = {"planted": ("#b2182b", "o"), "random": ("#2166ac", "s"), "noise": ("#1b7837", "^")}
+_STARTS = {start: (colour, marker) for (start, colour), marker in zip(BP_SHADES.items(), "os^", strict=True)}
 _LINES = {"dynamic": ":", "condensation": "--", "kesten_stigum": "-"}
 
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Four panels for every row of the experiment, on the paper's axis: neighbours (k-1)c."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ordered = sorted(rows, key=lambda row: int(row.keys["row"]))
     items = {int(item.keys["row"]): item for item in group(ordered, "propagation")}
-    figure = Figure(figsize=(12, 8.4 * max(1, len(items))), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 8.4 * max(1, len(items)), experiment.title or experiment.experiment)
     grid = figure.subplots(2 * max(1, len(items)), 2, squeeze=False)
     thresholds = {item.keys["row"]: item for item in group(ordered, "threshold")}
     for place, (row, item) in enumerate(items.items()):
@@ -42,15 +40,14 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
             axes.set_xlabel("neighbours (k-1)c")
         part[0].set_ylabel("overlap")
         part[0].set_ylim(-0.02, 1.04)
-        part[0].set_title(
-            f"{item.keys['label']}, {item.keys['observed']} observations, N = {item.keys['N']}", fontsize=10
-        )
+        part[0].set_title("Overlap; {label}, {observed} observations, N = {N}".format(**item.keys))
         _belief_panel(part[1], of_row, row, scale)
         _excess_panel(part[2], of_row)
         part[3].set_ylabel("iterations until converged")
         part[3].set_yscale("log")
+        part[3].set_title("Time")
+        letter_panels(grid.flat)
     _legend(figure, experiment)
-    figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
     return {"figure": figure}
 
 
@@ -85,10 +82,11 @@ def _thresholds(axes: Axes, item: Measured | None, experiment: Experiment, scale
         value = item.value(f"{name}_neighbours") if item is not None else math.nan
         if math.isfinite(value) and item is not None:
             error = item.value(f"{name}_neighbours_error")
-            axes.axvline(value, linestyle=style, color="0.25", linewidth=1, zorder=0)
-            axes.axvspan(value - error, value + error, color="0.25", alpha=0.15, linewidth=0, zorder=0)
+            axes.axvline(value, linestyle=style, color=COLOURS["alarm"], linewidth=1, zorder=0)
+            axes.axvspan(value - error, value + error, color=COLOURS["alarm"], alpha=0.12, linewidth=0, zorder=0)
     for stated in experiment.reference.rows if experiment.reference is not None else ():
-        axes.plot(stated.neighbours, 1.0, "v", transform=axes.get_xaxis_transform(), color="#e08214", clip_on=False)
+        edge = axes.get_xaxis_transform()
+        axes.plot(stated.neighbours, 1.0, "v", transform=edge, color=COLOURS["paper"], clip_on=False)
 
 
 def _legend(figure: Figure, experiment: Experiment) -> None:
@@ -101,11 +99,13 @@ def _legend(figure: Figure, experiment: Experiment) -> None:
         entry(f"{start} start", color=colour, marker=marker, linestyle="")
         for start, (colour, marker) in _STARTS.items()
     ]
-    handles.append(entry("not converged", color="black", marker="o", markerfacecolor="white", linestyle=""))
-    handles += [entry(name.replace("_", "-"), color="0.25", linestyle=style) for name, style in _LINES.items()]
+    handles.append(entry("not converged", color=INK, marker="o", markerfacecolor="white", linestyle=""))
+    handles += [
+        entry(name.replace("_", "-"), color=COLOURS["alarm"], linestyle=style) for name, style in _LINES.items()
+    ]
     if experiment.reference is not None:
-        handles.append(entry("stated in the paper", color="#e08214", marker="v", linestyle=""))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+        handles.append(entry("stated in the paper", color=COLOURS["paper"], marker="v", linestyle=""))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _belief_panel(axes: Axes, rows: Sequence[Row], row: int, scale: int) -> None:
@@ -115,17 +115,21 @@ def _belief_panel(axes: Axes, rows: Sequence[Row], row: int, scale: int) -> None
         limits = axes.get_xlim()
         lowest = min(range(len(degrees)), key=degrees.__getitem__)
         neighbours = [scale * c for c in degrees]
-        axes.plot(neighbours[lowest:], overlaps[lowest:], color="0.1", linewidth=1.2, zorder=0, label="N to infinity")
-        axes.plot(neighbours[: lowest + 1], overlaps[: lowest + 1], color="0.1", linewidth=0.8, linestyle=(0, (2, 2)))
+        stable, unstable = slice(lowest, None), slice(lowest + 1)
+        look: dict[str, Any] = {"color": COLOURS["exact"], "zorder": 0}
+        axes.plot(neighbours[stable], overlaps[stable], linewidth=1.6, label="N to infinity", **look)
+        axes.plot(neighbours[unstable], overlaps[unstable], linewidth=1, linestyle=(0, (2, 2)), **look)
         axes.set_xlim(limits)
-        axes.legend(fontsize=8, frameon=False, loc="upper left")
+        axes.legend(loc="upper left")
     axes.set_ylabel("belief in the planted values")
     axes.set_ylim(-0.02, 1.04)
+    axes.set_title("Belief, and its limit of many latents")
 
 
 def _excess_panel(axes: Axes, rows: Sequence[Row]) -> None:
     """Free entropy; where it crosses zero from the planted start is condensation."""
-    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.axhline(0, color=COLOURS["line"], linewidth=0.8)
+    axes.set_title("Free entropy: where it crosses zero is condensation")
     axes.set_ylabel("free entropy above uniform messages,\nnats a latent")
     found = [row.sums.mean for row in rows if row.keys["kind"] == "propagation" and row.metric == "excess"]
     if found:  # the crossing is what matters; degrees far above it would flatten it

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.orders.tables import excess, own_losses
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
 from lo_theory.lab.summary import Measured, group
 
 if TYPE_CHECKING:
@@ -17,14 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_figures"]
 
-_COLOURS = {
-    "latents_first": "#1b7837",
-    "much_closer": "#5aae61",
-    "closer": "#a6761d",
-    "random": "#d95f02",
-    "reversed": "#b2182b",
-}
-_MASKED = ("#762a83", "#9970ab", "#c2a5cf")
+_MASKED = MODEL_SHADES[2::-1]
 _MARKERS = "oDs^vP"  # draws of an order
 _COLUMNS = 5
 _LEAST = 1e-6  # nats; below it a log axis shows rounding
@@ -35,15 +30,11 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
 
     Of several rows of the experiment the first is drawn position by position, and all in the other panels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
     shown = _shown_orders(ordered)
     bands = max(1, math.ceil(len(shown) / _COLUMNS))
-    figure = Figure(figsize=(17, 5.5 + 5 * bands), layout="constrained")
-    FigureCanvasAgg(figure)
-    parts = figure.add_gridspec(2, 1, height_ratios=[5.5, 5 * bands])
+    figure = new_figure(16, 5.5 + 4.6 * bands, experiment.title or experiment.experiment)
+    parts = figure.add_gridspec(2, 1, height_ratios=[5.5, 4.6 * bands])
     upper, lower = (figure.add_subfigure(parts[i]) for i in range(2))
     first, second, third = upper.subplots(1, 3, width_ratios=[2.2, 1, 1])
     colours = _colours(ordered)
@@ -60,8 +51,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     if shown:
         grid[0][0].set_ylabel("loss at a position, nats")
         grid[1][0].set_ylabel("KL to the exact conditional, nats")
-        grid[0][0].legend(fontsize=7, frameon=False)
-    figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
+        grid[0][0].legend(fontsize=7)
+    letter_panels([first, second, third, *(axes for line in grid for axes in line if axes.axison)])
     return {"figure": figure}
 
 
@@ -78,10 +69,10 @@ def _colours(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     kinds = {str(item.keys["order"]): str(item.keys["order_kind"]) for item in group(rows, "along")}
     masked = dict.fromkeys(str(item.keys["learner"]) for item in group(rows, "masked"))
     draws: dict[str, int] = {}
-    styles: dict[str, dict[str, Any]] = {"data": {"color": "black", "marker": "x"}}
+    styles: dict[str, dict[str, Any]] = {"data": {"color": COLOURS["exact"], "marker": "x"}}
     for name, kind in kinds.items():
         draws[kind] = draws.get(kind, -1) + 1
-        styles[name] = {"color": _COLOURS[kind], "marker": _MARKERS[draws[kind] % len(_MARKERS)]}
+        styles[name] = {"color": ORDER_SHADES[kind], "marker": _MARKERS[draws[kind] % len(_MARKERS)]}
     for i, name in enumerate(masked):
         styles[name] = {"color": _MASKED[i % len(_MASKED)], "marker": "*"}
     return styles
@@ -107,18 +98,19 @@ def compute_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, dict[str, A
     _training_lines(axes, rows, problems, styles)
     for problem in problems.values():
         floor, marginals = problem.value("floor"), problem.value("marginals_only")
-        axes.axhline(marginals - floor, color="0.4", linewidth=1, linestyle="--")
-        axes.axhline(problem.value("reached") * (marginals - floor), color="0.4", linewidth=1, linestyle=":")
+        axes.axhline(marginals - floor, color=COLOURS["line"], linewidth=1, linestyle="--")
+        axes.axhline(problem.value("reached") * (marginals - floor), color=COLOURS["line"], linewidth=1, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log", nonpositive="mask")
-    axes.set_ylabel("nats per token above the entropy floor")
+    axes.set_ylabel("loss above the entropy floor, nats per token")
+    axes.set_title("Above the floor, by training")
     axes.set_xlabel(
         "training FLOPs (points: finished trainings, KL on fresh data; faint: training loss - floor of the longest;\n"
         "dashed: marginals only; dotted: counts as the floor)"
     )
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), fontsize=8, frameon=False, loc="lower left")
+    axes.legend(unique.values(), unique.keys(), loc="lower left")
 
 
 def _training_lines(
@@ -149,9 +141,9 @@ def along_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, dict[str, Any
         error = [[max(0.0, value - max(low, _LEAST / 10))], [max(0.0, high - value)]]
         axes.errorbar(place, max(value, _LEAST), yerr=error, **styles[str(item.keys["learner"])], linestyle="")
     axes.set_yscale("log", nonpositive="mask")
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_ylabel("KL along the order, nats per token")
-    axes.set_title("whole training: own learner, and masked (stars)", fontsize=9)
+    axes.set_title("Whole training: own learner; masked (stars)")
 
 
 def generated_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, dict[str, Any]]) -> None:
@@ -169,9 +161,9 @@ def generated_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, dict[str,
     labels = [
         learner if policy in ("own order", "exact sampler") else f"{learner}, {policy}" for learner, policy in names
     ]
-    axes.set_xticks(range(len(names)), labels, rotation=60, ha="right", fontsize=8)
+    axes.set_xticks(range(len(names)), labels, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_ylabel("generated sequences, %")
-    axes.set_title("self-consistent (filled), wholly consistent (open)", fontsize=9)
+    axes.set_title("Self-consistent (filled), wholly consistent (open)")
 
 
 def position_panels(
@@ -185,17 +177,23 @@ def position_panels(
     for axes in (upper, lower):
         for item in own:
             if item.keys["role"] == "latent":
-                axes.axvspan(int(item.keys["time"]) - 0.5, int(item.keys["time"]) + 0.5, color="0.9", zorder=0)
+                axes.axvspan(
+                    int(item.keys["time"]) - 0.5,
+                    int(item.keys["time"]) + 0.5,
+                    color=SHADING["band"],
+                    zorder=0,
+                    linewidth=0,
+                )
     times = [int(item.keys["time"]) for item in own]
     if "exact" in own[0].metrics:
-        upper.plot(times, [item.value("exact") for item in own], color="black", linewidth=2.5, label="exact")
+        upper.plot(times, [item.value("exact") for item in own], color=COLOURS["exact"], linewidth=2.5, label="exact")
     formulas = [
         item
         for item in group(rows, "formula")
         if item.keys["order"] == order and item.keys["row"] == items[0].keys["row"]
     ]
     points = [[float(item.keys["time"]) for item in formulas], [item.value("exact") for item in formulas]]
-    upper.plot(*points, "o", color="black", markerfacecolor="white", markersize=5, label="exact, closed form")
+    upper.plot(*points, "o", color=COLOURS["exact"], markerfacecolor="white", markersize=5, label="exact, closed form")
     for name in learners:
         part = [item for item in items if item.keys["learner"] == name]
         look = {
@@ -208,6 +206,6 @@ def position_panels(
         upper.plot(times, [item.value("model") for item in part], **look, label=label)
         if "kl" in part[0].metrics:
             lower.plot(times, [max(item.value("kl"), _LEAST) for item in part], **look)
-    upper.set_title(order, fontsize=10, color=styles[order]["color"])
+    upper.set_title(order)
     lower.set_yscale("log")
-    lower.set_xlabel("position in the order (grey: a latent)", fontsize=8)
+    lower.set_xlabel("position in the order (grey: a latent)")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, MARKERS
+from lo_theory.lab.style import COLOURS, INK, MARKERS
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
 
@@ -20,12 +21,8 @@ __all__ = ["make_figures"]
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Everything the tables print, pair by pair: accuracies with the published points, diversity, losses."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
-    figure = Figure(figsize=(13, 17), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 17, experiment.title or experiment.experiment)
     grid = figure.add_gridspec(5, 3)
     cells, problems = group(ordered, "decode"), group(ordered, "problem")
     panels.self_consistency_panel(figure.add_subplot(grid[0, :2]), experiment, problems, cells)
@@ -45,12 +42,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     for i, draw in enumerate(parts):
         draw(figure.add_subplot(grid[(i + 2) // 3, (i + 2) % 3]))
     panels.classes_panel(figure.add_subplot(grid[4, 1:]), ordered)
-    for axes in figure.axes:
-        axes.tick_params(labelsize=8)
-        axes.yaxis.label.set_fontsize(9)
-        axes.xaxis.label.set_fontsize(8)
+    letter_panels(figure.axes)
     _legend(figure, cells, experiment)
-    figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
     return {"figure": figure}
 
 
@@ -66,16 +59,14 @@ def _legend(figure: Figure, cells: Sequence[Measured], experiment: Experiment) -
     ]
     policies = dict.fromkeys(str(cell.keys["policy"]) for cell in cells)
     handles = [entry(name, "s", COLOURS[name], COLOURS[name]) for name in denoisers]
-    handles += [entry(name, MARKERS[name], "black", "black") for name in policies]
-    handles += [entry("one token a step", "o", "black", "black"), entry("several tokens a step", "o", "black", "white")]
+    handles += [entry(name, MARKERS[name], INK, INK) for name in policies]
+    handles += [entry("one token a step", "o", INK, INK), entry("several tokens a step", "o", INK, "white")]
     if any(cell.keys["argmax"] for cell in cells):
-        handles.append(entry("argmax tokens", "*", "black", "black"))
+        handles.append(entry("argmax tokens", "*", INK, INK))
     figure.legend(
         handles=handles,
         loc="outside lower center",
         ncols=len(handles),
-        fontsize=8,
-        frameon=False,
         handletextpad=0.2,
         columnspacing=1.0,
     )

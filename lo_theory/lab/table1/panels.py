@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, MARKERS
+from lo_theory.lab.style import COLOURS, INK, MARKERS
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _of_cells(axes: Axes, cells: Sequence[Measured], metric: str, scale: float =
 def _level(axes: Axes, place: float, value: float, style: str = "-", label: str = "") -> None:
     """A reference line over one pair."""
     ends = [place - 0.46, place + 0.46]
-    axes.plot(ends, [value] * 2, style, color="0.55", linewidth=1, zorder=0, label=label or "_")
+    axes.plot(ends, [value] * 2, style, color=COLOURS["line"], linewidth=1, zorder=0, label=label or "_")
 
 
 def _label_pairs(axes: Axes, cells: Sequence[Measured], extra: Sequence[tuple[int, int]] = ()) -> None:
@@ -80,6 +80,7 @@ def _label_pairs(axes: Axes, cells: Sequence[Measured], extra: Sequence[tuple[in
     labels += [f"({n}, {p})" for n, p in extra]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, max(0, len(labels) - 1) + 0.6)
+    axes.grid(axis="x", visible=False)
 
 
 def self_consistency_panel(
@@ -103,11 +104,12 @@ def self_consistency_panel(
         for i, style, label in _LINES:
             _level(axes, places[problem.keys["row"]], 100 * lines[i], style, "" if first else label)
     if extra and places:
-        axes.axvline(len(places) - 0.5, color="0.6", linewidth=0.8, linestyle=":")
+        axes.axvline(len(places) - 0.5, color=COLOURS["line"], linewidth=0.8, linestyle=":")
     _label_pairs(axes, cells, extra)
     if drawn:
-        axes.legend(loc="lower center" if extra else "best", fontsize=7, frameon=False)
+        axes.legend(loc="lower center" if extra else "best")
     axes.set_ylabel("self-consistent observations, %")
+    axes.set_title("Self-consistency")
     axes.set_xlabel("measured | published (which accuracy is not stated)" if extra else "")
 
 
@@ -115,6 +117,7 @@ def wholly_consistent_panel(axes: Axes, cells: Sequence[Measured]) -> None:
     """Share of sequences of positive probability."""
     _of_cells(axes, cells, "consistent", 100)
     axes.set_ylabel("wholly consistent sequences, %")
+    axes.set_title("Whole sequences")
 
 
 def unpaired_panel(axes: Axes, problems: Sequence[Measured], cells: Sequence[Measured]) -> None:
@@ -126,6 +129,7 @@ def unpaired_panel(axes: Axes, problems: Sequence[Measured], cells: Sequence[Mea
             if problem.keys["row"] in places:
                 _level(axes, places[problem.keys["row"]], 100 * problem.value(name), style)
     axes.set_ylabel("agreement with an unrelated sequence, %")
+    axes.set_title("Unpaired")
     axes.set_xlabel("dashed: always the most likely value; dotted: data, or independent")
 
 
@@ -137,15 +141,17 @@ def observation_mean_panel(axes: Axes, problems: Sequence[Measured], cells: Sequ
         if problem.keys["row"] in places:
             _level(axes, places[problem.keys["row"]], problem.value("observation_mean"))
     axes.set_ylabel("mean of generated observations")
+    axes.set_title("Mean")
     axes.set_xlabel("line: the data")
 
 
 def distinct_panel(axes: Axes, cells: Sequence[Measured]) -> None:
     """Distinct latent strings over what the data would give."""
     _of_cells(axes, cells, "distinct", over="distinct_expected")
-    axes.axhline(1, color="0.55", linewidth=1, zorder=0)
+    axes.axhline(1, color=COLOURS["line"], linewidth=1, zorder=0)
     axes.set_ylim(-0.05, None)
     axes.set_ylabel("distinct latent strings / expected")
+    axes.set_title("Diversity")
 
 
 def largest_z_panel(axes: Axes, cells: Sequence[Measured], name: str, of: str) -> None:
@@ -161,26 +167,27 @@ def largest_z_panel(axes: Axes, cells: Sequence[Measured], name: str, of: str) -
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel(f"{name} z: largest |z| of {of}")
+    axes.set_ylabel(f"largest |z| of {of}")
+    axes.set_title(f"{name.capitalize()} z")
     axes.set_xlabel("line: 999 of 1000 exact samplers stay below")
 
 
 def total_variation_panel(axes: Axes, cells: Sequence[Measured]) -> None:
     """Total variation distance over what as many exact samples give."""
     _of_cells(axes, cells, "total_variation", over="total_variation_expected")
-    axes.axhline(1, color="0.55", linewidth=1, zorder=0)
+    axes.axhline(1, color=COLOURS["line"], linewidth=1, zorder=0)
     axes.set_ylabel("total variation to p_data / expected")
+    axes.set_title("Total variation")
     axes.set_xlabel("line: as many exact samples; N <= 12")
 
 
 def _legend_above(axes: Axes, columns: int) -> None:
     axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
         borderaxespad=0.1,
         ncols=columns,
         fontsize=7,
-        frameon=False,
         handletextpad=0.3,
         columnspacing=0.8,
     )
@@ -190,7 +197,7 @@ def _kinds(axes: Axes, items: Sequence[Measured], names: Sequence[str]) -> None:
     """Pairs below, and a legend of the symbols that stand for ``names``."""
     _label_pairs(axes, items)
     for name, symbol in zip(names, _SYMBOLS, strict=False):
-        axes.plot([], [], symbol, color="black", markersize=5, label=name)
+        axes.plot([], [], symbol, color=INK, markersize=5, label=name)
     if names:
         _legend_above(axes, len(names))
 
@@ -206,6 +213,7 @@ def one_pass_panel(axes: Axes, rows: Sequence[Row]) -> None:
             _point(axes, _spread(place, i, 3 * len(part)), item, names[j], 100, **style)
     _kinds(axes, items, ["conditional", "infill", "infill, drawn"])
     axes.set_ylabel("accuracy in one pass, %")
+    axes.set_title("One pass")
 
 
 def _by_law(axes: Axes, rows: Sequence[Row], metrics: Sequence[tuple[str, str]]) -> list[Measured]:
@@ -232,6 +240,7 @@ def loss_panel(axes: Axes, rows: Sequence[Row]) -> None:
             if problem.keys["row"] in places:
                 _level(axes, places[problem.keys["row"]], problem.value(name), style)
     axes.set_ylabel("loss, nats per token")
+    axes.set_title("Loss")
     axes.set_xlabel("uniform law: line the floor, dashed marginals only")
 
 
@@ -240,6 +249,7 @@ def kl_panel(axes: Axes, rows: Sequence[Row]) -> None:
     _by_law(axes, rows, (("kl", "model"),))
     axes.set_yscale("log", nonpositive="mask")
     axes.set_ylabel("KL from the exact posterior, nats per token")
+    axes.set_title("KL")
 
 
 def gap_panel(axes: Axes, rows: Sequence[Row]) -> None:
@@ -252,6 +262,7 @@ def gap_panel(axes: Axes, rows: Sequence[Row]) -> None:
     _label_pairs(axes, found)
     axes.set_ylim(min(0.0, *heights, 0.0), 100)
     axes.set_ylabel("gap closed, %")
+    axes.set_title("Gap closed")
     axes.set_xlabel("0: single-token marginals only; 100: Bayes-optimal")
 
 
@@ -263,11 +274,12 @@ def classes_panel(axes: Axes, rows: Sequence[Row]) -> None:
         for j in range(4):
             known = [i for i in range(4) if (i, j) in pooled]
             heights = [pooled[i, j].mean for i in known]
-            label = f"{25 * j}-{25 * (j + 1)} % of observations hidden" if place == 0 else "_"
+            label = f"{'' if j else 'observations hidden: '}{25 * j}-{25 * (j + 1)} %" if place == 0 else "_"
             x = [_spread(place, 4 * i + j, 16) for i in known]
             axes.bar(x, heights, width=0.05, color=COLOURS["model"], alpha=0.25 * (j + 1), label=label)
     _label_pairs(axes, items)
     if items:
         _legend_above(axes, 4)
     axes.set_ylabel("KL, nats per hidden token")
+    axes.set_title("KL by class")
     axes.set_xlabel("uniform law; four groups a pair: 0-25, 25-50, 50-75, 75-100 % of the latents hidden")

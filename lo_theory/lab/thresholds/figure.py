@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.rows import Row
+from lo_theory.lab.style import CATEGORICAL, COLOURS, INK, SHADING
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.thresholds.tables import specification
 from lo_theory.thresholds import published
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["curve_of", "make_figures"]
 
 _DASHES = {"satisfied": "-", "all": "--"}
-_HARD, _CLUSTERED = "#fddbc7", "#e0e0e0"
 _LOWEST, _HIGHEST = 0.7, 1.6  # of the axis, in units of condensation
 
 
@@ -32,17 +33,13 @@ def curve_of(curves: Sequence[Measured], row: int) -> tuple[list[float], list[fl
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Left: overlap of the fixed points against c, in units of condensation. Right: the thresholds on one axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ordered = sorted(rows, key=lambda row: int(row.keys["row"]))
     items = [*group(ordered, "threshold"), *group(ordered, "fold")]
-    figure = Figure(figsize=(13, 1.5 + max(4.5, 0.34 * len(items))), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 1.5 + max(4.5, 0.34 * len(items)), experiment.title or experiment.experiment)
     left, right = figure.subplots(1, 2)
     _curves(left, items, group(ordered, "curve"))
     _phases(right, items)
-    figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
+    letter_panels((left, right))
     return {"figure": figure}
 
 
@@ -59,22 +56,25 @@ def _unit(item: Measured) -> float:
     return math.nan
 
 
-def _colour(place: int) -> str:
-    """One colour a row, the same in both panels."""
-    return f"C{place % 10}"
+def _colours(items: Sequence[Measured]) -> list[str]:
+    """The colour of every row: one an ensemble and revealed fraction, whichever of its observations are revealed."""
+    kinds = list(dict.fromkeys((item.keys["label"], item.keys["revealed"]) for item in items))
+    places = (kinds.index((item.keys["label"], item.keys["revealed"])) for item in items)
+    return [CATEGORICAL[place % len(CATEGORICAL)] for place in places]
 
 
 def _curves(axes: Axes, items: Sequence[Measured], curves: Sequence[Measured]) -> None:
-    for place, item in enumerate(items):
+    for item, colour in zip(items, _colours(items), strict=True):
         overlaps, degrees = curve_of(curves, int(item.keys["row"]))
         unit = _unit(item)
         scale = min(degrees, default=1.0) if math.isnan(unit) else unit
         dashes = _DASHES[str(item.keys["observed"])]
-        axes.plot([c / scale for c in degrees], overlaps, linewidth=1.2, color=_colour(place), linestyle=dashes)
-    axes.axvline(1, color="0.7", linewidth=0.8)
+        axes.plot([c / scale for c in degrees], overlaps, color=colour, linestyle=dashes)
+    axes.axvline(1, color=COLOURS["line"], linewidth=0.8)
+    axes.set_title("Fixed points")
     axes.set_xlim(_LOWEST, _HIGHEST)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("c / c of condensation (dashed: all observations revealed; names and colours at the right)")
+    axes.set_xlabel("c / c of condensation (dashed: all observations revealed; names at the right)")
     axes.set_ylabel("overlap of the fixed point of population dynamics")
 
 
@@ -83,6 +83,7 @@ def _phases(axes: Axes, items: Sequence[Measured]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    colours = _colours(items)
     for place, item in enumerate(items):
         unit = _unit(item)
         if math.isnan(unit):
@@ -92,19 +93,21 @@ def _phases(axes: Axes, items: Sequence[Measured]) -> None:
             names = ("dynamic_c", "crossing_c", "spinodal_c")
         found = [item.value(name) / unit for name in names]
         end = _HIGHEST if math.isnan(found[2]) else found[2]  # infinite: at the edge of the axis
-        axes.barh(place, end - found[1], left=found[1], height=0.5, color=_HARD)
-        axes.barh(place, found[1] - found[0], left=found[0], height=0.5, color=_CLUSTERED)
+        axes.barh(place, end - found[1], left=found[1], height=0.5, color=SHADING["hard"])
+        axes.barh(place, found[1] - found[0], left=found[0], height=0.5, color=SHADING["clustered"])
         for value, name, marker in zip(found, names, "os>", strict=True):
             error = item.value(f"{name}_error") / unit
             x, bar = (_HIGHEST, 0.0) if math.isnan(value) else (value, 0.0 if math.isnan(error) else error)
-            axes.errorbar(x, place, xerr=bar, fmt=marker, color=_colour(place), ms=4, clip_on=False)
+            axes.errorbar(x, place, xerr=bar, fmt=marker, color=colours[place], ms=5, clip_on=False)
         for stated in published(specification(item))[:2] if not item.keys["revealed"] else ():
             if stated is not None:
-                axes.plot(stated / unit, place, "x", color="black", ms=5, zorder=5)
-    axes.set_yticks(range(len(items)), [_name(item) for item in items], fontsize=7)
+                axes.plot(stated / unit, place, "x", color=INK, ms=5, zorder=5)
+    axes.set_yticks(range(len(items)), [_name(item) for item in items])
+    axes.grid(axis="y", visible=False)
     for place, label in enumerate(axes.get_yticklabels()):
-        label.set_color(_colour(place))
+        label.set_color(colours[place])
     axes.invert_yaxis()
+    axes.set_title("Thresholds, each in units of its condensation")
     axes.set_xlim(_LOWEST, _HIGHEST)
     axes.set_xlabel("c / c of condensation")
     symbols = {
@@ -114,8 +117,8 @@ def _phases(axes: Axes, items: Sequence[Measured]) -> None:
         "x": "published",
     }
     handles: list[Artist] = [
-        Line2D([], [], marker=marker, color="black", linestyle="", label=name) for marker, name in symbols.items()
+        Line2D([], [], marker=marker, color=INK, linestyle="", label=name) for marker, name in symbols.items()
     ]
-    handles.append(Patch(color=_HARD, label="possible but hard"))
-    handles.append(Patch(color=_CLUSTERED, label="planted state exists, cannot be told"))
-    axes.legend(handles=handles, fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
+    handles.append(Patch(color=SHADING["hard"], label="possible but hard"))
+    handles.append(Patch(color=SHADING["clustered"], label="planted state exists, cannot be told"))
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)

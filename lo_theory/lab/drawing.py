@@ -1,0 +1,65 @@
+"""What every figure of the project is drawn with: the style, a sheet without a display, lettered panels, files.
+
+Loads matplotlib when called, never ``pyplot``: no global state of it is changed. Writes only the files it is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.lab.style import RC
+from lo_theory.problem.storage import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["letter_panels", "new_figure", "styled", "write_figure"]
+
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draw and write inside this: matplotlib's defaults with the project's style laid over them."""
+    import matplotlib
+
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}):
+        yield
+
+
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """A figure of so many inches that needs no display, its parts laid out by constraints."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def letter_panels(panels: Iterable[Axes]) -> None:
+    """Put a bold letter before the title of each panel, in order, so that a text can name it."""
+    for i, axes in enumerate(panels):
+        letter = "" if i < 26 else chr(ord("a") + i // 26 - 1)
+        letter += chr(ord("a") + i % 26)
+        axes.set_title(f"$\\bf{{{letter}}}$  {axes.get_title(loc='left')}", loc="left")
+
+
+def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
+    """Write a figure as PNG and PDF, each whole or not at all, equal bytes for equal figures; return the paths."""
+    paths = []
+    for form, metadata in _METADATA.items():
+        path = folder / f"{name}.{form}"
+        write_atomically(path, functools.partial(figure.savefig, format=form, metadata=metadata))
+        paths.append(path)
+    return paths
