@@ -73,6 +73,7 @@ REGISTRY: Mapping[str, Share] = {
     "decode keeps p_data": Share(6),
     "temperature": Share(3),
     "ties": Share(2),
+    "oracle noise": Share(4),
     "binomial rule": Share(2),
     "z scores": Share(2),
     "known accuracies": Share(13),
