@@ -210,7 +210,7 @@ class OneAtATime:
 
     def budget(self, step: int, masked: NDArray[np.bool_], key: Key, start: int) -> NDArray[np.int64]:
         """One for every row in which something is hidden."""
-        return masked.any(axis=1).astype(np.int64)
+        return np.asarray(masked.any(axis=1), np.int64)
 
 
 @dataclass(frozen=True)
