@@ -206,8 +206,8 @@ class OneAtATime:
         return hidden
 
     def budget(self, step: int, masked: NDArray[np.bool_], key: Key, start: int) -> NDArray[np.int64]:
-        """One for every row."""
-        return np.ones(len(masked), np.int64)
+        """One for every row in which something is hidden."""
+        return np.asarray(masked.any(axis=1), np.int64)
 
 
 @dataclass(frozen=True)
