@@ -51,9 +51,9 @@ class Uncertainty:
     * ``refused``: 1 where the exact posterior does not fit its limit, over *all* contexts.
 
     ``judged``, by posterior: ``kl_latent`` and ``kl_token``, KL from the exact marginals per hidden latent (h > 0) and
-    per hidden token, probabilities below ``LEAST`` counted as that; ``converged``; ``evidence_error``: (its ln P(context)
-    - the exact one)/h where it gives a finite one (h > 0), and ``contradicted``: 1 where it says the context is
-    impossible.
+    per hidden token, probabilities below ``LEAST`` counted as that; ``converged``; ``evidence_error``: (its ln
+    P(context) - the exact one)/h where it gives a finite one (h > 0), and ``contradicted``: 1 where it calls the
+    context impossible.
     """
 
     law: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lo_theory.lab.hardness.panels import PATHS, Ratios, dashes_of, marker_of
+from lo_theory.lab.hardness.panels import PATHS, Ratios, dashes_of, gap_found, marker_of
 from lo_theory.lab.hardness.tables import THRESHOLD_NAMES, Cell, Mark
 from lo_theory.lab.style import COLOURS, NO_DATA
+from lo_theory.lab.summary import Measured
 
 __all__ = ["legend_handles"]
 
@@ -18,7 +19,9 @@ def _text(mark: Mark) -> str:
     return f"{THRESHOLD_NAMES[mark.name]}, {mark.observed} observations: c = {mark.c:.3g}, {where}"
 
 
-def legend_handles(found: Sequence[Mark], plane: Mapping[tuple[float, float], Cell], ratios: Ratios) -> list[Any]:
+def legend_handles(
+    found: Sequence[Mark], plane: Mapping[tuple[float, float], Cell], ratios: Ratios, starts: Sequence[Measured]
+) -> list[Any]:
     """One handle for each kind of mark that the figure holds."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -29,6 +32,9 @@ def legend_handles(found: Sequence[Mark], plane: Mapping[tuple[float, float], Ce
             Line2D([], [], linewidth=2, label=f"path of {name}", **style) for name, (_, _, style) in PATHS.items()
         ]
         handles += [Line2D([], [], linestyle="", label=_text(mark), **marker_of(mark)) for mark in found]
+    if plane and gap_found(starts):
+        dark: dict[str, Any] = {"facecolor": "#555555", "edgecolor": "white", "hatch": "////"}
+        handles.append(Patch(**dark, label="planted and uninformed population dynamics differ"))
     if len(ratios) > 1:
         names = dict.fromkeys((mark.name, mark.observed) for mark in found)
         handles += [

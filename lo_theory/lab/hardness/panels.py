@@ -32,6 +32,7 @@ __all__ = [
     "draw_marks",
     "draw_paths",
     "draw_threshold_curves",
+    "gap_found",
     "gap_panel",
     "marker_of",
     "name_of",
@@ -152,11 +153,11 @@ def _outlined(width: float) -> Any:
 def draw_paths(axes: Axes) -> None:
     """The paths that generation walks from everything hidden to nothing hidden."""
     for x, y, style in PATHS.values():
-        axes.plot(x, y, linewidth=1.8, path_effects=_outlined(1.8), clip_on=False, zorder=3, **style)
+        axes.plot(x, y, linewidth=2.8, path_effects=_outlined(2.8), clip_on=False, zorder=3, **style)
         for i in range(len(x) - 1):
             middle = ((x[i] + x[i + 1]) / 2, (y[i] + y[i + 1]) / 2)
             ahead = (middle[0] + 0.02 * (x[i + 1] - x[i]), middle[1] + 0.02 * (y[i + 1] - y[i]))
-            arrow = {"arrowstyle": "-|>", "mutation_scale": 15, "linewidth": 0, **style}
+            arrow = {"arrowstyle": "-|>", "mutation_scale": 20, "linewidth": 0, **style}
             axes.annotate("", xy=ahead, xytext=middle, arrowprops=arrow, annotation_clip=False, zorder=4)
 
 
@@ -202,6 +203,11 @@ def _surface(starts: Sequence[Measured]) -> tuple[list[float], list[float], NDAr
     return x, y, np.array([[gap.get((a, b), math.nan) for a in x] for b in y])
 
 
+def gap_found(starts: Sequence[Measured]) -> bool:
+    """Whether the two starts end apart anywhere."""
+    return any(item.value("coexist") and item.value("planted") - item.value("uninformed") > _GAP for item in starts)
+
+
 def draw_gap(axes: Axes, starts: Sequence[Measured]) -> None:
     """Hatching where the two starts of population dynamics end apart, outlined; by what is observed."""
     for observed, dash in _DASHES.items():
@@ -238,7 +244,7 @@ def ratio_panel(axes: Axes, ratios: Ratios, quantity: Quantity, form: str) -> No
         [_value(places.get((1.0 if form == "edge" else b, b)), quantity) for places in ratios.values()] for b in rates
     ]
     _heat(axes, [math.log(ratio) for ratio in ratios], rates, values, quantity)
-    axes.set_xticks([math.log(ratio) for ratio in ratios], [f"{ratio:g}" for ratio in ratios], rotation=45)
+    axes.set_xticks([math.log(ratio) for ratio in ratios], [f"{ratio:g}" for ratio in ratios], rotation=60, fontsize=8)
     axes.set_xlabel("P/N")
     axes.set_ylabel(labels[form])
 

@@ -74,7 +74,7 @@ class Population:
     observed: tuple[Observed, ...] = ("all",)
     latents: tuple[float, ...] = setting((0.5, 0.8, 0.9, 0.95, 0.98, 1.0), above=0, most=1)
     observations: tuple[float, ...] = setting((0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9), least=0)
-    size: int = setting(1000, least=100)
+    size: int = setting(1000, least=512)
     sweeps: int = setting(32, least=8)
     discard: int = setting(60, least=0)
 

@@ -188,8 +188,8 @@ def _threshold_table(rows: Sequence[Row]) -> Table:
             )
     notes = (
         "Where all latents are hidden. b: mask rate of the observations at which the mean degree of those that count "
-        "is c; all of them, or the satisfied ones alone. Kesten-Stigum alone: no dip below it is resolved, the transition "
-        "counts as continuous and the three agree.",
+        "is c; all of them, or the satisfied ones alone. Kesten-Stigum alone: no dip below it is resolved, the "
+        "transition counts as continuous and the three agree.",
     )
     columns = ("problem", "observed", "threshold", "c", "c at b = 0", "b")
     return Table(
