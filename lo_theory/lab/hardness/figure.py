@@ -72,7 +72,7 @@ def _make_figure(experiment: Experiment, rows: Sequence[Row], problem: Problem) 
         if form == "edge":
             panels.draw_threshold_curves(axes, found, problem, max(ratios))
     handles: list[Any] = legend_handles(found, plane, ratios, starts)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     title = experiment.title or experiment.experiment
     figure.suptitle(f"{title}: {panels.name_of(problem, with_pair=bool(plane))}", fontsize=14)
     return figure

@@ -49,6 +49,6 @@ def legend_handles(
         ]
     known = [*plane.values(), *(cell for places in ratios.values() for cell in places.values())]
     if any(cell.refused > 0 for cell in known):
-        handles.append(Patch(color=NO_DATA, label="exact posterior refuses half of the contexts or more"))
-        handles.append(Line2D([], [], marker=".", color="black", linestyle="", label="it refuses some of them"))
+        handles.append(Patch(color=NO_DATA, label="exact posterior refuses half or more"))
+        handles.append(Line2D([], [], marker=".", color="black", linestyle="", label="it refuses some contexts"))
     return handles
