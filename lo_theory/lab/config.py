@@ -102,6 +102,8 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     Lists replace lists. A ``--set`` of a shared setting also wins over the rows' own. All presets are checked, not only
     the one chosen.
     """
+    if "axes" in document:
+        raise ValueError("axes make a sweep of this file: compute it with `lo-theory sweep`")
     base, task = dict(document), _task(document)
     kind = _document(task)
     presets, default = base.pop("presets", None) or {}, base.pop("default_preset", None)
