@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["letter_panels", "new_figure", "styled", "write_figure"]
+__all__ = ["describe", "letter_panels", "new_figure", "styled", "write_figure"]
 
-_METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+_METADATA: dict[str, tuple[str, dict[str, Any]]] = {
+    "png": ("Description", {"Software": None}),
+    "pdf": ("Subject", {"Creator": None, "Producer": None, "CreationDate": None}),
 }
+_LETTER = re.compile(r"\$\\bf\{(\w+)\}\$")
 
 
 @contextlib.contextmanager
@@ -55,10 +57,21 @@ def letter_panels(panels: Iterable[Axes]) -> None:
         axes.set_title(f"$\\bf{{{letter}}}$  {axes.get_title(loc='left')}", loc="left")
 
 
+def describe(figure: Figure) -> str:
+    """What a figure shows, for those who cannot see it: its title and those of its panels, in one line."""
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+    panels = "; ".join(_LETTER.sub(r"\1", title) for title in titles if title)
+    return " ".join(f"{figure.get_suptitle()}. Panels: {panels}".split())
+
+
 def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
-    """Write a figure as PNG and PDF, each whole or not at all, equal bytes for equal figures; return the paths."""
+    """Write a figure as PNG and PDF, each whole or not at all, equal bytes for equal figures; return the paths.
+
+    The PNG says in its ``Description``, the PDF in its ``Subject``, what ``describe`` says.
+    """
     paths = []
-    for form, metadata in _METADATA.items():
+    for form, (place, plain) in _METADATA.items():
+        metadata = {**plain, place: describe(figure)}
         path = folder / f"{name}.{form}"
         write_atomically(path, functools.partial(figure.savefig, format=form, metadata=metadata))
         paths.append(path)

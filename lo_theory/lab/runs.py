@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import json
 import os
 import threading
@@ -217,14 +218,20 @@ def _published_rows(folder: Path) -> list[Row]:
             f"{folder} holds the cells of a pooled sweep and no rows.jsonl: read table.md and figure.png there, or its "
             "report"
         )
-    paths = [folder / name for name in ("table.csv", "classes.csv")]
-    return [row for path in paths if path.exists() for row in from_csv(path.read_text())]
+    names = ("table.csv", "table.csv.gz", "classes.csv", "classes.csv.gz")
+    return [row for name in names if (folder / name).exists() for row in from_csv(_read_text(folder / name))]
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file that may be compressed, as large tables are published."""
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
 class FinishedRun:
     """What a finished run left: its configuration as a mapping, its rows, and the facts of done.json. Reads only.
 
-    A published folder has no rows.jsonl: there the rows come from its tables in CSV.
+    A published folder has no rows.jsonl: there the rows come from its tables in CSV (or CSV with gzip).
     """
 
     def __init__(self, folder: Path) -> None:

@@ -22,10 +22,12 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.style import COLOURS
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
 from lo_theory.lab.table1.figure import make_figures
 from lo_theory.lab.table1.work import problem_lines
 from lo_theory.lab.tables import tables
+from lo_theory.lab.tidy import to_csv
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.lab.tiny import tiny
 
@@ -236,7 +238,9 @@ def test_with_noise_the_ceiling_is_printed_and_drawn_pair_by_pair(tmp_path: Path
 
 def levels(axes: Any) -> list[float]:
     """Heights of the reference lines over the pairs, in the order drawn."""
-    return [line.get_ydata()[0] for line in axes.lines if line.get_color() == "0.55" and len(line.get_xdata()) == 2]
+    return [
+        line.get_ydata()[0] for line in axes.lines if line.get_color() == COLOURS["line"] and len(line.get_xdata()) == 2
+    ]
 
 
 def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, experiment: Experiment) -> None:
@@ -253,7 +257,15 @@ def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, ex
 def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, experiment: Experiment) -> None:
     panels = make_figures(experiment, finished.rows)["figure"].axes
     named = [
-        *("self-consistent", "wholly consistent", "unrelated", "mean of", "distinct", "bias z", "pair z"),
+        *(
+            "self-consistent",
+            "wholly consistent",
+            "unrelated",
+            "mean of",
+            "distinct",
+            "a latent's mean",
+            "a pair's correlation",
+        ),
         *("total variation", "one pass", "loss", "KL from", "gap closed", "KL, nats per hidden"),
     ]
     assert len(panels) == len(named)

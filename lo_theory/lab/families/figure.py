@@ -47,7 +47,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     for axes in places[len(laws) + 1 :]:
         axes.set_axis_off()
     for line in grid:
-        line[0].set_ylabel(f"KL above Bayes, nats per token (less than {_LEAST:g}: drawn there)")
+        line[0].set_ylabel(f"KL above Bayes, nats per token (least drawn: {_LEAST:g})")
     handles: dict[str, Any] = {}
     for axes in places:
         shown, names = axes.get_legend_handles_labels()

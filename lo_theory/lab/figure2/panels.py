@@ -170,7 +170,7 @@ def _label_patterns(axes: Axes) -> None:
 def error_panel(axes: Axes, content: Content) -> None:
     """The paper's panel: squared log-ratio at the true token by role, here against the exact posterior."""
     _along_patterns(axes, content, "log_ratio", content.lengths or content.names)
-    _logarithmic(axes, "E (ln p_model - ln p_Bayes)^2, nats^2")
+    _logarithmic(axes, "E (ln p_model - ln p_Bayes)², nats²")
     axes.set_title("Figure 2: error by role, against the exact posterior")
 
 
@@ -178,8 +178,8 @@ def proxy_panel(axes: Axes, content: Content) -> None:
     """The same as the paper measures it: against the model trained longest."""
     _along_patterns(axes, content, "proxy_log_ratio", content.lengths[:-1])
     _along_patterns(axes, content, "log_ratio", content.lengths[-1:], alpha=0.6)
-    _logarithmic(axes, "E (ln p_model - ln p_proxy)^2, nats^2")
-    axes.set_title(f"The same against the proxy ({content.lengths[-1]} steps); darkest: proxy against exact")
+    _logarithmic(axes, "E (ln p_model - ln p_proxy)², nats²")
+    axes.set_title(f"Against the proxy, {content.lengths[-1]} steps\n(darkest: proxy against exact)")
 
 
 def pattern_kl_panel(axes: Axes, content: Content) -> None:
@@ -228,7 +228,7 @@ def order_panel(axes: Axes, content: Content) -> None:
         axes.axvline(items[0].pair[0] - 0.5, color=COLOURS["line"], linewidth=0.8, linestyle=":")
     _logarithmic(axes, "KL from the exact marginals, nats")
     axes.set_xlabel("place along pi: latents first, then observations")
-    axes.set_title("suffix: the order-aware problems")
+    axes.set_title("suffix: KL of the order-aware problems")
 
 
 def leak_panel(axes: Axes, content: Content) -> None:
@@ -243,7 +243,7 @@ def leak_panel(axes: Axes, content: Content) -> None:
     axes.set_yscale("symlog", linthresh=10)
     axes.set_xticks(range(len(content.laws)), content.laws, rotation=90, fontsize=6)
     axes.set_ylabel("evidence that it beats Bayes, nats")
-    axes.set_title("No model beats Bayes: over the red line is a leak")
+    axes.set_title("No model beats Bayes: above the red line is a leak")
 
 
 def legend_handles(content: Content) -> list[Line2D]:

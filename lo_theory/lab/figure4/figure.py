@@ -45,7 +45,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         _excess_panel(part[2], of_row)
         part[3].set_ylabel("iterations until converged")
         part[3].set_yscale("log")
-        part[3].set_title("Time")
+        part[3].set_title("Iterations")
         letter_panels(grid.flat)
     _legend(figure, experiment)
     return {"figure": figure}
@@ -101,7 +101,8 @@ def _legend(figure: Figure, experiment: Experiment) -> None:
     ]
     handles.append(entry("not converged", color=INK, marker="o", markerfacecolor="white", linestyle=""))
     handles += [
-        entry(name.replace("_", "-"), color=COLOURS["alarm"], linestyle=style) for name, style in _LINES.items()
+        entry(name.replace("_", "-").title() if "_" in name else name, color=COLOURS["alarm"], linestyle=style)
+        for name, style in _LINES.items()
     ]
     if experiment.reference is not None:
         handles.append(entry("stated in the paper", color=COLOURS["paper"], marker="v", linestyle=""))
@@ -118,7 +119,14 @@ def _belief_panel(axes: Axes, rows: Sequence[Row], row: int, scale: int) -> None
         stable, unstable = slice(lowest, None), slice(lowest + 1)
         look: dict[str, Any] = {"color": COLOURS["exact"], "zorder": 0}
         axes.plot(neighbours[stable], overlaps[stable], linewidth=1.6, label="N to infinity", **look)
-        axes.plot(neighbours[unstable], overlaps[unstable], linewidth=1, linestyle=(0, (2, 2)), **look)
+        axes.plot(
+            neighbours[unstable],
+            overlaps[unstable],
+            linewidth=1,
+            linestyle=(0, (2, 2)),
+            label="its unstable branch",
+            **look,
+        )
         axes.set_xlim(limits)
         axes.legend(loc="upper left")
     axes.set_ylabel("belief in the planted values")

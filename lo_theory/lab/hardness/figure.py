@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.hardness import panels
 from lo_theory.lab.hardness.legend import legend_handles
 from lo_theory.lab.hardness.tables import Cell, Problem, cells, marks, problems
@@ -40,9 +41,6 @@ def _ratios(lines: Mapping[Problem, Mapping[tuple[float, float], Cell]], problem
 
 
 def _make_figure(experiment: Experiment, rows: Sequence[Row], problem: Problem) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     plane = cells(rows, "plane").get(problem, {})
     ratios, found = _ratios(cells(rows, "lines"), problem), marks(rows, problem)
     starts = [item for item in group(rows, "population") if Problem.of(item.keys) == problem]
@@ -51,8 +49,8 @@ def _make_figure(experiment: Experiment, rows: Sequence[Row], problem: Problem) 
     count = len(quantities) + len({item.keys["observed"] for item in starts})
     bands = -(-count // _COLUMNS) if plane else 0
     below = 1 if len(ratios) > 1 else 0
-    figure = Figure(figsize=(17, 1.6 + 4.2 * (bands + below)), layout="constrained")
-    FigureCanvasAgg(figure)
+    title = f"{experiment.title or experiment.experiment}: {panels.name_of(problem, with_pair=bool(plane))}"
+    figure = new_figure(17, 1.4 + 4.0 * (bands + below), title)
     grid = figure.subplots(max(1, bands + below), _COLUMNS, squeeze=False)
     places = [axes for band in grid[:bands] for axes in band]
     for axes, quantity in zip(places, quantities, strict=False):
@@ -71,8 +69,7 @@ def _make_figure(experiment: Experiment, rows: Sequence[Row], problem: Problem) 
         panels.ratio_panel(axes, ratios, quantity, form)
         if form == "edge":
             panels.draw_threshold_curves(axes, found, problem, max(ratios))
+    letter_panels([axes for band in grid for axes in band if axes.axison])
     handles: list[Any] = legend_handles(found, plane, ratios, starts)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    title = experiment.title or experiment.experiment
-    figure.suptitle(f"{title}: {panels.name_of(problem, with_pair=bool(plane))}", fontsize=14)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure

@@ -7,7 +7,7 @@ from typing import Any
 
 from lo_theory.lab.hardness.panels import PATHS, Ratios, dashes_of, gap_found, marker_of
 from lo_theory.lab.hardness.tables import THRESHOLD_NAMES, Cell, Mark
-from lo_theory.lab.style import COLOURS, NO_DATA
+from lo_theory.lab.style import COLOURS, INK, NO_DATA
 from lo_theory.lab.summary import Measured
 
 __all__ = ["legend_handles"]
@@ -33,7 +33,7 @@ def legend_handles(
         ]
         handles += [Line2D([], [], linestyle="", label=_text(mark), **marker_of(mark)) for mark in found]
     if plane and gap_found(starts):
-        dark: dict[str, Any] = {"facecolor": "#555555", "edgecolor": "white", "hatch": "////"}
+        dark: dict[str, Any] = {"facecolor": INK, "edgecolor": "white", "hatch": "////"}
         handles.append(Patch(**dark, label="planted and uninformed population dynamics differ"))
     if len(ratios) > 1:
         names = dict.fromkeys((mark.name, mark.observed) for mark in found)
@@ -50,5 +50,5 @@ def legend_handles(
     known = [*plane.values(), *(cell for places in ratios.values() for cell in places.values())]
     if any(cell.refused > 0 for cell in known):
         handles.append(Patch(color=NO_DATA, label="exact posterior refuses half or more"))
-        handles.append(Line2D([], [], marker=".", color="black", linestyle="", label="it refuses some contexts"))
+        handles.append(Line2D([], [], marker=".", color=INK, linestyle="", label="it refuses some contexts"))
     return handles

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.lab.hardness.tables import Cell, Mark, Problem
-from lo_theory.lab.style import COLOURS, NO_DATA, SEQUENTIAL
+from lo_theory.lab.style import COLOURS, INK, NO_DATA, SEQUENTIAL
 from lo_theory.lab.summary import Measured
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def _heat(axes: Axes, x: Sequence[float], y: Sequence[float], values: Any, quant
         bar.set_ticks([0, 0.2, 0.4, 0.6, math.log(2)], labels=["0", "0.2", "0.4", "0.6", "ln 2"])
     elif quantity.top is None:
         bar.set_ticks([_LEAST, 1e-3, 1e-2, 0.1, 1, _MOST], labels=["≤10⁻⁴", "10⁻³", "10⁻²", "0.1", "1", "10"])
-    axes.set_title(quantity.title, fontsize=11)
+    axes.set_title(quantity.title)
+    axes.grid(visible=False)
 
 
 def _value(cell: Cell | None, quantity: Quantity) -> float:
@@ -132,7 +133,7 @@ def plane_panel(axes: Axes, plane: Mapping[tuple[float, float], Cell], quantity:
             low, high = _edges(np.array(y))[y.index(b) : y.index(b) + 2]
             axes.fill([left, right, right, left], [low, low, high, high], color="white", linewidth=0)
         elif cell.refused > 0:
-            axes.plot(a, b, ".", color="black", markersize=3)
+            axes.plot(a, b, ".", color=INK, markersize=3)
     axes.set_xlabel("mask rate of latents, a")
     axes.set_ylabel("mask rate of observations, b")
     axes.set_aspect("auto")
@@ -244,7 +245,7 @@ def ratio_panel(axes: Axes, ratios: Ratios, quantity: Quantity, form: str) -> No
         [_value(places.get((1.0 if form == "edge" else b, b)), quantity) for places in ratios.values()] for b in rates
     ]
     _heat(axes, [math.log(ratio) for ratio in ratios], rates, values, quantity)
-    axes.set_xticks([math.log(ratio) for ratio in ratios], [f"{ratio:g}" for ratio in ratios], rotation=60, fontsize=8)
+    axes.set_xticks([math.log(ratio) for ratio in ratios], [f"{ratio:g}" for ratio in ratios], rotation=60)
     axes.set_xlabel("P/N")
     axes.set_ylabel(labels[form])
 

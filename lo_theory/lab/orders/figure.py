@@ -206,6 +206,7 @@ def position_panels(
         upper.plot(times, [item.value("model") for item in part], **look, label=label)
         if "kl" in part[0].metrics:
             lower.plot(times, [max(item.value("kl"), _LEAST) for item in part], **look)
-    upper.set_title(order)
+    upper.set_title(f"Loss, {order}")
+    lower.set_title(f"KL, {order}")
     lower.set_yscale("log")
     lower.set_xlabel("position in the order (grey: a latent)")

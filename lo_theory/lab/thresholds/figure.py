@@ -106,7 +106,7 @@ def _phases(axes: Axes, items: Sequence[Measured]) -> None:
     axes.grid(axis="y", visible=False)
     for place, label in enumerate(axes.get_yticklabels()):
         label.set_color(colours[place])
-    axes.invert_yaxis()
+    axes.set_ylim(len(items) - 0.4, -0.6)
     axes.set_title("Thresholds, each in units of its condensation")
     axes.set_xlim(_LOWEST, _HIGHEST)
     axes.set_xlabel("c / c of condensation")
