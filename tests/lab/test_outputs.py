@@ -238,9 +238,8 @@ def test_with_noise_the_ceiling_is_printed_and_drawn_pair_by_pair(tmp_path: Path
 
 def levels(axes: Any) -> list[float]:
     """Heights of the reference lines over the pairs, in the order drawn."""
-    return [
-        line.get_ydata()[0] for line in axes.lines if line.get_color() == COLOURS["line"] and len(line.get_xdata()) == 2
-    ]
+    lines = [line.get_ydata() for line in axes.lines if line.get_color() == COLOURS["line"]]
+    return [y[0] for y in lines if len(y) == 2 and y[0] == y[1]]
 
 
 def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, experiment: Experiment) -> None:
