@@ -1,4 +1,4 @@
-"""The command line: ``lo-theory run | sweep | table | figure | sample | thresholds | info``.
+"""The command line: ``lo-theory run | sweep | table | figure | report | sample | thresholds | info``.
 
 Parses, calls one function of a group of commands, explains errors. Each file of this room is a group: it adds its
 commands to the parser and imports whatever is heavy only when one of them runs, so that ``--help`` is instant. Errors

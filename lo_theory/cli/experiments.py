@@ -1,4 +1,4 @@
-"""Commands on experiments: ``run``, ``table``, ``figure``, and ``info`` on where they run.
+"""Commands on experiments: ``run``, ``table``, ``figure``, ``report``, and ``info`` on where they run.
 
 Writes below the folder of runs, through the lab only.
 """
@@ -19,7 +19,7 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add ``run``, ``table``, ``figure`` and ``info`` to the subparsers ``commands``; ``shared`` are options of all."""
+    """Add ``run``, ``table``, ``figure``, ``report`` and ``info``; ``shared`` are options of all."""
     _add_run(
         commands.add_parser(
             "run", parents=[shared], help="run an experiment, or go on with it, and show its table and figure"
@@ -34,6 +34,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         )
         add_out(command)
         command.set_defaults(function=function)
+    _add_report(
+        commands.add_parser("report", parents=[shared], help="one HTML page of a run, readable without network")
+    )
     info = commands.add_parser("info", parents=[shared], help="versions, device and threads")
     info.set_defaults(function=_info)
 
@@ -58,6 +61,22 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     add_checkpoint_seconds(command)
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
     command.set_defaults(function=_run, resumes=True)
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    words = "name of an experiment (its latest finished run), a run folder, or the folder of a sweep"
+    command.add_argument("run", metavar="EXPERIMENT", help=words)
+    add_out(command)
+    command.add_argument("--to", type=Path, metavar="FILE", help="the page (default: report.html in the run folder)")
+    command.set_defaults(function=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from lo_theory.lab.report.page import write_report
+    from lo_theory.lab.report.source import find
+
+    source = find(options.run, options.out)
+    print(write_report(source, options.to or source.folder / "report.html"))
 
 
 def _run(options: argparse.Namespace) -> None:
