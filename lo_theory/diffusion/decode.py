@@ -8,6 +8,7 @@ threads change it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,7 +21,14 @@ from lo_theory.posterior import Posterior
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
 
-__all__ = ["DecodeOptions", "Decoded", "decode"]
+__all__ = ["DecodeOptions", "Decoded", "Observer", "decode"]
+
+Observer = Callable[[View, NDArray[np.bool_]], None]
+"""Told, at every step of every chunk, what the policy saw and which positions stay hidden after it, bool[B, L].
+
+It is called before the step's tokens are drawn, and from several threads where the decode has several; the arrays are
+the decoder's own and change after the call: copy what is to be kept, and change nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class DecodeOptions:
 
     ``temperature`` T draws from p**(1/T); ``argmax`` takes the most likely value instead (ties uniform); ``noise`` is
     oracle noise on the policy's scores. ``chunk`` rows go through the posterior at once, ``threads`` chunks at a time
-    (a posterior may use threads of its own).
+    (a posterior may use threads of its own). ``observer`` watches every step; none costs nothing.
     """
 
     temperature: float = 1.0
@@ -37,6 +45,7 @@ class DecodeOptions:
     noise: Noise | None = None
     chunk: int = 1024
     threads: int = 1
+    observer: Observer | None = None
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and np.isfinite(self.temperature)):
@@ -131,6 +140,8 @@ class _Loop:
             impossible |= np.isneginf(marginals.log_evidence)
             view = View(tokens, masked, marginals, layout, step, steps, key, self.start, options.noise)
             next_masked = self.policy.plan(view, budget)
+            if options.observer is not None:
+                options.observer(view, next_masked)
             shape = (layout.values, step, options.temperature, options.argmax, self.start)
             _kernels.reveal(tokens, revealed, masked, next_masked, marginals.probs, *shape, *key.fold("tokens").words())
             masked = next_masked

@@ -1,0 +1,83 @@
+"""A headless Chromium, driven over the WebDriver protocol with the standard library; where there is none, none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+_ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900")
+
+
+class Browser:
+    """One session."""
+
+    def __init__(self, address: str, profile: Path) -> None:
+        self._base = address
+        wanted = {
+            "goog:chromeOptions": {"binary": CHROMIUM, "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        made = self._ask("/session", {"capabilities": {"alwaysMatch": wanted}})
+        self._base += f"/session/{made['sessionId']}"
+
+    def _ask(self, path: str, body: dict[str, Any] | None, method: str = "POST") -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["value"]
+
+    def open(self, path: Path) -> None:
+        """Open a file and wait until it is loaded."""
+        self._ask("/url", {"url": path.resolve().as_uri()})
+
+    def run(self, script: str) -> Any:
+        """What a script returns."""
+        return self._ask("/execute/sync", {"script": script, "args": []})
+
+    def console(self) -> list[str]:
+        """What stands on the console, oldest first; read once."""
+        return [entry["message"] for entry in self._ask("/se/log", {"type": "browser"})]
+
+    def network(self) -> tuple[list[str], list[str]]:
+        """Addresses that the page asked for, and what failed; read once."""
+        events = [json.loads(entry["message"])["message"] for entry in self._ask("/se/log", {"type": "performance"})]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        failed = [e["params"]["errorText"] for e in events if e["method"] == "Network.loadingFailed"]
+        return asked, failed
+
+    def close(self) -> None:
+        """End the session, and the browser with it."""
+        self._ask("", None, "DELETE")
+
+
+@contextlib.contextmanager
+def open_browser(profile: Path) -> Iterator[Browser]:
+    """A browser with an empty profile."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    driver = subprocess.Popen([str(DRIVER), f"--port={port}"], **quiet)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+                break
+            time.sleep(0.1)
+        browser = Browser(f"http://127.0.0.1:{port}", profile)
+        try:
+            yield browser
+        finally:
+            browser.close()
+    finally:
+        driver.terminate()
+        driver.wait(10)

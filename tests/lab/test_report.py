@@ -1,0 +1,202 @@
+"""The page of a run: nothing outside of it, everything in it; and in a real browser, where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lo_theory.cli import main
+from lo_theory.lab.config import resolve
+from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.render import Table, to_markdown
+from lo_theory.lab.report.page import page, write_report
+from lo_theory.lab.report.source import Failed, find, read_tables
+from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.tables import tables
+from tests.cli.complaint import complaint
+from tests.lab.browser import CHROMIUM, DRIVER, open_browser
+from tests.lab.grids import write_grid
+from tests.lab.tiny import tiny
+
+_EMPTY = {"meta", "link", "img", "br", "hr"}
+
+
+class Reading(HTMLParser):
+    """Tags, addresses, tables and text of a page; every tag must be closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[list[str]] = []
+        self.ids: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [str(value) for name, value in attrs if name == "id"]
+        if tag == "tr":
+            self.cells.append([])
+        if tag in ("td", "th"):
+            self.cells[-1].append("")
+        if tag not in _EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def outside(text: str) -> list[str]:
+    """What a page takes from elsewhere: addresses that are neither in it nor data, and what style or script load."""
+    reading = Reading(text)
+    names = ("src", "href", "srcset", "action", "poster", "data", "xlink:href")
+    found = [str(value) for _, attributes in reading.tags for name, value in attributes.items() if name in names]
+    parts = re.findall(r"<(?:style|script)[^>]*>(.*?)</(?:style|script)>", text, re.DOTALL)
+    loads = [word for part in parts for word in re.findall(r"url\(|@import|fetch\(|XMLHttp|import\(|https?:", part)]
+    return [value for value in found if not value.startswith(("#", "data:"))] + loads
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    out = tmp_path_factory.mktemp("runs")
+    experiment = resolve(tiny(), preset="exact", sets=["decoding.sequences=16", "evaluation.sequences=16"])
+    return execute(experiment, Request(out, threads=1, command="lo-theory run <tiny>"), SilentProgress())
+
+
+def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
+    finished: FinishedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "tiny", "--out", str(finished.folder.parent.parent)]) == 0
+    path = finished.folder / "report.html"
+    assert capsys.readouterr().out.strip() == str(path)
+    text = path.read_text()
+    assert outside(text) == []
+    assert "default-src 'none'" in text
+    reading = Reading(text)
+    shown = tables(resolve(finished.config), finished.rows)
+    expected = [[cell.strip() for cell in row] for table in shown for section in table.sections for row in section]
+    assert [row for row in reading.cells if row in expected] == expected
+    assert len(reading.all("table")) == len(reading.all("caption")) == len(shown) > 0
+    (image,) = reading.all("img")
+    assert str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b")
+    assert str(image["src"]).startswith("data:image/png;base64,")
+    assert {"tables", "figures", "data", "versions", "configuration"} <= set(reading.ids)
+    assert len(set(reading.ids)) == len(reading.ids)
+    assert len(reading.all("h1")) == 1
+    for word in ("lo-theory run &lt;tiny&gt;", "numpy", "numba", "sequences: 16", "cpu", 'download="table.csv"'):
+        assert word in text
+    assert path.read_text() == page(find(str(finished.folder), Path("runs")))  # equal bytes for equal runs
+
+
+def test_what_is_outside_is_seen() -> None:
+    assert outside('<img src="http://x/y.png">') == ["http://x/y.png"]
+    assert outside('<link href="style.css">') == ["style.css"]
+    assert outside("<style>a { background: url(x.png) }</style>") == ["url("]
+    assert outside("<script>fetch('https://x')</script>") == ["fetch(", "https:"]
+
+
+def test_texts_of_a_run_cannot_become_markup(finished: FinishedRun) -> None:
+    evil = '<script>alert("1")</script>&'
+    source = dataclasses.replace(
+        find(str(finished.folder), Path("runs")),
+        title=evil,
+        config=evil,
+        facts={"command": evil, "versions": {evil: evil}, "device": evil},
+        tables=[Table(evil, (evil, "b"), (((evil, "2"),),), (evil,))],
+        failed=[Failed(evil, evil, evil)],
+        finished=(1, 2),
+    )
+    reading = Reading(page(source))
+    assert len(reading.all("script")) == 1
+    assert [evil, "2"] in reading.cells
+
+
+def test_tables_come_back_from_markdown() -> None:
+    content = [
+        Table("One, of two", ("law", "loss"), ((("u|v", "1.0 ±0.1"),), (("", "2"),)), ("A note.", "And more.")),
+        Table("Two", ("n",), ((("1",),),)),
+    ]
+    first, second = read_tables(to_markdown(content))
+    assert (first.title, first.columns, first.left) == ("One, of two", ("law", "loss"), ("law",))
+    assert first.sections == ((("u|v", "1.0 ±0.1"), ("", "2")),)
+    assert first.notes == ("A note. And more.",)
+    assert second.title == "Two"
+    assert read_tables("") == []
+
+
+def test_a_sweep_shows_its_grid_and_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "runs")]
+    axes: Any = [{"problem.P": [10, 15]}, {"evaluation.limit_states": [1, 2**26]}]
+    config = write_grid(tmp_path / "grid.yaml", axes=axes)
+    assert main(["sweep", str(config), "--serial", "--quiet", *out]) == 2
+    capsys.readouterr()
+    sweep = tmp_path / "runs" / "grid" / "sweep-table1"
+    for name in ("grid", str(sweep)):
+        assert main(["report", name, *out]) == 0
+        text = Path(capsys.readouterr().out.strip()).read_text()
+        reading = Reading(text)
+        assert outside(text) == []
+        assert "2 of 4 cells of the sweep are finished" in text
+        assert "2 failed at the last attempt" in text
+        assert text.count("limit_states = 1<") == 2 or text.count("limit_states=1<") == 2
+        assert "Traceback" in text
+        assert ["10", "1", "0/1"] in reading.cells
+        assert len(reading.all("img")) == 1
+    assert (
+        main(["sweep", str(write_grid(config, axes=[{"problem.P": [10]}, {"seed": [3]}])), "--serial", "--quiet", *out])
+        == 0
+    )
+    capsys.readouterr()
+    assert main(["report", "grid", *out]) == 0
+    text = Path(capsys.readouterr().out.strip()).read_text()
+    assert "1 of 1 cells of the sweep are finished" in text
+    assert ["10", "3", "1/1"] in Reading(text).cells
+
+
+def test_bad_names_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert "no finished run of 'nonsense'" in complaint(["report", "nonsense", *out], capsys)
+    assert "no folder of a run" in complaint(["report", str(tmp_path), *out], capsys)
+    (tmp_path / "config.yaml").write_text("experiment: x\n")
+    assert "holds no finished run" in complaint(["report", str(tmp_path), *out], capsys)
+
+
+@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
+def test_a_real_browser_asks_for_nothing_and_complains_of_nothing(finished: FinishedRun, tmp_path: Path) -> None:
+    source = find(str(finished.folder), Path("runs"))
+    whole = write_report(source, tmp_path / "page.html")
+    broken = tmp_path / "broken.html"
+    more = '<img alt="" src="missing.png"><script src="http://127.0.0.1:9/x.js"></script></body>'
+    broken.write_text(re.sub(r"<meta http-equiv.*\n", "", whole.read_text()).replace("</body>", more))
+    with open_browser(tmp_path / "profile") as browser:
+        browser.run("location = 'about:blank'")
+        browser.network()  # what the browser itself loads at its start
+        browser.open(whole)
+        assert [address for address in browser.network()[0] if not address.startswith("data:")] == [whole.as_uri()]
+        column = "return [...document.querySelector('table').tBodies[0].rows].map(row => row.cells[4].textContent)"
+        before = [float(text.split()[0]) for text in browser.run(column)]
+        click = "document.querySelector('table').tHead.rows[0].cells[4].querySelector('button').click();"
+        for backwards in (False, True):
+            after = [float(text.split()[0]) for text in browser.run(click + column)]
+            assert after == sorted(before, reverse=backwards)
+        assert browser.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        assert browser.console() == []
+        assert browser.network()[1] == []
+        browser.open(broken)  # what must be seen
+        assert len(browser.network()[1]) == 2
+        assert len(browser.console()) >= 2
