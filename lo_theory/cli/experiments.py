@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, show_tables
+from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, find_run, show_tables
 
 if TYPE_CHECKING:
     from lo_theory.lab.runs import FinishedRun
@@ -96,23 +96,6 @@ def _run(options: argparse.Namespace) -> None:
         print(f"{finished.folder}: table.csv, table.md, figure.png, figure.pdf, rows.jsonl", file=sys.stderr)
 
 
-def _find(options: argparse.Namespace) -> FinishedRun:
-    """The run folder named, or the latest finished run of the experiment named."""
-    from lo_theory.lab.runs import FinishedRun, finished_runs
-
-    folder = Path(options.run)
-    if (folder / "config.yaml").exists():
-        return FinishedRun(folder)
-    found = finished_runs(options.out, options.run)
-    if not found:
-        raise ValueError(
-            f"no finished run of {options.run!r} in {options.out}: run it first, or name its folder with --out"
-        )
-    if len(found) > 1:
-        print(f"{len(found)} finished runs; the latest is {found[-1].folder}", file=sys.stderr)
-    return found[-1]
-
-
 def _show_tables(finished: FinishedRun) -> None:
     from lo_theory.lab.config import resolve
     from lo_theory.lab.tables import tables
@@ -123,14 +106,14 @@ def _show_tables(finished: FinishedRun) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    _show_tables(_find(options))
+    _show_tables(find_run(options.run, options.out))
 
 
 def _figure(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import resolve
     from lo_theory.lab.figures import write_figures
 
-    finished = _find(options)
+    finished = find_run(options.run, options.out)
     write_figures(finished.folder, resolve(finished.config), finished.rows)
     for form in ("png", "pdf"):
         print(finished.folder / f"figure.{form}")

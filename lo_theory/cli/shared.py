@@ -1,9 +1,10 @@
-"""What several commands share: options, the end that SIGTERM asks for, and tables on the screen."""
+"""What several commands share: options, finding a run, the end that SIGTERM asks for, and tables on the screen."""
 
 from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lo_theory.lab.render import Table
+    from lo_theory.lab.runs import FinishedRun
 
-__all__ = ["add_checkpoint_seconds", "add_out", "end_on_sigterm", "show_tables"]
+__all__ = ["add_checkpoint_seconds", "add_out", "end_on_sigterm", "find_run", "show_tables"]
 
 _TERMINATED = 143
 
@@ -38,6 +40,21 @@ def end_on_sigterm() -> None:
 
 def _terminate(number: int, frame: object) -> None:
     raise SystemExit(_TERMINATED)
+
+
+def find_run(name: str, out: Path) -> FinishedRun:
+    """The run folder named, or the latest finished run of the experiment named; ValueError where there is none."""
+    from lo_theory.lab.runs import FinishedRun, finished_runs
+
+    folder = Path(name)
+    if (folder / "config.yaml").exists():
+        return FinishedRun(folder)
+    found = finished_runs(out, name)
+    if not found:
+        raise ValueError(f"no finished run of {name!r} in {out}: run it first, or name its folder with --out")
+    if len(found) > 1:
+        print(f"{len(found)} finished runs; the latest is {found[-1].folder}", file=sys.stderr)
+    return found[-1]
 
 
 def show_tables(content: Iterable[Table]) -> None:

@@ -1,6 +1,6 @@
 """Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
 
-from lo_theory.diffusion.decode import Decoded, DecodeOptions, decode
+from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.evaluate import conditional_accuracy, generated_accuracies, infill_accuracies
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
@@ -53,6 +53,7 @@ __all__ = [
     "Losses",
     "MaskLaw",
     "Noise",
+    "Observer",
     "OneAtATime",
     "Pattern",
     "PatternLosses",

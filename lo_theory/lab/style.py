@@ -24,6 +24,7 @@ __all__ = [
     "RC",
     "SEQUENTIAL",
     "SHADING",
+    "VALUES",
 ]
 
 COLOURS: Mapping[str, str] = MappingProxyType(
@@ -81,6 +82,9 @@ INK = "#262626"
 
 SHADING: Mapping[str, str] = MappingProxyType({"band": "#ededed", "hard": "#fddbc7", "clustered": "#dcdcdc"})
 """Areas behind the data: a mere band, the hard phase, the phase in which a planted state cannot be told."""
+
+VALUES = ("#2a6f97", "#e9a03b", "#6a994e", "#9d6bbd", "#c8553d", "#4d4d4d")
+"""Values of a token, by value; fainter the less is known of it."""
 
 RC: Any = MappingProxyType(  # matplotlib types its settings name by name
     {
