@@ -16,6 +16,7 @@ from lo_theory.diffusion import (
     Noise,
     OneAtATime,
     TopK,
+    View,
     decode,
     entropy,
     fixed_order,
@@ -25,6 +26,7 @@ from lo_theory.diffusion import (
 from lo_theory.diffusion import _kernels as kernels
 from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, TableObservations, nae_sat
+from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key, fill_words
 from tests.budget import accept, chi_square, reject, z_test
 from tests.truth import BruteForcePosterior, joint_law
@@ -315,3 +317,26 @@ class Idle:
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call(ExactPosterior(nae_sat(3, 2, seed=0)))
+
+
+def test_an_observer_sees_every_step_and_changes_nothing() -> None:
+    problem = nae_sat(5, 10, seed=0)
+    posterior, schedule = ExactPosterior(problem), FixedCount(4)
+    plain = decode(posterior, margin(), schedule, key=Key(3), n=7, options=DecodeOptions(chunk=4))
+    seen: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def watch(view: View, next_masked: np.ndarray) -> None:
+        seen[view.start, view.step] = view.tokens.copy(), view.masked.copy(), next_masked.copy()
+
+    for threads in (1, 2):
+        seen.clear()
+        options = DecodeOptions(chunk=4, threads=threads, observer=watch)
+        watched = decode(posterior, margin(), schedule, key=Key(3), n=7, options=options)
+        np.testing.assert_array_equal(watched.tokens, plain.tokens)
+        np.testing.assert_array_equal(watched.step_revealed, plain.step_revealed)
+        assert sorted(seen) == [(start, step) for start in (0, 4) for step in range(4)]
+        for (start, step), (tokens, masked, next_masked) in seen.items():
+            rows = slice(start, start + len(tokens))
+            np.testing.assert_array_equal(masked, plain.step_revealed[rows] >= step)
+            np.testing.assert_array_equal(next_masked, plain.step_revealed[rows] > step)
+            np.testing.assert_array_equal(tokens, np.where(masked, MASK, plain.tokens[rows]))

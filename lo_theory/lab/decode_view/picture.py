@@ -93,7 +93,7 @@ def _kl_panel(axes: Axes, trace: Trace, name: str) -> None:
     _dress(axes, trace)
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02)
     bar.set_ticks([_LEAST, 1e-3, 1e-2, 0.1, 1, _MOST], labels=["≤10⁻⁴", "10⁻³", "10⁻²", "0.1", "1", "10"])
-    axes.set_title(f"KL of the {NAMES[name]}, nats")
+    axes.set_title(f"KL of the {NAMES[name]}, nats; sum over what was revealed: {trace.met():.2f}")
 
 
 def _count_panel(axes: Axes, trace: Trace) -> None:

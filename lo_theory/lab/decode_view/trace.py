@@ -84,7 +84,7 @@ class Trace:
         return np.asarray((self.hidden & open_).sum(axis=1))
 
     def met(self) -> float:
-        """KL of the other posterior at the positions as they were revealed, summed, in nats."""
+        """KL of the other posterior at the positions as they were revealed, summed, in nats; of the possible steps."""
         places = np.flatnonzero(self.revealed >= 0)
         return float(np.nansum(self.kl[self.revealed[places], places]))
 

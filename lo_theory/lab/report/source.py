@@ -66,7 +66,9 @@ def find(name: str, out: Path) -> Source:
 
 
 def _figures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("figure*.png") if path.with_suffix(".pdf").exists())
+    """Figures of the task, and the view of a decode where one was made."""
+    found = [*sorted(folder.glob("figure*.png")), *folder.glob("decode.png")]
+    return [path for path in found if path.with_suffix(".pdf").exists()]
 
 
 def _of_run(run: FinishedRun) -> Source:
@@ -74,7 +76,7 @@ def _of_run(run: FinishedRun) -> Source:
     content, paths = _published_tables(run), _figures(run.folder)
     if not content:
         content = tables(experiment, run.rows)
-    if not paths:
+    if not any(path.name.startswith("figure") for path in paths):
         write_figures(run.folder, experiment, run.rows)
         paths = _figures(run.folder)
     config = (run.folder / "config.yaml").read_text()

@@ -1,0 +1,123 @@
+"""One decode seen step by step: what is recorded is what was decoded, and what is believed is what is true."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lo_theory.cli import main
+from lo_theory.diffusion import FixedCount, OneAtATime, decode, margin, vanilla
+from lo_theory.lab.config import resolve
+from lo_theory.lab.decode_view.picture import make_figure
+from lo_theory.lab.decode_view.request import Wanted, trace_all
+from lo_theory.lab.decode_view.trace import Trace, Views, record, to_csv
+from lo_theory.lab.drawing import styled
+from lo_theory.posterior import BPPosterior, ExactPosterior
+from lo_theory.problem import nae_sat
+from lo_theory.problem.layout import MASK
+from lo_theory.rng import Key
+from tests.cli.complaint import complaint
+from tests.lab.tiny import tiny
+
+PROBLEM = nae_sat(6, 18, seed=0)
+VIEWS = Views(PROBLEM, ExactPosterior(PROBLEM), "bp", BPPosterior(PROBLEM))
+HIDDEN = np.full(PROBLEM.layout.length, MASK, np.int8)
+
+
+def path_cost(trace: Trace) -> float:
+    """-sum of ln of the exact marginals of the tokens as they were revealed."""
+    places = np.flatnonzero(trace.revealed >= 0)
+    return -float(np.log(trace.beliefs["exact"][trace.revealed[places], places, trace.tokens[-1, places]]).sum())
+
+
+@pytest.mark.parametrize("policy", [vanilla(), margin()], ids=lambda policy: policy.name)
+def test_beliefs_of_the_exact_posterior_obey_the_chain_rule_along_any_order(policy) -> None:  # type: ignore[no-untyped-def]
+    trace = record(VIEWS, "exact", policy, OneAtATime(), key=Key(1), given=HIDDEN)
+    assert path_cost(trace) == pytest.approx(-float(PROBLEM.log_prob(trace.tokens[-1:])[0]))
+    assert not trace.impossible.any()
+    assert not trace.wrong.any()
+    assert (np.diff(trace.undetermined) <= 0).all()
+    assert trace.undetermined[0] == PROBLEM.layout.length
+    several = record(VIEWS, "exact", policy, FixedCount(3), key=Key(1), given=HIDDEN)
+    assert path_cost(several) != pytest.approx(6 * np.log(2))  # independent draws of one step do not
+
+
+def test_a_trace_is_the_decode_that_nobody_watched() -> None:
+    given = HIDDEN.copy()
+    given[:4] = PROBLEM.sample(Key(5), 1)[0, :4]
+    trace = record(VIEWS, "bp", margin(), FixedCount(4), key=Key(2), given=given)
+    plain = decode(VIEWS.other, margin(), FixedCount(4), key=Key(2), n=1, given=given[None])
+    np.testing.assert_array_equal(trace.tokens[-1], plain.tokens[0])
+    np.testing.assert_array_equal(trace.revealed, plain.step_revealed[0])
+    assert trace.steps == 4
+    for step in range(4):
+        np.testing.assert_array_equal(trace.tokens[step], np.where(trace.revealed >= step, MASK, plain.tokens[0]))
+    assert (np.isnan(trace.kl) | trace.hidden).all()
+    assert np.nanmin(trace.kl) >= 0
+    np.testing.assert_array_equal(VIEWS.exact.marginals(trace.tokens[2:3]).probs[0], trace.beliefs["exact"][2])
+    with pytest.raises(ValueError, match="nothing is hidden"):
+        record(VIEWS, "exact", margin(), OneAtATime(), key=Key(2), given=plain.tokens[0])
+
+
+def test_what_is_inconsistent_is_marked() -> None:
+    traces = [record(VIEWS, "exact", vanilla(), FixedCount(2), key=Key(seed), given=HIDDEN) for seed in range(8)]
+    assert any(trace.wrong.any() for trace in traces)  # half of the tokens at once cannot all agree
+    for trace in traces:
+        latents, observed = PROBLEM.layout.split(trace.tokens[-1])
+        values = latents[PROBLEM.observations.scopes]
+        true = (values != values[:, :1]).any(axis=1)
+        np.testing.assert_array_equal(trace.wrong[PROBLEM.layout.observation_positions], observed != true)
+
+
+def test_figure_and_csv_hold_every_step(tmp_path: Path) -> None:
+    traces = trace_all(resolve(tiny(), preset="exact"), Wanted(steps="L/4", hide="pattern(3)"))
+    assert [(trace.denoiser, trace.policy) for trace in traces] == [
+        (denoiser, policy) for denoiser in ("exact", "bp") for policy in ("vanilla", "margin")
+    ]
+    for trace in traces:
+        np.testing.assert_array_equal(trace.tokens[0], traces[0].tokens[0])  # the same context
+    lines = list(csv.DictReader(to_csv(traces).splitlines()))
+    assert len(lines) == sum(int(trace.hidden.sum() + (trace.revealed < 0).sum()) for trace in traces)
+    for line in lines:
+        assert float(line["exact_p0"]) + float(line["exact_p1"]) == pytest.approx(1, abs=1e-5)
+    with styled():
+        figure = make_figure(traces, "A decode")
+    titles = " ".join(axes.get_title(loc="left") for axes in figure.axes)
+    for word in ("exact posterior, vanilla", "belief propagation, margin", "of 18 observations consistent"):
+        assert word in titles
+
+
+def test_the_command_finds_the_model_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(tiny(), sort_keys=False))
+    out, short = ["--out", str(tmp_path / "runs")], ["--set", "training.steps=2", "decoding.denoisers=[exact]"]
+    short += ["decoding.extra=[]", "decoding.sequences=4", "evaluation.sequences=4"]
+    assert main(["run", str(config), *short, *out, "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", *out]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.split()]
+    assert [path.name for path in paths] == ["decode.png", "decode.pdf", "decode.csv", "decode.gif"]
+    assert "model_p1" in paths[2].read_text().splitlines()[0]
+    with Image.open(paths[3]) as image:
+        assert image.n_frames == 4  # type: ignore[attr-defined]
+    before = [path.read_bytes() for path in paths[:3]]
+    assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", "--no-gif", *out]) == 0
+    assert [path.read_bytes() for path in paths[:3]] == before
+    capsys.readouterr()
+    wrong = {
+        "--policies=marign": "unknown policy 'marign': the closest is margin",
+        "--hide=pattern(9)": "--hide: ",
+        "--hide=suffx": "unknown mask law",
+        "--steps=L/x": "steps are L",
+        "--row=3": "row 3 does not exist: tiny has rows 0 to 0",
+        "--preset=exact": "has its preset already",
+        "--model=nothing.safetensors": "no checkpoint at nothing.safetensors",
+        "--hide=two_rates(0,0)": "nothing is hidden",
+    }
+    for option, expected in wrong.items():
+        assert expected in complaint(["decode-view", "tiny", *option.split("=", 1), *out], capsys)
