@@ -146,7 +146,7 @@ def _figure(source: Source, path: Path) -> str:
     data = base64.b64encode(content).decode()
     words = _description(path) or f"Figure of {source.title}; its numbers are in the tables above"
     return (
-        f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}" decoding="async" '
+        f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
         f'alt="{escape(words)}"><figcaption>{escape(path.name)}, {escape(path.with_suffix(".pdf").name)}</figcaption>'
         "</figure>"
     )
