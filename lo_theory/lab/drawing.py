@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.lab.style import RC
+from lo_theory.lab.style import COLOURS, RC
 from lo_theory.problem.storage import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["describe", "letter_panels", "new_figure", "styled", "write_figure"]
+__all__ = ["describe", "letter_panels", "mark_empty", "new_figure", "styled", "write_figure"]
 
 _METADATA: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("Description", {"Software": None}),
@@ -62,6 +62,13 @@ def describe(figure: Figure) -> str:
     titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
     panels = "; ".join(_LETTER.sub(r"\1", title) for title in titles if title)
     return " ".join(f"{figure.get_suptitle()}. Panels: {panels}".split())
+
+
+def mark_empty(panels: Iterable[Axes]) -> None:
+    """Say so on each panel that has nothing to show: what it draws was not measured, or not published."""
+    for axes in panels:
+        if not axes.has_data():
+            axes.text(0.5, 0.5, "no rows", transform=axes.transAxes, ha="center", va="center", color=COLOURS["line"])
 
 
 def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:

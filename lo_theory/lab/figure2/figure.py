@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.drawing import letter_panels, new_figure
+from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
 from lo_theory.lab.figure2 import panels
 from lo_theory.lab.rows import Row
 
@@ -36,5 +36,6 @@ def _make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:
         draw(figure.add_subplot(grid[2 + i // 3, i % 3]), content)
     panels.leak_panel(figure.add_subplot(grid[3, len(parts) - 3 :]), content)
     letter_panels(figure.axes)
+    mark_empty(figure.axes)
     figure.legend(handles=panels.legend_handles(content), loc="outside lower center", ncols=8)
     return figure

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.drawing import letter_panels, new_figure
+from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
 from lo_theory.lab.summary import Measured, group
@@ -43,20 +43,23 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         draw(figure.add_subplot(grid[(i + 2) // 3, (i + 2) % 3]))
     panels.classes_panel(figure.add_subplot(grid[4, 1:]), ordered)
     letter_panels(figure.axes)
-    _legend(figure, cells, experiment)
+    _legend(figure, [*cells, *group(ordered, "one_pass")], experiment)
+    mark_empty(figure.axes)
     return {"figure": figure}
 
 
-def _legend(figure: Figure, cells: Sequence[Measured], experiment: Experiment) -> None:
+def _legend(figure: Figure, items: Sequence[Measured], experiment: Experiment) -> None:
+    """Colours of all denoisers; symbols of what the decodes have."""
     from matplotlib.lines import Line2D
 
     def entry(label: str, marker: str, colour: str, fill: str) -> Line2D:
         return Line2D([], [], linestyle="", marker=marker, color=colour, markerfacecolor=fill, label=label)
 
     denoisers = [
-        *dict.fromkeys(str(cell.keys["denoiser"]) for cell in cells),
+        *sorted({str(item.keys["denoiser"]) for item in items}),
         *(["paper"] if experiment.reference else []),
     ]
+    cells = [item for item in items if item.keys["kind"] == "decode"]
     policies = dict.fromkeys(str(cell.keys["policy"]) for cell in cells)
     handles = [entry(name, "s", COLOURS[name], COLOURS[name]) for name in denoisers]
     handles += [entry(name, MARKERS[name], INK, INK) for name in policies]
