@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -208,13 +209,15 @@ def test_evaluations_come_when_they_are_due_and_stand_in_the_log() -> None:
         modes.append((step, model.training, torch.is_grad_enabled()))
         return {"held_out": float(model.head.weight.abs().sum())}
 
-    observer = Observer(on_log=lambda step, values: logs.append((step, values)), evaluate=evaluate, evaluate_every=4)
+    observer = Observer(on_log=lambda step, values: logs.append((step, values)), evaluate=evaluate, evaluate_every=5)
     watched = train(NETWORK, replace(TRAINING, log_every=6), OBJECTIVE, KEY, on_log=observer)
-    assert modes == [(4, False, False), (8, False, False), (12, False, False)]
-    assert [step for step, _ in logs] == [0, 4, 6, 8, 12]
+    assert modes == [(5, False, False), (10, False, False), (12, False, False)]  # and after the last step
+    assert [step for step, _ in logs] == [0, 5, 6, 10, 12]
     assert ["held_out" in values for _, values in logs] == [False, True, False, True, True]
     assert ["loss" in values for _, values in logs] == [False, False, True, False, True]
     assert [values.get("event") for _, values in logs] == ["start", "evaluation", None, "evaluation", None]
+    for name in ("flops", "training_seconds", "processor_seconds"):
+        assert all(0 < before[name] < after[name] for (_, before), (_, after) in itertools.pairwise(logs[1:]))
     assert logs[-1][1]["held_out"] == float(watched.model.head.weight.detach().abs().sum())
     plain = train(NETWORK, TRAINING, OBJECTIVE, KEY)
     for name, value in plain.model.state_dict().items():
