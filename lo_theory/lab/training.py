@@ -10,7 +10,8 @@ import torch
 
 from lo_theory.diffusion import Rotation
 from lo_theory.diffusion.masks import MaskLaw
-from lo_theory.lab.settings import Model, Shape, Training, mask_law
+from lo_theory.lab.laws import mask_law
+from lo_theory.lab.settings import Model, Shape, Training
 from lo_theory.lab.settings import Objective as ObjectiveSetting
 from lo_theory.lab.units import Context
 from lo_theory.neural import (
@@ -54,9 +55,9 @@ def _law(texts: tuple[str, ...]) -> MaskLaw:
     return laws[0] if len(laws) == 1 else Rotation(laws)
 
 
-def make_masked(setting: ObjectiveSetting, distribution: LODistribution) -> Masked:
-    """The masked-diffusion objective of a setting."""
-    stages = tuple(Stage(stage.steps, _law(stage.laws)) for stage in setting.stages)
+def make_masked(setting: ObjectiveSetting, distribution: LODistribution, steps: int) -> Masked:
+    """The masked-diffusion objective of a setting, in a training of ``steps``."""
+    stages = tuple(Stage(stage.length(steps), _law(stage.laws)) for stage in setting.stages)
     return Masked(distribution, _law(setting.laws), stages)
 
 
@@ -86,7 +87,9 @@ def train_model(
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
     # What share of the device's own matrix rate is used, for the progress; on shared CPU cores it would mean little.
     peak = measure_matmul_rate(options.device) if torch.device(options.device).type == "cuda" else None
-    config = TrainConfig(**asdict(learner.setting), device=options.device, threads=options.threads, peak_flops=peak)
+    setting = {name: value for name, value in asdict(learner.setting).items() if name != "warmup_share"}
+    setting["warmup"] = learner.setting.warmup_steps
+    config = TrainConfig(**setting, device=options.device, threads=options.threads, peak_flops=peak)
 
     def report(step: int, values: Mapping[str, Any]) -> None:
         facts = {name: value for name, value in values.items() if name not in ("event", "seconds")}

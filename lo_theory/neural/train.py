@@ -38,10 +38,11 @@ Evaluate = Callable[[int, Transformer], Mapping[str, Any]]
 class Observer:
     """Who is told how training goes, and who may measure the network on the way.
 
-    ``on_log(step, values)`` as in ``train``. Every ``evaluate_every`` steps and after the last ``evaluate(step, model)``
-    is called with the network that training would return (the average with ``ema``), in eval mode and without
+    ``on_log(step, values)`` as in ``train``. Every ``evaluate_every`` steps and after the last one
+    ``evaluate(step, model)`` is called with the network that training would return (the average with ``ema``), in eval mode and without
     gradients, on the first rank only; the values it returns are logged with the step's others, or as an ``event``
-    "evaluation" of their own, with ``flops``, ``training_seconds`` and ``processor_seconds``. What either raises ends training. ValueError if ``evaluate`` is given without a positive ``evaluate_every``.
+    "evaluation" of their own, with ``flops``, ``training_seconds`` and ``processor_seconds``. What either raises ends
+    training. ValueError if ``evaluate`` is given without a positive ``evaluate_every``.
     """
 
     on_log: OnLog | None = None

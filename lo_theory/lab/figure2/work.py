@@ -69,7 +69,7 @@ class RowWork(ProblemWork):
         row, layout, options = self.row, self.distribution.layout, self.context.options
         if row.training is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
-        network, objective = make_network(row.model, layout), make_masked(row.objective, self.distribution)
+        network, objective = make_network(row.model, layout), make_masked(row.objective, self.distribution, steps)
         setting, key = replace(row.training, steps=steps), self.key.fold("training")  # one key: the same data in all
         name, file = self._training_label(steps), f"{self.index}-{steps}"
         trained = train_model(Learner(name, file, network, setting, objective, key, self.lines), self.context)

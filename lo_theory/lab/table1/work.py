@@ -137,7 +137,7 @@ class RowWork(ProblemWork):
         if row.training is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
         network = make_network(row.model, layout)
-        objective = make_masked(row.objective, self.distribution)
+        objective = make_masked(row.objective, self.distribution, row.training.steps)
         key = self.key.fold("training")
         learner = Learner(self.title, str(self.index), network, row.training, objective, key, self.lines)
         trained = train_model(learner, self.context)
