@@ -57,12 +57,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Model:
-    """A transformer: its shape by name or in numbers, and how it knows positions."""
+    """A transformer: its shape by name or in numbers, how it knows positions, the scale of its initial embeddings."""
 
     shape: Literal["small", "6M", "19M"] | Shape = "small"
     positions: Literal["learned", "rope", "both"] = "learned"
     rope_base: float = setting(1e4, above=0)
     pad_to: int | None = setting(None, least=1)
+    embedding_scale: float = setting(1.0, above=0, late=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Training:
 
     ``ema``: decay of an average of the weights, which is then the model; ``microbatch``: rows that go through the
     network at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``. ``warmup_share``: at least this
-    share of the steps is warm-up.
+    share of the steps is warm-up. ``evaluations``: so many times, evenly over the steps, the gap closed is measured on
+    ``evaluation_contexts`` held-out contexts (sequences, of a causal network); it changes nothing of what is learned.
     """
 
     steps: int = setting(least=1)
@@ -125,6 +127,8 @@ class Training:
     microbatch: int | None = setting(None, least=1)
     compile: bool = False
     warmup_share: float = setting(0.0, least=0, most=1, late=True)
+    evaluations: int = setting(0, least=0, late=True)
+    evaluation_contexts: int = setting(512, least=2, late=True)
 
     @property
     def warmup_steps(self) -> int:

@@ -39,10 +39,10 @@ class Observer:
     """Who is told how training goes, and who may measure the network on the way.
 
     ``on_log(step, values)`` as in ``train``. Every ``evaluate_every`` steps and after the last one
-    ``evaluate(step, model)`` is called with the network that training would return (the average with ``ema``), in eval mode and without
-    gradients, on the first rank only; the values it returns are logged with the step's others, or as an ``event``
-    "evaluation" of their own, with ``flops``, ``training_seconds`` and ``processor_seconds``. What either raises ends
-    training. ValueError if ``evaluate`` is given without a positive ``evaluate_every``.
+    ``evaluate(step, model)`` is called with the network that training would return (the average with ``ema``), in eval
+    mode and without gradients, on the first rank only; the values it returns are logged with the step's others, or as
+    an ``event`` "evaluation" of their own, with ``flops``, ``training_seconds`` and ``processor_seconds``. What either
+    raises ends training. ValueError if ``evaluate`` is given without a positive ``evaluate_every``.
     """
 
     on_log: OnLog | None = None
@@ -96,6 +96,7 @@ def _resume(training: Training, path: Path) -> tuple[dict[str, Any], int]:
     found, expected = dict(saved.header), training.identity()
     for header in (found, expected):  # so that a difference names both sides, also where one is silent
         header["training"] = {**SILENT, **header.get("training", {})}
+        header["model"] = {"embedding_scale": 1.0, **header.get("model", {})}  # came later
     for part in expected:
         checkpoints.refuse_difference(path, part, found.get(part), expected[part])
     machine: dict[str, Any] = dict(found["machine"])

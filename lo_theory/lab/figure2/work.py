@@ -106,7 +106,9 @@ class RowWork(ProblemWork):
         return {name: Sums.single(value) for name, value in self.lines.items()}
 
     def _network(self, steps: int) -> list[Line]:
-        return self.rows(f"training/{steps}", "training", {"iterations": steps}, network_facts(self.model(steps).model))
+        unit, keys = f"training/{steps}", {"iterations": steps}
+        facts = network_facts(self.model(steps).model)
+        return self.rows(unit, "training", keys, facts) + self.held_out_rows(unit, f"{self.index}-{steps}", keys)
 
     def _judged(self) -> dict[str, dict[str, Any]]:
         """Keys of everything that is judged, by name."""

@@ -181,7 +181,8 @@ class RowWork(ProblemWork):
         return self.rows("problem", "problem", {}, {name: Sums.single(value) for name, value in self.lines.items()})
 
     def _network(self) -> list[Line]:
-        return self.rows("training", "training", {}, network_facts(self.model.model))
+        facts = network_facts(self.model.model)
+        return self.rows("training", "training", {}, facts) + self.held_out_rows("training", str(self.index), {})
 
     def _one_pass(self, denoiser: str) -> list[Line]:
         posterior, n = self.denoiser(denoiser), self.row.evaluation.sequences
