@@ -69,10 +69,16 @@ REGISTRY: Mapping[str, Share] = {
     "colouring thresholds, long": Share(4),
     "figure four, long": Share(2),
     "threshold intervals, long": Share(2),
+    # examples
+    "example: block sizes": Share(1),
+    "example: block weights": Share(5),
+    "example: entropy bound": Share(1),
+    "example: exact targets": Share(1),
     # diffusion
     "decode keeps p_data": Share(6),
     "temperature": Share(3),
     "ties": Share(2),
+    "oracle noise": Share(4),
     "binomial rule": Share(2),
     "z scores": Share(2),
     "known accuracies": Share(13),

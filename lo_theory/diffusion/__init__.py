@@ -5,7 +5,19 @@ from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.evaluate import conditional_accuracy, generated_accuracies, infill_accuracies
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
-from lo_theory.diffusion.masks import LAWS, Bernoulli, MaskLaw, Pattern, Rotation, Suffix, TwoRates, Uniform, describe
+from lo_theory.diffusion.masks import (
+    LAWS,
+    Bernoulli,
+    MaskLaw,
+    Pattern,
+    Rotation,
+    Suffix,
+    TwoRates,
+    Uniform,
+    describe,
+    per_hidden,
+    row_integers,
+)
 from lo_theory.diffusion.orders import ORDERS, AlongOrder, order_losses, reading_order
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.policies import (
@@ -69,7 +81,9 @@ __all__ = [
     "margin",
     "order_losses",
     "pattern_losses",
+    "per_hidden",
     "reading_order",
+    "row_integers",
     "top_probability",
     "vanilla",
 ]

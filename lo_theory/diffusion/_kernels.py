@@ -89,6 +89,22 @@ def confidence(out, probs, masked, values, kind):
 
 
 @njit(cache=True, nogil=True)
+def fill_noise(out, start, key0, key1, gaussian):
+    """Fill float64 ``out`` [B, L] with standard Gaussian noise (Box and Muller, two words each), or standard Gumbel."""
+    words = np.empty(2 * out.shape[1], np.uint64)
+    for i in range(out.shape[0]):
+        fill_words(words, start + i, key0, key1)
+        for position in range(out.shape[1]):
+            # Kept away from 0, where the logarithm has no value.
+            exponential = -np.log(max(unit(words[2 * position]), 1 / TIE**2))
+            if gaussian:
+                angle = 2 * np.pi * unit(words[2 * position + 1])
+                out[i, position] = np.sqrt(2 * exponential) * np.cos(angle)
+            else:
+                out[i, position] = -np.log(exponential)
+
+
+@njit(cache=True, nogil=True)
 def reveal_highest(next_masked, scores, budget, start, key0, key1):
     """Clear ``budget[i]`` entries of bool ``next_masked`` [B, L], those of highest score; ties at random.
 

@@ -7,6 +7,7 @@ noise than that difference.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
 
-__all__ = ["ClassLoss", "Losses", "gap_closed", "kl_divergence", "losses"]
+__all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "kl_divergence", "losses"]
 
 _BATCH = 1024  # contexts sent through a posterior at once
 
@@ -60,12 +61,17 @@ def gap_closed(excess: float, distribution: LODistribution) -> float:
     where they coincide.
     """
     length = distribution.layout.length
-    span = (distribution.marginal_entropy() - distribution.entropy()) / length
-    if span <= 0:
+    floor, marginals = distribution.entropy() / length, distribution.marginal_entropy() / length
+    if marginals <= floor:
         raise ValueError(
             "the tokens of this problem are independent (marginals-only line = floor): there is no gap to close"
         )
-    return 1.0 - excess / span
+    return gap_share(excess, floor, marginals)
+
+
+def gap_share(excess: float, floor: float, marginals: float) -> float:
+    """1 - excess/(marginals - floor), of three numbers in one unit; nan where the lines coincide."""
+    return 1.0 - excess / (marginals - floor) if marginals > floor else math.nan
 
 
 def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 A law answers ``sample(key, tokens, layout, start=0)`` with ``masked`` bool[c, n, L] and ``weight`` float32[c, n, L]; c
 is the number of masks per sequence (1 here; paired masks have 2). With these weights the sum of weight x cross-entropy
 over a row is in nats per token. Row i of the answer depends on the key and on ``start + i`` only. A new law is one
-small class and one line in LAWS.
+small class (examples/mask_law.py); one line in LAWS gives it a name in experiment files.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ __all__ = [
     "TwoRates",
     "Uniform",
     "describe",
+    "per_hidden",
+    "row_integers",
 ]
 
 Masks = tuple[NDArray[np.bool_], NDArray[np.float32]]
@@ -70,8 +72,15 @@ def _short(rate: float) -> str:
     return str(int(rate)) if rate == int(rate) else repr(float(rate))
 
 
-def _per_hidden(masked: NDArray[np.bool_]) -> Masks:
-    """Weight 1/size on every hidden position; a row with nothing hidden weighs 0."""
+def row_integers(key: Key, n: int, bound: int, *, start: int = 0) -> NDArray[np.int64]:
+    """Draw one uniform integer in [0, bound) for each of rows ``start .. start + n``: int64[n], by address."""
+    drawn = np.empty(n, np.int64)
+    _kernels.draw_below(drawn, start, *key.words(), bound)
+    return drawn
+
+
+def per_hidden(masked: NDArray[np.bool_]) -> Masks:
+    """Answer masks bool[n, L] with weight 1/size on every hidden position; a row with nothing hidden weighs 0."""
     size = masked.sum(axis=-1, keepdims=True)
     weight = np.divide(masked, size, out=np.zeros(masked.shape, np.float32), where=size > 0, casting="unsafe")
     return masked[None], weight[None]
@@ -99,10 +108,9 @@ class Uniform:
         """See MaskLaw."""
         _check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
-        sizes = np.empty(len(tokens), np.int64)
-        _kernels.draw_below(sizes, start, *key.fold("size").words(), layout.length)
-        _hide_subset(masked, key.fold("subset"), start, np.arange(layout.length, dtype=np.int32), sizes + 1)
-        return _per_hidden(masked)
+        sizes = 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
+        _hide_subset(masked, key.fold("subset"), start, np.arange(layout.length, dtype=np.int32), sizes)
+        return per_hidden(masked)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ class Pattern:
             ("observations", layout.observation_positions, observed),
         ):
             _hide_subset(masked, key.fold(role), start, positions, np.full(len(tokens), count))
-        return _per_hidden(masked)
+        return per_hidden(masked)
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,7 @@ class TwoRates:
         masked = np.zeros(tokens.shape, np.bool_)
         rates = np.where(layout.is_latent, self.latents, self.observations)
         _kernels.hide_at_rates(masked, start, *key.words(), np.ones(len(tokens)), rates)
-        return _per_hidden(masked)
+        return per_hidden(masked)
 
 
 @dataclass(frozen=True)
@@ -214,8 +222,7 @@ class Suffix:
         """See MaskLaw; ValueError if ``reading`` is no permutation of the positions."""
         _check_length(tokens, layout)
         reading = layout.reading(self.reading)
-        known = np.empty(len(tokens), np.int64)
-        _kernels.draw_below(known, start, *key.words(), layout.length)
+        known = row_integers(key, len(tokens), layout.length, start=start)
         rank = np.empty(layout.length, np.int64)
         rank[reading] = np.arange(layout.length)
         masked, weight = rank >= known[:, None], rank == known[:, None]

@@ -58,10 +58,7 @@ class Noise:
             raise ValueError(f"oracle noise is one of {sorted(_NOISE_LAWS)}, not {self.law!r}")
 
 
-_NOISE_LAWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]] = {
-    "gumbel": lambda generator, shape: generator.gumbel(size=shape),
-    "gaussian": lambda generator, shape: generator.standard_normal(shape),
-}
+_NOISE_LAWS = ("gumbel", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -130,9 +127,9 @@ class TopK:
 
 
 def _add_noise(scores: NDArray[np.float64], view: View, noise: Noise) -> NDArray[np.float64]:
-    """Noise of row i comes from an address of its own, so that chunks and threads do not change it."""
-    key, draw = view.key.fold("noise"), _NOISE_LAWS[noise.law]
-    added = np.stack([draw(key.fold(view.start + i).generator(), scores.shape[1:]) for i in range(len(scores))])
+    """Noise is addressed by (step, row, position), so that chunks and threads do not change it."""
+    added = np.empty(scores.shape)
+    _kernels.fill_noise(added, view.start, *view.key.fold("noise").words(), noise.law == "gaussian")
     share = (view.steps - view.step) / view.steps if noise.annealed else 1.0
     if not noise.logarithmic:
         return scores + noise.scale * share * added
@@ -209,8 +206,8 @@ class OneAtATime:
         return hidden
 
     def budget(self, step: int, masked: NDArray[np.bool_], key: Key, start: int) -> NDArray[np.int64]:
-        """One for every row."""
-        return np.ones(len(masked), np.int64)
+        """One for every row in which something is hidden."""
+        return np.asarray(masked.any(axis=1), np.int64)
 
 
 @dataclass(frozen=True)

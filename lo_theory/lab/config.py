@@ -111,6 +111,8 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     Lists replace lists. A ``--set`` of a shared setting also wins over the rows' own. All presets are checked, not only
     the one chosen.
     """
+    if "axes" in document:
+        raise ValueError("axes make a sweep of this file: compute it with `lo-theory sweep`")
     base, task = dict(document), _task(document)
     kind = _document(task)
     presets, default = base.pop("presets", None) or {}, base.pop("default_preset", None)
@@ -128,8 +130,8 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
         base = {**merge(base, spell_out(presets[chosen])), "preset": chosen}
     for assignment in sets:
         base = _assign(base, assignment, _shared(task))
-        check(kind, base)
-        base = spell_out(base)
+    check(kind, base)
+    base = spell_out(base)
     return _experiment(base, task)
 
 
@@ -153,7 +155,7 @@ def _assign(base: dict[str, Any], assignment: str, shared: Sequence[str]) -> dic
     if not equals or not path.strip():
         raise ValueError(f"--set takes path=value, such as training.steps=500, got {assignment!r}")
     names, value = path.strip().split("."), parse_yaml(text, f"--set {assignment}")
-    if names == ["recipe"] and "recipe" in shared and value in RECIPES:
+    if names == ["recipe"] and "recipe" in shared and isinstance(value, str) and value in RECIPES:
         return _assign_recipe(base, value, shared)
     return _assign_value(base, names, value, shared)
 

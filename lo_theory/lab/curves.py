@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.diffusion.losses import gap_share
 from lo_theory.diffusion.statistics import Z_95
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS
@@ -63,7 +64,7 @@ def gap_curves(rows: Sequence[Row]) -> list[Curve]:
 
 
 def _curve(keys: dict[str, Any], items: Iterable[Measured], problem: Measured) -> Curve:
-    span = problem.value("marginals_only") - problem.value("floor")
+    floor, marginals = problem.value("floor"), problem.value("marginals_only")
     ordered = sorted(items, key=lambda item: int(item.keys["step"]))
     excess = [item.metrics["excess"] for item in ordered]
     clock = str(keys["clock"])
@@ -72,8 +73,8 @@ def _curve(keys: dict[str, Any], items: Iterable[Measured], problem: Measured) -
         clock,
         tuple(float(item.keys["flops"]) for item in ordered),
         tuple(item.value(clock) for item in ordered),
-        tuple(1 - sums.mean / span for sums in excess),
-        tuple(Z_95 * sums.standard_error / span for sums in excess),
+        tuple(gap_share(sums.mean, floor, marginals) for sums in excess),
+        tuple(Z_95 * sums.standard_error / (marginals - floor) for sums in excess),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["COLOURS", "MARKERS", "MODEL_SHADES", "RC", "SEQUENTIAL"]
+__all__ = ["COLOURS", "DIVERGING", "MARKERS", "MODEL_SHADES", "NO_DATA", "RC", "SEQUENTIAL"]
 
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
@@ -36,6 +36,12 @@ MARKERS: Mapping[str, str] = MappingProxyType(
 
 SEQUENTIAL = "viridis"
 """Colour map of quantities that begin at zero."""
+
+DIVERGING = "RdBu_r"
+"""Colour map of quantities with a sign, white at zero."""
+
+NO_DATA = "#bdbdbd"
+"""Cells of a map that hold no answer: what the exact posterior refuses."""
 
 RC: Any = MappingProxyType({"backend": "agg", "pdf.fonttype": 42})  # matplotlib types its settings name by name
 """Laid over matplotlib's defaults."""

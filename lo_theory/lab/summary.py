@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lo_theory.diffusion.losses import gap_share
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.rows import Row
 
@@ -71,15 +72,15 @@ def gap_closed(loss: Measured, problem: Measured) -> tuple[float, float]:
     1 - excess/(marginals only - floor); the excess is the KL to the exact posterior where it was measured, which is the
     less noisy, else loss - floor.
     """
-    floor, span = problem.value("floor"), problem.value("marginals_only") - problem.value("floor")
-    if span <= 0:
+    floor, marginals = problem.value("floor"), problem.value("marginals_only")
+    if marginals <= floor:
         return math.nan, math.nan
     if "kl" in loss.metrics:
         sums, excess = loss.metrics["kl"], loss.value("kl")
     else:
         sums, excess = loss.metrics["model"], loss.value("model") - floor
     low, high = sums.interval()
-    return 1 - excess / span, (high - low) / 2 / span
+    return gap_share(excess, floor, marginals), (high - low) / 2 / (marginals - floor)
 
 
 def consistency_lines(problem: Measured, cells: Iterable[Measured]) -> tuple[float, float, float]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
 from lo_theory.lab.rows import Row as Line
-from lo_theory.lab.runs import Run
 from lo_theory.lab.workers import Stop
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
 
-__all__ = ["Context", "Options", "Progress", "Unit", "Watched"]
+__all__ = ["Context", "Folder", "Options", "Progress", "Unit", "Watched"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,33 @@ class Progress(Protocol):
         """Tell that a unit is on disk."""
 
 
+class Folder(Protocol):
+    """What units need of the run, or of the cell of a sweep, that they belong to."""
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go; it is there."""
+        ...
+
+    @property
+    def rows(self) -> list[Line]:
+        """Rows of all units that are done."""
+        ...
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Add a line to the journal."""
+        ...
+
+    def sync_journal(self) -> None:
+        """Bring the journal to the disk."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What every unit of a run shares: the run's folder, how to compute, who is told, and whether to stop."""
 
-    run: Run
+    run: Folder
     options: Options
     progress: Progress
     stop: Stop

@@ -6,7 +6,7 @@ from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
 from lo_theory.neural.memory import estimate_memory
 from lo_theory.neural.model import SHAPES, Shape, Transformer, TransformerConfig
-from lo_theory.neural.objectives import Causal, Masked, Objective, Stage
+from lo_theory.neural.objectives import Batch, Causal, Masked, Objective, Stage, State
 from lo_theory.neural.parallel import Ranks, current_ranks, join_ranks
 from lo_theory.neural.posterior import TrainedPosterior
 from lo_theory.neural.train import Observer, Trained, train
@@ -14,6 +14,7 @@ from lo_theory.neural.train import Observer, Trained, train
 __all__ = [
     "SHAPES",
     "Average",
+    "Batch",
     "Causal",
     "Checkpoint",
     "Masked",
@@ -22,6 +23,7 @@ __all__ = [
     "Ranks",
     "Shape",
     "Stage",
+    "State",
     "TrainConfig",
     "Trained",
     "TrainedPosterior",

@@ -32,6 +32,8 @@ def random_scopes(
     """
     if k < 1 or n_observations < 1:
         raise ValueError(f"scopes need k >= 1 and P >= 1, got k={k}, P={n_observations}")
+    if n_observations > _LARGEST_P:
+        raise ValueError(f"P = {n_observations} observations are over the limit of {_LARGEST_P}: take a smaller P")
     if n_latents < (1 if repeats else k):
         raise ValueError(f"{k} distinct latents cannot be drawn from N = {n_latents}: raise N or allow repeats")
     key0, key1 = Key(seed).fold("scopes").words()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lo_theory.diffusion import (
     POLICIES,
@@ -209,6 +210,23 @@ def test_noise_on_the_score_randomises_the_order():
         ).step_revealed
         assert len(np.unique(moved, axis=0)) > 20
         assert np.corrcoef(moved.mean(axis=0), still[0])[0, 1] > 0.5, "noise does not erase the score"
+
+
+def test_oracle_noise_has_its_law():
+    """Both laws, and neighbours in position and in row independent; each is no sample of the other."""
+    drawn = {}
+    for law, gaussian in (("gumbel_r", False), ("norm", True)):
+        out = np.empty((2_000, 10))
+        kernels.fill_noise(out, 5, *KEY.fold(law).words(), gaussian)
+        drawn[law] = out
+        accept("oracle noise", stats.kstest(out.ravel(), law).pvalue)
+        beside = stats.spearmanr(out[:, :-1].ravel(), out[:, 1:].ravel()).pvalue
+        below = stats.spearmanr(out[:-1].ravel(), out[1:].ravel()).pvalue
+        accept("oracle noise", min(1.0, 2 * min(beside, below)))
+    reject("oracle noise", stats.kstest(drawn["norm"].ravel(), "gumbel_r").pvalue)
+    again = np.empty((100, 10))
+    kernels.fill_noise(again, 305, *KEY.fold("norm").words(), True)
+    assert (again == drawn["norm"][300:400]).all(), "a row's noise depends on its address only"
 
 
 def test_fixed_count_takes_exactly_its_steps():

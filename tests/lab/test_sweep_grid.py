@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lo_theory.cli import main
 from lo_theory.lab.config import resolve
 from lo_theory.lab.sweep.axes import label
 from lo_theory.lab.sweep.cells import Shard, cell_id, make_cells
@@ -243,3 +244,10 @@ def test_the_example_and_the_other_experiments_are_grids() -> None:
     assert load_grid(EXPERIMENTS / "sweep_example.yaml", preset="quick").size == 8
     assert load_grid(EXPERIMENTS / "table1.yaml").size == 3
     assert {"table1", "thresholds"} <= set(TASKS)
+
+
+def test_a_file_with_axes_given_to_run_points_to_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_grid(tmp_path / "grid.yaml")
+    assert main(["run", str(file), "--out", str(tmp_path)]) == 2
+    assert "lo-theory sweep" in capsys.readouterr().err
+    assert not (tmp_path / "grid").exists()

@@ -127,3 +127,8 @@ def test_families_hold_their_tables():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_number_of_observations_that_would_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match="P = 10000000000 observations are over the limit"):
+        nae_sat(10, 10**10, seed=0)

@@ -44,8 +44,9 @@ def test_finite_size_differs_from_the_power_by_ten_percent():
     assert (1 - found.lowest) / (1 - printed) == pytest.approx(900 / (29 * 28), rel=1e-9)
 
 
-def test_three_colouring_is_empty_in_words():
-    found = window(3, 4.0, 100)
+@pytest.mark.parametrize("rounding", [-1e-13, 0.0, 1e-13])
+def test_three_colouring_is_empty_in_words(rounding):
+    found = window(3, 4.0 + rounding, 100)
     assert found.empty
     assert "coincide at c = 4" in found.statement
     assert math.isnan(found.all_latents_masked[0])

@@ -15,15 +15,14 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from lo_theory.lab.rows import Row as Line
-    from lo_theory.lab.runs import Run
     from lo_theory.lab.sweep.place import Place
-    from lo_theory.lab.units import Context, Options
+    from lo_theory.lab.units import Options
     from lo_theory.lab.workers import Stop
 
 __all__ = ["Order", "Report", "begin", "compute", "dask_setup", "thread_settings"]
@@ -63,8 +62,8 @@ class Report:
 
 def thread_settings(threads: int) -> dict[str, str]:
     """Environment under which numerical libraries, once loaded, use ``threads`` threads."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    return dict.fromkeys(names, str(threads))
+    libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMBA_NUM", "VECLIB_MAXIMUM")
+    return {f"{library}_THREADS": str(threads) for library in libraries}
 
 
 def begin(threads: int, lifeline: Connection, device: str | None) -> None:
@@ -74,9 +73,10 @@ def begin(threads: int, lifeline: Connection, device: str | None) -> None:
     affair. ``device``: the GPU that the process is to see, as CUDA_VISIBLE_DEVICES names it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(thread_settings(threads))
-    if "numba" not in sys.modules:
-        os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    settings = thread_settings(threads)
+    if "numba" in sys.modules:
+        del settings["NUMBA_NUM_THREADS"]  # numba refuses another number once it has begun
+    os.environ.update(settings)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
@@ -143,8 +143,7 @@ def _compute_units(prepared: Any, place: Place, options: Options, stop: Stop) ->
     from lo_theory.lab.units import Context
     from lo_theory.lab.workers import Job, run_jobs
 
-    # Units ask a run for its folder, its rows and its journal, which a place has too.
-    context: Context = Context(cast("Run", place), options, SilentProgress(), stop)
+    context = Context(place, options, SilentProgress(), stop)
     units = list(prepared.units(0, context))
     done = {row.unit for row in place.rows}
 

@@ -1,0 +1,140 @@
+"""How uncertain the truth is under a mask law, and how far posteriors are from it: one value a context, so rows add.
+
+Where ``pattern_losses`` judges at the tokens that were drawn, this file reads the exact posterior itself: entropies,
+and evidence, which sees what single marginals are blind to (the global flip of an NAE problem leaves every marginal
+uniform). A context that the exact posterior refuses is counted and left out. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lo_theory.diffusion.losses import kl_divergence
+from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.diffusion.pattern_losses import CERTAIN, LEAST
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.posterior import Cost, Marginals, Posterior
+from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.layout import MASK, Layout
+from lo_theory.rng import Key
+
+__all__ = ["ExactLike", "Uncertainty", "uncertainty"]
+
+Values = NDArray[np.float64]
+Tokens = NDArray[np.int8]
+
+
+class ExactLike(Posterior, Protocol):
+    """An exact posterior that says beforehand what it would refuse."""
+
+    def estimate_cost(self, tokens: Tokens) -> Cost:
+        """What each row would take; ``fits`` is false where ``marginals`` would refuse."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What one mask law leaves open, as ``Sums`` over contexts, all entropies and distances in nats.
+
+    ``truth``, over the contexts that the exact posterior answers, those with h > 0 hidden latents where it says so:
+
+    * ``latent_entropy``: mean entropy of the exact marginals of the hidden latents (h > 0); ``token_entropy``: the same
+      over all hidden tokens;
+    * ``joint_entropy``: -ln P(hidden latents | context)/h at the true latents (h > 0), whose expectation is the
+      entropy of their joint law per hidden latent. Without noise it is ln(assignments left)/h in each context;
+    * ``deterministic``: 1 where every latent has a value of probability above 1 - ``CERTAIN``;
+    * ``refused``: 1 where the exact posterior does not fit its limit, over *all* contexts.
+
+    ``judged``, by posterior: ``kl_latent`` and ``kl_token``, KL from the exact marginals per hidden latent (h > 0) and
+    per hidden token, probabilities below ``LEAST`` counted as that; ``converged``; ``evidence_error``: (its ln
+    P(context) - the exact one)/h where it gives a finite one (h > 0), and ``contradicted``: 1 where it calls the
+    context impossible.
+    """
+
+    law: str
+    truth: Mapping[str, Sums]
+    judged: Mapping[str, Mapping[str, Sums]]
+
+
+def _hidden_means(values: Values, hidden: NDArray[np.bool_]) -> Values:
+    """Mean over the hidden positions of each row that hides any."""
+    kept = hidden.any(axis=1)
+    return np.where(hidden, values, 0.0).sum(axis=1)[kept] / hidden[kept].sum(axis=1)
+
+
+def _entropy(p: Values) -> Values:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.where(p > 0, p * np.log(p), 0.0).sum(axis=-1)
+
+
+def _truth(p: Values, evidence: Values, complete: Values, masked: NDArray[np.bool_], layout: Layout) -> dict[str, Sums]:
+    """See ``Uncertainty``; ``complete`` is the evidence of the same contexts with their latents given."""
+    latents = masked & layout.is_latent
+    count = latents.sum(axis=1)
+    left, certain = _entropy(p), p[:, layout.latent_positions].max(axis=2) > 1 - CERTAIN
+    return {
+        "latent_entropy": Sums.of(_hidden_means(left, latents)),
+        "token_entropy": Sums.of(_hidden_means(left, masked)),
+        "joint_entropy": Sums.of((evidence - complete)[count > 0] / count[count > 0]),
+        "deterministic": Sums.of(certain.all(axis=1)),
+    }
+
+
+def _judge(
+    answer: Marginals, p: Values, evidence: Values, masked: NDArray[np.bool_], layout: Layout
+) -> dict[str, Sums]:
+    latents = masked & layout.is_latent
+    distance = kl_divergence(p, np.maximum(np.asarray(answer.probs, np.float64), LEAST))
+    count, own = latents.sum(axis=1), np.asarray(answer.log_evidence, np.float64)
+    known = (count > 0) & np.isfinite(own)
+    return {
+        "kl_latent": Sums.of(_hidden_means(distance, latents)),
+        "kl_token": Sums.of(_hidden_means(distance, masked)),
+        "converged": Sums.of(answer.converged),
+        "evidence_error": Sums.of((own - evidence)[known] / count[known]),
+        "contradicted": Sums.of(np.isneginf(own)),
+    }
+
+
+def uncertainty(
+    posteriors: Mapping[str, Posterior],
+    exact: ExactLike,
+    distribution: LODistribution,
+    law: MaskLaw,
+    *,
+    key: Key,
+    n: int,
+) -> Uncertainty:
+    """Measure what n contexts (fresh data under ``law``) leave open, and judge ``posteriors`` on the same ones.
+
+    Contexts are those of ``losses`` with the same key. Cost: two passes of the exact posterior, the second with all
+    latents given, one of each other, and an estimate of the cost of each row. Errors: ValueError for n < 1 and for a
+    law with several masks a sequence.
+    """
+    if n < 1:
+        raise ValueError(f"uncertainty is measured on at least one context, got n = {n}")
+    layout, truth = distribution.layout, distribution.sample(key.fold("data"), n)
+    masks, _ = law.sample(key.fold("masks"), truth, layout)
+    if len(masks) != 1:
+        raise ValueError(
+            f"{law.name} gives {len(masks)} masks a sequence, which are not independent: take one that gives one"
+        )
+    contexts = np.where(masks[0], np.int8(MASK), truth)
+    fits = exact.estimate_cost(contexts).fits
+    refused = {"refused": Sums.of(~fits)}
+    if not fits.any():
+        return Uncertainty(law.name, refused, {})
+    masked, contexts = masks[0][fits], contexts[fits]
+    answer = exact.marginals(contexts)
+    complete = exact.marginals(np.where(layout.is_latent, truth[fits], contexts)).log_evidence
+    p, evidence = np.asarray(answer.probs, np.float64), answer.log_evidence
+    judged = {
+        name: _judge(posterior.marginals(contexts), p, evidence, masked, layout)
+        for name, posterior in posteriors.items()
+    }
+    return Uncertainty(law.name, {**_truth(p, evidence, complete, masked, layout), **refused}, judged)

@@ -1,0 +1,164 @@
+"""The hardness map: settings, thresholds at the right place on the edge, what a kill leaves, tables and figure."""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.config import load, resolve
+from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.hardness.figure import make_figures
+from lo_theory.lab.hardness.row import Cells, Population
+from lo_theory.lab.hardness.tables import Cell, Mark, cells, marks, problems
+from lo_theory.lab.hardness.work import degree
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.rows import read_rows
+from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.tables import tables
+from lo_theory.problem import nae, nae_sat
+from lo_theory.thresholds import kesten_stigum, planted_ensemble
+
+_TINY: dict[str, Any] = {
+    "experiment": "tiny_hardness",
+    "task": "hardness",
+    "cells": {"latents": [0, 0.5, 1], "observations": [0, 0.5, 1], "contexts": 20},
+    "rows": [
+        {
+            "problem": {"family": "nae_sat", "N": 8, "P": 24},
+            "thresholds": {"size": 512, "scan": 1e5, "dynamic": 1e5, "condensation": 1e5},
+            "population": {"latents": [0.5, 1], "observations": [0, 0.5], "size": 512, "sweeps": 8, "discard": 4},
+        },
+        {"problem": {"family": "nae_sat", "N": 8, "P": 24, "seed": 1}},
+        {"problem": {"family": "nae_sat", "N": 8, "P": 8}, "cells": {"form": "lines"}},
+        {"problem": {"family": "nae_sat", "N": 8, "P": 40}, "cells": {"form": "lines", "limit_states": 4}},
+    ],
+}
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(_TINY), **changes}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+
+
+def test_thresholds_stand_at_the_reveal_rate_that_gives_their_degree(finished: FinishedRun) -> None:
+    (problem,) = problems(finished.rows)
+    found = {mark.observed: mark for mark in marks(finished.rows, problem) if mark.name == "kesten_stigum"}
+    distribution = nae_sat(8, 24, seed=0)
+    for observed, gamma in (("all", 1.0), ("satisfied", 0.75)):
+        mark, ensemble = found[observed], planted_ensemble(nae(2, 3), observed=observed)
+        assert mark.c == pytest.approx(kesten_stigum(ensemble).value)
+        assert 3 * 24 / 8 * (1 - mark.rate()) * gamma == pytest.approx(mark.c)
+        assert degree(distribution, ensemble, mark.rate()) == pytest.approx(mark.c)
+
+
+def test_a_threshold_out_of_reach_is_outside_and_moves_with_the_ratio() -> None:
+    mark = Mark("dynamic", "all", c=6.0, error=0.3, full=3.0)
+    assert mark.rate() == -1
+    assert mark.rate(4.0) == pytest.approx(0.5)
+    assert mark.rate_error == pytest.approx(0.1)
+
+
+def test_cells_are_pooled_over_problem_seeds_with_intervals_between_them(finished: FinishedRun) -> None:
+    (places,) = cells(finished.rows, "plane").values()
+    assert len(places) == 8  # (0, 0) hides nothing
+    cell = places[1.0, 0.5]
+    assert [part.n for part in cell.parts["exact", "joint_entropy"]] == [20, 20]
+    one, two = Sums.of([0.0] * 9 + [0.2]), Sums.of([1.0] * 10)
+    pooled = Cell({("exact", "joint_entropy"): (one, two)})
+    low, high = pooled.interval("exact", "joint_entropy")
+    assert pooled.value("exact", "joint_entropy") == pytest.approx(0.51)
+    assert high - low > 1.5 > 2 * (one.interval()[1] - one.interval()[0])
+    assert math.isnan(Cell({}).value("bp", "kl_latent"))
+
+
+def test_what_does_not_fit_is_counted_and_the_rest_goes_on(finished: FinishedRun) -> None:
+    places = {problem.P: found for problem, found in cells(finished.rows, "lines").items()}
+    assert places[8][1.0, 0.5].refused == 0
+    assert places[40][1.0, 1.0].refused == 0
+    assert any(cell.refused > 0 for cell in places[40].values())
+
+
+def test_tables_and_the_figure_hold_everything(finished: FinishedRun) -> None:
+    experiment = resolve(tiny())
+    titles = [table.title for table in tables(experiment, finished.rows)]
+    assert [title.split(":")[0] for title in titles] == [
+        "Edge and diagonal",
+        "Thresholds on the edge a = 1",
+        "Population dynamics",
+        "All cells",
+    ]
+    figures = make_figures(experiment, finished.rows)
+    assert list(figures) == ["figure"]
+    panels = [axes for axes in figures["figure"].axes if axes.get_title()]
+    assert len(panels) == 7 + 1 + 4
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in panels)
+
+
+def test_a_run_that_lost_its_last_units_ends_in_the_same_rows(finished: FinishedRun, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny_hardness" / finished.folder.name
+    shutil.copytree(finished.folder, folder)
+    (folder / "done.json").unlink()
+    units = (folder / "rows.jsonl").read_bytes().split(b"\n\n")
+    (folder / "rows.jsonl").write_bytes(b"\n\n".join(units[:4]) + b"\n\n{torn")
+    again = execute(resolve(tiny()), Request(tmp_path, threads=1), SilentProgress())
+    assert again.folder == folder
+    assert list(read_rows(folder / "rows.jsonl")) == list(finished.rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cells": {"latents": [0, 1.5]}}, "1.5"),
+        ({"cells": {"latents": [-0.1, 1]}}, "-0.1"),
+        ({"cells": {"latents": []}}, "latents is empty"),
+        ({"cells": {"observations": []}}, "observations is empty"),
+        ({"cells": {"observations": [0.5, 0.5]}}, "must ascend"),
+        ({"cells": {"latents": [0], "observations": [0]}}, "hides nothing"),
+        ({"judged": ["bp", "model"], "training": None}, "training is null"),
+        ({"training": {"steps": 5}}, "does not name model"),
+        ({"judged": ["bp", "bp"]}, "twice"),
+        ({"population": {"observations": [0.5, 1.0]}}, "below 1"),
+        ({"population": {"latents": [0.0, 1.0]}}, "greater than 0"),
+    ],
+)
+def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+    rows = [{"problem": {"family": "nae_sat", "N": 8, "P": 24}}]
+    with pytest.raises(ValueError, match=message):
+        resolve({**tiny(rows=rows), **changes})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"problem": {"family": "random_slab", "N": 5, "P": 9}}, "leave bp out"),
+        ({"problem": {"family": "random_slab", "N": 5, "P": 9}, "judged": [], "thresholds": {}}, "random slabs"),
+        ({"problem": {"family": "all_k_subsets", "N": 5, "predicate": "sat"}, "thresholds": {}}, "set thresholds"),
+    ],
+)
+def test_what_does_not_fit_the_problem_stops_before_work(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        execute(resolve(tiny(rows=[row])), Request(tmp_path), SilentProgress())
+
+
+def test_lines_hold_the_edge_and_the_diagonal() -> None:
+    columns = Cells("lines", (0.0, 0.5, 1.0), (0.0, 1.0)).columns()
+    assert columns == {0.5: (0.5,), 1.0: (0.0, 1.0)}
+    assert Population().observed == ("all",)
+
+
+def test_the_published_configuration_and_its_presets_hold() -> None:
+    path = Path(__file__).parents[2] / "experiments" / "hardness.yaml"
+    for preset in ("quick", "cpu", "large", "parity", "model", "paper"):
+        rows = load(path, preset=preset).rows
+        assert sum(row.cells.form == "plane" for row in rows) == 1
+        assert ("model" in rows[0].judged) == (preset in ("model", "paper"))
