@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lo_theory.diffusion import Sums, Uniform, losses
+from lo_theory.diffusion.losses import gap_share
 from lo_theory.diffusion.orders import order_losses
 from lo_theory.diffusion.statistics import Z_95
 from lo_theory.lab.runs import journal
@@ -107,7 +108,7 @@ class HeldOut:
         facts: dict[str, Any] = {"excess": [excess.n, excess.total, excess.squares]}
         if self.span > 0:
             facts |= {
-                "gap_closed": 1 - excess.mean / self.span,
+                "gap_closed": gap_share(excess.mean, self.floor, self.floor + self.span),
                 "gap_half_interval": Z_95 * excess.standard_error / self.span,
             }
         return facts

@@ -129,7 +129,8 @@ class RowWork(ProblemWork):
         return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
     def _network(self) -> list[Line]:
-        return self.rows("training", "training", {}, network_facts(self.model().model))
+        facts = network_facts(self.model().model)
+        return self.rows("training", "training", {}, facts) + self.held_out_rows("training", str(self.index), {})
 
     def _judged(self) -> dict[str, Watched]:
         """Everything that is judged, by name; each stops when work is to stop."""

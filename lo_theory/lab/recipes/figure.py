@@ -18,6 +18,7 @@ __all__ = ["make_figures"]
 
 _DASHES = ("-", "--", ":")  # a colour comes again with other dashes
 _COLOURS = 10
+_LEFT = -0.1  # of the last panel, where the lines of the others are named
 
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
@@ -58,6 +59,7 @@ def _ends(axes: Axes, part: Sequence[Recipe]) -> None:
     """Gap closed at the end, recipe by recipe: single trainings as dots, mean and interval beside."""
     for place, recipe in enumerate(part):
         colour = _style(place)["color"]
+        axes.plot((_LEFT, _LEFT + 0.06), (place, place), **_style(place), linewidth=2)
         if not recipe.curves:
             axes.text(0.01, place, "diverged", va="center", fontsize=8, color=colour)
             continue
@@ -70,7 +72,7 @@ def _ends(axes: Axes, part: Sequence[Recipe]) -> None:
     for place, label in enumerate(axes.get_yticklabels()):
         label.set_color(_style(place)["color"])
     axes.set_ylim(len(part) - 0.4, -0.6)
-    axes.set_xlim(-0.05, 1.0)
+    axes.set_xlim(_LEFT, 1.0)
     axes.grid(axis="x", color="0.92", linewidth=0.6)
     axes.set_xlabel("gap closed after the last step")
     axes.set_title(
