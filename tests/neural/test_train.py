@@ -27,6 +27,7 @@ from lo_theory.neural import (
     load,
     train,
 )
+from lo_theory.neural.checkpoint import save
 from lo_theory.neural.objectives import State
 from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
@@ -305,6 +306,18 @@ def test_open_threads_take_the_recorded_number_and_leave_torch_as_it_was(tmp_pat
     assert trained.threads == events[0]["threads"] == 2
     assert events[0]["event"] == "resume"
     assert torch.get_num_threads() == before
+
+
+def test_a_checkpoint_from_before_a_setting_came_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(Stopped):
+        train(NETWORK, TRAINING, OBJECTIVE, KEY, checkpoint=path, checkpoint_seconds=0, on_log=stop_at(5))
+    stored = load(path)
+    older = {name: value for name, value in stored.header["model"].items() if name != "embedding_scale"}
+    save(path, replace(stored, header={**stored.header, "model": older}))
+    with pytest.raises(ValueError, match=r"model\.embedding_scale is 1\.0, expected 0\.1"):
+        train(replace(NETWORK, embedding_scale=0.1), TRAINING, OBJECTIVE, KEY, checkpoint=path)
+    assert train(NETWORK, TRAINING, OBJECTIVE, KEY, checkpoint=path).resumed_from == stored.header["step"]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
