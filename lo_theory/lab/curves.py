@@ -18,10 +18,14 @@ from lo_theory.lab.summary import Measured, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["Curve", "dress_gap_axes", "gap_curves"]
+__all__ = ["Curve", "dress_gap_axes", "gap_curves", "line_style", "training_figures"]
 
 _ALONG = ("step", "flops")
+_UNSAID = ("kind", "row", "N", "P", "problem", "seed", "clock")  # keys that name no training
+_DASHES = ("-", "--", ":")  # a colour comes again with other dashes
+_COLOURS = 10
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class Curve:
     seconds: tuple[float, ...]
     gaps: tuple[float, ...]
     halves: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """What tells the training apart: the pair (N, P), and whatever else its rows are keyed by."""
+        words = [str(value) for key, value in self.keys.items() if key not in _UNSAID]
+        return " ".join(["({N}, {P})".format(**self.keys), *words])
 
     def along(self, by: str) -> tuple[float, ...]:
         """Cost at every point: ``flops`` or ``seconds``."""
@@ -96,3 +106,29 @@ def dress_gap_axes(axes: Axes, curves: Iterable[Curve], by: str) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel(_LABELS[by, "" if by == "flops" else clock])
     axes.set_ylabel("gap closed (0: marginals only, 1: floor)")
+
+
+def line_style(place: int) -> dict[str, Any]:
+    """Colour and dashes of the ``place``-th curve of a panel."""
+    return {"color": f"C{place % _COLOURS}", "linestyle": _DASHES[place // _COLOURS % len(_DASHES)]}
+
+
+def training_figures(title: str, rows: Sequence[Row]) -> dict[str, Figure]:
+    """``training``: gap closed against operations and against seconds; nothing where no training was evaluated."""
+    curves = gap_curves(rows)
+    if not curves:
+        return {}
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, by in zip(figure.subplots(1, 2), ("flops", "seconds"), strict=True):
+        for place, curve in enumerate(curves):
+            x, y = (0.0, *curve.along(by)), (0.0, *curve.gaps)
+            axes.errorbar(x, y, yerr=(0.0, *curve.halves), **line_style(place), elinewidth=0.6, label=curve.name)
+        dress_gap_axes(axes, curves, by)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.suptitle(f"{title}: held-out gap closed during training", fontsize=12)
+    return {"training": figure}

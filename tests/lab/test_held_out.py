@@ -12,7 +12,7 @@ import pytest
 
 from lo_theory.diffusion import Sums, Uniform, losses
 from lo_theory.lab.config import resolve
-from lo_theory.lab.curves import Curve, gap_curves
+from lo_theory.lab.curves import Curve, gap_curves, training_figures
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.held_out import HeldOut, learning_curve
 from lo_theory.lab.progress import SilentProgress
@@ -124,6 +124,7 @@ def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monke
     assert models[0] == models[1]
     assert not group(without.rows, "held_out")
     (curve,) = gap_curves(evaluated.rows)
+    assert curve.name == "(6, 18)"
     steps = [item.keys["step"] for item in group(evaluated.rows, "held_out")]
     assert steps == [7, 14, 21, 28, 30]
     assert curve.clock == "processor_seconds"
@@ -131,3 +132,7 @@ def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monke
     assert np.all(np.diff(curve.seconds) > 0)
     logged = [entry["gap_closed"] for entry in journal(evaluated.folder) if "gap_closed" in entry]
     assert logged == pytest.approx(curve.gaps)
+    (figure,) = training_figures("tiny", evaluated.rows).values()
+    assert [len(axes.containers) for axes in figure.axes] == [1, 1]
+    assert figure.axes[1].get_xlabel().startswith("processor seconds")
+    assert training_figures("tiny", without.rows) == {}

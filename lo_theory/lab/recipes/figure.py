@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.curves import dress_gap_axes
+from lo_theory.lab.curves import dress_gap_axes, line_style
 from lo_theory.lab.recipes.tables import Recipe, recipes
 from lo_theory.lab.rows import Row
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["make_figures"]
 
-_DASHES = ("-", "--", ":")  # a colour comes again with other dashes
-_COLOURS = 10
 _LEFT = -0.1  # of the last panel, where the lines of the others are named
 
 
@@ -41,16 +39,12 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     return {"figure": figure}
 
 
-def _style(place: int) -> dict[str, Any]:
-    return {"color": f"C{place % _COLOURS}", "linestyle": _DASHES[place // _COLOURS % len(_DASHES)]}
-
-
 def _curves(axes: Axes, part: Sequence[Recipe], by: str) -> None:
     """Every training a line from (0, 0)."""
     for place, recipe in enumerate(part):
         for curve in recipe.curves:
             width = 2.2 if place == 0 else 1.2
-            axes.plot((0.0, *curve.along(by)), (0.0, *curve.gaps), **_style(place), linewidth=width, alpha=0.85)
+            axes.plot((0.0, *curve.along(by)), (0.0, *curve.gaps), **line_style(place), linewidth=width, alpha=0.85)
     dress_gap_axes(axes, [curve for recipe in part for curve in recipe.curves], by)
     axes.set_title("N = {}, P = {}: every line a training".format(*part[0].pair), fontsize=10)
 
@@ -58,8 +52,8 @@ def _curves(axes: Axes, part: Sequence[Recipe], by: str) -> None:
 def _ends(axes: Axes, part: Sequence[Recipe]) -> None:
     """Gap closed at the end, recipe by recipe: single trainings as dots, mean and interval beside."""
     for place, recipe in enumerate(part):
-        colour = _style(place)["color"]
-        axes.plot((_LEFT, _LEFT + 0.06), (place, place), **_style(place), linewidth=2)
+        colour = line_style(place)["color"]
+        axes.plot((_LEFT, _LEFT + 0.06), (place, place), **line_style(place), linewidth=2)
         if not recipe.curves:
             axes.text(0.01, place, "diverged", va="center", fontsize=8, color=colour)
             continue
@@ -70,7 +64,7 @@ def _ends(axes: Axes, part: Sequence[Recipe]) -> None:
         axes.text(1.02, place, f"{100 * value:.0f} %", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(part)), [recipe.setting.name for recipe in part], fontsize=9)
     for place, label in enumerate(axes.get_yticklabels()):
-        label.set_color(_style(place)["color"])
+        label.set_color(line_style(place)["color"])
     axes.set_ylim(len(part) - 0.4, -0.6)
     axes.set_xlim(_LEFT, 1.0)
     axes.grid(axis="x", color="0.92", linewidth=0.6)
