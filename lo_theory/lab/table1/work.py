@@ -141,7 +141,10 @@ class RowWork(ProblemWork):
         key = self.key.fold("training")
         learner = Learner(self.title, str(self.index), network, row.training, objective, key, self.lines)
         trained = train_model(learner, self.context)
-        return TrainedPosterior(trained.model, layout, batch=options.rows_at_once, precision=trained.precision)
+        compiled = row.training.compile
+        # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
+        batch = min(options.rows_at_once, row.decoding.sequences) if compiled else options.rows_at_once
+        return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision, compiled=compiled)
 
     def denoiser(self, name: str) -> Watched:
         """``exact`` or ``model``, which stop when work is to stop."""
@@ -151,14 +154,14 @@ class RowWork(ProblemWork):
         """Yield all units, in the order in which their rows are kept."""
         cells, evaluation = self.row.decoding.cells(), self.row.evaluation
         yield self._unit("problem", "problem", self._problem)
-        if evaluation.exact:
-            yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
         if self.row.training is not None:
             cost = self.row.training.steps * self.row.training.batch * self.distribution.layout.length
             yield replace(self._unit("training", "training", self._network), cost=cost)
             for law in evaluation.laws:
                 yield self._loss_unit(law)
             yield self._of_model(self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model")))
+        if evaluation.exact:
+            yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
         for cell in cells:
             unit = self._decode_unit(cell)
             yield self._of_model(unit) if cell.denoiser == "model" else unit
