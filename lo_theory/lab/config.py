@@ -130,8 +130,9 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
         base = {**merge(base, spell_out(presets[chosen])), "preset": chosen}
     for assignment in sets:
         base = _assign(base, assignment, _shared(task))
+        check(kind, base)
+        base = spell_out(base)
     check(kind, base)
-    base = spell_out(base)
     return _experiment(base, task)
 
 

@@ -18,7 +18,7 @@ PARTS = ("model", "objective", "training")
 """The parts of a row that a recipe sets, the same settings in all; a task whose rows lack one of them takes none."""
 
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "paper": {  # what the paper states, and where it is silent what the code it borrows does (PAPER.md, section 2)
+    "paper": {  # what the paper states, and where it is silent what the code it borrows does
         "model": {"positions": "rope"},
         "objective": {"laws": ["uniform"], "stages": []},
         "training": {

@@ -90,6 +90,8 @@ def test_a_recipe_is_short_for_its_settings_where_it_stands() -> None:
     assert (first.training.batch, first.training.optimiser, first.training.clip) == (16, "muon", 2.0)
     first, second = resolve(document, sets=["rows.0.recipe=tuned"]).rows
     assert (first.training.optimiser, first.training.batch) == ("muon", 16)
+    (only,) = resolve(document, sets=["rows=[{name: a, recipe: tuned}]", "training.batch=2"]).rows
+    assert (only.training.optimiser, only.training.batch) == ("muon", 2), "what is set last wins"
     assert spell_out({"recipe": None, "seed": 1}) == {"seed": 1}
     again = resolve(document)
     assert resolve(again.to_mapping()).rows == again.rows
@@ -194,7 +196,7 @@ def test_the_tables_hold_every_recipe(finished: FinishedRun, experiment: Experim
     assert to_markdown(content) == (finished.folder / "table.md").read_text()
     second = content[0].sections[0][1]
     assert second[1:9] == ("second", "rope", "adamw", "0.0004", "8", "30", "none", "2")
-    assert content[0].sections[0][0][7] == "27% two_rates(0.1,0.9)", "8 of 30 steps"
+    assert content[0].sections[0][0][7] == "27 % two_rates(0.1,0.9)", "8 of 30 steps"
 
 
 def test_the_figure_has_a_line_of_panels_for_each_problem(finished: FinishedRun, experiment: Experiment) -> None:

@@ -96,7 +96,7 @@ def _stage(setting: Setting) -> str:
     stages = setting.objective.stages
     if not stages:
         return "none"
-    shares = (f"{stage.length(setting.training.steps) / setting.training.steps:.0%}" for stage in stages)
+    shares = (f"{100 * stage.length(setting.training.steps) / setting.training.steps:.0f} %" for stage in stages)
     return "; ".join(f"{share} {'+'.join(stage.laws)}" for share, stage in zip(shares, stages, strict=True))
 
 
@@ -133,7 +133,7 @@ def _cost(recipe: Recipe, target: float, by: str, form: str) -> str:
     return format(_mean(known), form) + ("" if len(known) == len(costs) else f" ({len(known)} of {len(costs)})")
 
 
-def reached_table(found: Sequence[Recipe]) -> Table:
+def reached_table(experiment: Experiment, found: Sequence[Recipe]) -> Table:
     """Settings, cost and gap closed of every recipe."""
     columns = (
         *("N, P", "recipe", "positions", "optimiser", "rate", "batch", "steps", "first stage", "trainings"),
@@ -141,11 +141,12 @@ def reached_table(found: Sequence[Recipe]) -> Table:
     )
     clocks = {curve.clock for recipe in found for curve in recipe.curves}
     seconds = "of the training thread on a processor" if clocks == {"processor_seconds"} else "of the wall"
-    notes = (
+    notes: tuple[str, ...] = (
         "Gap closed after the last step: (marginals only - loss)/(marginals only - floor) on held-out contexts of the "
         "uniform law, with 95 % intervals, over trainings where there are several (Student's t), else over contexts "
         f"only. Seconds: {seconds}, evaluations left out.",
     )
+    notes += () if experiment.reference is None else (f"Paper: {experiment.reference.source}.",)
     return Table(
         "What each recipe reaches",
         columns,
@@ -199,4 +200,4 @@ def difference_table(found: Sequence[Recipe]) -> Table:
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """What each recipe reaches, the cost of the targets, differences from the first recipe."""
     found = recipes(experiment, rows)
-    return [reached_table(found), cost_table(found), difference_table(found)]
+    return [reached_table(experiment, found), cost_table(found), difference_table(found)]
