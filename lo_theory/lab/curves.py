@@ -75,6 +75,7 @@ def gap_curves(rows: Sequence[Row]) -> list[Curve]:
 
 def _curve(keys: dict[str, Any], items: Iterable[Measured], problem: Measured) -> Curve:
     floor, marginals = problem.value("floor"), problem.value("marginals_only")
+    span = marginals - floor if marginals > floor else math.nan  # no gap where the tokens are independent
     ordered = sorted(items, key=lambda item: int(item.keys["step"]))
     excess = [item.metrics["excess"] for item in ordered]
     clock = str(keys["clock"])
@@ -84,7 +85,7 @@ def _curve(keys: dict[str, Any], items: Iterable[Measured], problem: Measured) -
         tuple(float(item.keys["flops"]) for item in ordered),
         tuple(item.value(clock) for item in ordered),
         tuple(gap_share(sums.mean, floor, marginals) for sums in excess),
-        tuple(Z_95 * sums.standard_error / (marginals - floor) for sums in excess),
+        tuple(Z_95 * sums.standard_error / span for sums in excess),
     )
 
 

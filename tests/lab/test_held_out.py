@@ -16,6 +16,7 @@ from lo_theory.lab.curves import Curve, gap_curves, training_figures
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.held_out import HeldOut, learning_curve
 from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import journal
 from lo_theory.lab.summary import group
 from lo_theory.neural import TrainedPosterior, Transformer, TransformerConfig
@@ -107,6 +108,19 @@ def test_the_cost_of_a_target_lies_between_evaluations() -> None:
     assert curve.cost_of(0.3, "seconds") == pytest.approx(2)
     assert math.isnan(curve.cost_of(0.4, "flops"))
     assert curve.cost_of(-0.2, "flops") <= 100
+
+
+def test_a_problem_without_a_gap_has_none_to_show() -> None:
+    def row(kind: str, metric: str, sums: Sums, **keys: Any) -> Row:
+        return Row("unit", metric, sums, {"kind": kind, "row": 0, "N": 2, "P": 2, **keys})
+
+    lines = [row("problem", name, Sums.single(0.5)) for name in ("floor", "marginals_only")]
+    place = {"step": 1, "flops": 1.0, "clock": "training_seconds"}
+    lines += [row("held_out", "excess", Sums(2, 0.2, 0.03), **place)]
+    lines += [row("held_out", "training_seconds", Sums.single(1), **place)]
+    (curve,) = gap_curves(lines)
+    assert math.isnan(curve.gaps[0])
+    assert math.isnan(curve.halves[0])
 
 
 def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
