@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.orders.tables import excess, own_losses
 from lo_theory.lab.rows import Row
@@ -53,7 +54,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         grid[1][0].set_ylabel("KL to the exact conditional, nats")
         grid[0][0].legend(fontsize=7)
     letter_panels([first, second, third, *(axes for line in grid for axes in line if axes.axison)])
-    return {"figure": figure}
+    return {"figure": figure, **training_figures(experiment.title or experiment.experiment, rows)}
 
 
 def _shown_orders(rows: Sequence[Row]) -> list[str]:

@@ -66,9 +66,9 @@ def find(name: str, out: Path) -> Source:
 
 
 def _figures(folder: Path) -> list[Path]:
-    """Figures of the task, and the view of a decode where one was made."""
-    found = [*sorted(folder.glob("figure*.png")), *folder.glob("decode.png")]
-    return [path for path in found if path.with_suffix(".pdf").exists()]
+    """Every figure, ``figure.png`` first: those of the task, and the view of a decode where one was made."""
+    found = [path for path in sorted(folder.glob("*.png")) if path.with_suffix(".pdf").exists()]
+    return sorted(found, key=lambda path: not path.name.startswith("figure"))
 
 
 def _of_run(run: FinishedRun) -> Source:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
@@ -45,7 +46,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     letter_panels(figure.axes)
     _legend(figure, [*cells, *group(ordered, "one_pass")], experiment)
     mark_empty(figure.axes)
-    return {"figure": figure}
+    return {"figure": figure, **training_figures(experiment.title or experiment.experiment, ordered)}
 
 
 def _legend(figure: Figure, items: Sequence[Measured], experiment: Experiment) -> None:
