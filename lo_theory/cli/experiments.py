@@ -62,14 +62,18 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import load
-    from lo_theory.lab.execute import Request, execute
+    from lo_theory.lab.execute import Request, assist, execute
     from lo_theory.lab.progress import make_progress
+    from lo_theory.lab.ranked import own_rank
 
     end_on_sigterm()
     experiment = load(options.config, preset=options.preset, sets=options.set)
     request = Request(
         options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
     )
+    if own_rank() > 0:  # of torchrun's ranks the first writes, and shows what came out
+        assist(experiment, request)
+        return
     with make_progress(quiet=options.quiet) as progress:
         finished = execute(experiment, request, progress)
     _show_tables(finished)
