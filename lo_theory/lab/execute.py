@@ -76,7 +76,7 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
 
     Under torchrun this is what the first rank calls, and ``assist`` the others. Errors: ValueError for a problem that
     cannot be made, settings that do not fit it, a folder in use, or a thread count other than the recorded one;
-    RuntimeError if another rank is lost; OSError if the folder cannot be written or fills up. What was computed is kept.
+    RuntimeError if another rank is lost; OSError if the folder cannot be written or fills up: what was computed stays.
     """
     prepared, folder = _prepare(experiment, request)
     if (folder / "done.json").exists():

@@ -36,7 +36,8 @@ def _pair(measured: Measured) -> str:
 
 def _cell(measured: Measured) -> tuple[str, ...]:
     keys = measured.keys
-    words = (str(keys["policy"]), "argmax" if keys["argmax"] else "", str(keys.get("noise", "")))
+    warmth = "" if keys.get("temperature", 1.0) == 1.0 else f"temperature {keys['temperature']:g}"
+    words = (str(keys["policy"]), "argmax" if keys["argmax"] else "", str(keys.get("noise", "")), warmth)
     return _pair(measured), str(keys["denoiser"]), ", ".join(filter(None, words)), str(keys["steps"])
 
 

@@ -174,7 +174,8 @@ class RowWork(ProblemWork):
 
     def _decode_unit(self, cell: Cell) -> Unit:
         tokens = ", argmax" if cell.argmax else ""
-        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}"
+        warmth = "" if cell.temperature is None else f", temperature {cell.temperature:g}"
+        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}{warmth}"
         return self._unit(f"decode/{cell.name}", label, lambda: self._decode(cell))
 
     def _problem(self) -> list[Line]:
@@ -213,7 +214,8 @@ class RowWork(ProblemWork):
         setting, key = self.row.decoding, self.key.fold("decode").fold(cell.name)
         steps = step_count(cell.steps, self.distribution.layout.length)
         noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
-        options = DecodeOptions(setting.temperature, cell.argmax, noise, setting.chunk)
+        temperature = setting.temperature if cell.temperature is None else cell.temperature
+        options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
         decoded = decode(
             self.denoiser(cell.denoiser),
             POLICIES[cell.policy](),
@@ -227,7 +229,7 @@ class RowWork(ProblemWork):
         metrics["impossible"] = Sums.of(decoded.impossible)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
-        keys = {**cell.keys, "steps": steps, "temperature": setting.temperature}
+        keys = {**cell.keys, "steps": steps, "temperature": temperature}
         return self.rows(f"decode/{cell.name}", "decode", keys, metrics)
 
     def _schedule(self, cell: Cell, steps: int) -> Schedule:
