@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, show_tables
 
 if TYPE_CHECKING:
+    from lo_theory.lab.config import Experiment
+    from lo_theory.lab.execute import Request
     from lo_theory.lab.runs import FinishedRun
 
 __all__ = ["add_commands"]
@@ -57,6 +59,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
     add_checkpoint_seconds(command)
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    command.add_argument(
+        "--dry-run", action="store_true", help="print parameters, memory, FLOPs and time of what it trains, and stop"
+    )
+    command.add_argument(
+        "--rate", type=float, metavar="TFLOP/S", help="with --dry-run: the rate that training reaches on another GPU"
+    )
     command.set_defaults(function=_run, resumes=True)
 
 
@@ -71,6 +79,11 @@ def _run(options: argparse.Namespace) -> None:
     request = Request(
         options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
     )
+    if options.dry_run:
+        _dry_run(experiment, request, options.rate)
+        return
+    if options.rate is not None:
+        raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
     if own_rank() > 0:  # of torchrun's ranks the first writes, and shows what came out
         assist(experiment, request)
         return
@@ -79,6 +92,16 @@ def _run(options: argparse.Namespace) -> None:
     _show_tables(finished)
     if not options.quiet:
         print(f"{finished.folder}: table.csv, table.md, figure.png, figure.pdf, rows.jsonl", file=sys.stderr)
+
+
+def _dry_run(experiment: Experiment, request: Request, rate: float | None) -> None:
+    from lo_theory.lab.dry_run import dry_run, estimate_table
+
+    estimates = dry_run(experiment, request, None if rate is None else 1e12 * rate)
+    if estimates:
+        show_tables([estimate_table(experiment, estimates, stated=rate is not None)])
+    else:
+        print("nothing is trained: there is nothing to estimate")
 
 
 def _find(options: argparse.Namespace) -> FinishedRun:

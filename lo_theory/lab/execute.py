@@ -18,13 +18,23 @@ from typing import Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ranked import Followed, agree_on, team
-from lo_theory.lab.runs import FinishedRun, Run, read_facts
+from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
+from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.task import TASKS, Prepared
 from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
 
-__all__ = ["Request", "assist", "available_processors", "execute", "processor", "versions", "write_outputs"]
+__all__ = [
+    "Request",
+    "assist",
+    "available_processors",
+    "choose_run_device",
+    "execute",
+    "prepare",
+    "processor",
+    "versions",
+    "write_outputs",
+]
 
 _PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
 
@@ -78,11 +88,11 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     cannot be made, settings that do not fit it, a folder in use, or a thread count other than the recorded one;
     RuntimeError if another rank is lost; OSError if the folder cannot be written or fills up: what was computed stays.
     """
-    prepared, folder = _prepare(experiment, request)
+    prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return FinishedRun(folder)
-    _check(prepared)
-    facts = {"threads": request.threads or 1, "device": _device(prepared, request.device)}
+    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
@@ -114,36 +124,47 @@ def assist(experiment: Experiment, request: Request) -> None:
 
     Returns when nothing is left to be trained. Errors as ``execute``; RuntimeError if another rank is lost.
     """
-    prepared, folder = _prepare(experiment, request)
+    prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return
-    _check(prepared)
-    device = str(read_facts(folder).get("device") or _device(prepared, request.device))
+    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    run = Followed(folder, facts)  # as it is before the first rank opens it
+    _check(prepared, run, request)
+    device = str(run.facts["device"])
     with team(device, needed=any(row.trains for row in prepared)) as ranks:
         if ranks is None:
             return
         agree_on(ranks, device, folder)  # the first rank has opened the folder
-        run = Followed(folder)
+        run = Followed(folder, facts)
         work = _Work(prepared, run, _options(run, request), SilentProgress())
         work.begin()
         agree_on(ranks, device, folder, work.missing)
         work.train_together()
 
 
-def _prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], Path]:
+def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], Path]:
+    """Make the rows of an experiment ready to compute, and name the folder of the run."""
     prepared = [TASKS[experiment.task]().prepare(row) for row in experiment.rows]
     return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
 
 
-def _check(prepared: Sequence[Prepared]) -> None:
+def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> None:
+    """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold."""
     for i, row in enumerate(prepared):
         try:
             row.check()
         except ValueError as error:
             raise ValueError(f"rows[{i}].{error}") from error
+    if any(row.trains for row in prepared):
+        from lo_theory.lab.planning import plan_trainings, require_fit
+
+        options = _options(run, request)
+        missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
+        require_fit(missing, expected_ranks(), options.workers)
 
 
-def _device(prepared: Sequence[Prepared], name: str) -> str:
+def choose_run_device(prepared: Sequence[Prepared], name: str) -> str:
+    """The device of a run: "auto" is the CPU where nothing is trained; ValueError for one that is not here."""
     if name == "auto" and not any(row.trains for row in prepared):
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device

@@ -7,7 +7,7 @@ is left to be trained. Loads torch only under torchrun. Reads the run folder, wr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,31 @@ from lo_theory.lab.runs import read_facts
 if TYPE_CHECKING:
     from lo_theory.neural import Ranks
 
-__all__ = ["Followed", "agree_on", "own_rank", "team"]
+__all__ = ["Followed", "agree_on", "expected_ranks", "own_rank", "team"]
+
+
+def _number(name: str, default: int) -> int:
+    """A number that torchrun sets; the default without torchrun."""
+    return int(os.environ.get(name, default)) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else default
 
 
 def own_rank() -> int:
     """The number of this process among those that torchrun started; 0 without torchrun."""
-    return int(os.environ["RANK"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else 0
+    return _number("RANK", 0)
+
+
+def expected_ranks() -> Ranks:
+    """The ranks that torchrun started, before they have joined."""
+    from lo_theory.neural import Ranks
+
+    rank, count = own_rank(), _number("WORLD_SIZE", 1)
+    return Ranks(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
 
 
 @contextmanager
 def team(device: str, *, needed: bool) -> Iterator[Ranks | None]:
     """Join the other ranks for as long as there is something to train; None where there are no others."""
-    if not needed or int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if not needed or _number("WORLD_SIZE", 1) == 1:
         yield None
         return
     from lo_theory.neural import join_ranks
@@ -50,11 +63,14 @@ def agree_on(ranks: Ranks | None, device: str, folder: Path, units: Sequence[str
 
 
 class Followed:
-    """The run that the first rank holds, as another rank sees it: facts and rows as they were, nothing is written."""
+    """A run as one sees it who does not hold it: facts and rows as they were, nothing is written.
 
-    def __init__(self, folder: Path) -> None:
+    ``facts`` are those of a run that has not been begun.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.facts = read_facts(folder)
+        self.facts = read_facts(folder) or dict(facts)
         self.rows = read_rows(folder / "rows.jsonl")
         self.units = {row.unit for row in self.rows}
 

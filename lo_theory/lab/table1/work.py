@@ -158,19 +158,22 @@ class RowWork(ProblemWork):
             yield replace(self._unit("training", "training", self._network), cost=cost)
             for law in evaluation.laws:
                 yield self._loss_unit(law)
-            yield self._of_model(self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model")))
+            one_pass = self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model"))
+            yield self._of_model(one_pass, 2 * evaluation.sequences)
         for cell in cells:
-            unit = self._decode_unit(cell)
-            yield self._of_model(unit) if cell.denoiser == "model" else unit
+            unit, steps = self._decode_unit(cell), step_count(cell.steps, self.distribution.layout.length)
+            forwards = self.row.decoding.sequences * steps
+            yield self._of_model(unit, forwards) if cell.denoiser == "model" else unit
 
     def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
         return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
-    def _of_model(self, unit: Unit) -> Unit:
-        return replace(unit, needs=frozenset({f"row{self.index}/training"}))
+    def _of_model(self, unit: Unit, forwards: int) -> Unit:
+        return replace(unit, needs=frozenset({f"row{self.index}/training"}), forwards=forwards)
 
     def _loss_unit(self, law: str) -> Unit:
-        return self._of_model(self._unit(f"losses/{law}", f"losses under {law}", lambda: self._losses(law)))
+        unit = self._unit(f"losses/{law}", f"losses under {law}", lambda: self._losses(law))
+        return self._of_model(unit, self.row.evaluation.sequences)
 
     def _decode_unit(self, cell: Cell) -> Unit:
         tokens = ", argmax" if cell.argmax else ""
