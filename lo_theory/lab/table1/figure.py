@@ -10,6 +10,7 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, MARKERS
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
+from lo_theory.lab.table1.reading_figure import readings_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         axes.xaxis.label.set_fontsize(8)
     _legend(figure, cells, experiment)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
-    return {"figure": figure}
+    return {"figure": figure, **readings_figure(experiment, rows)}
 
 
 def _legend(figure: Figure, cells: Sequence[Measured], experiment: Experiment) -> None:
