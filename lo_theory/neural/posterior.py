@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional
 
+from lo_theory.neural.compiled import compile_network, compiling
 from lo_theory.neural.model import Transformer
 from lo_theory.posterior import Marginals
 from lo_theory.problem.layout import MASK, Layout
@@ -42,10 +44,19 @@ class TrainedPosterior:
 
     Follows the Posterior protocol. The evidence is not known (nan), every row counts as converged. ``batch`` rows go
     through the network at once; torch's thread count is used as set. Probabilities of values that a role cannot take
-    are the network's own, not removed.
+    are the network's own, not removed. ``compiled``: the network through torch.compile, which pays on a GPU and takes
+    seconds to a minute at first; fewer rows than ``batch`` are then filled up to it, so that one shape is compiled.
     """
 
-    def __init__(self, model: Transformer, layout: Layout, *, batch: int = 128, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        layout: Layout,
+        *,
+        batch: int = 128,
+        precision: str = "float32",
+        compiled: bool = False,
+    ) -> None:
         config = model.config
         if (config.length, config.n_values) != (layout.length, layout.n_values):
             raise ValueError(
@@ -59,19 +70,30 @@ class TrainedPosterior:
         self.model, self.layout, self.batch = model.eval(), layout, batch
         self.device = next(model.parameters()).device
         self.precision = resolve_precision(precision, self.device.type)
+        self.compiled = compiled
+        self._network = compile_network(self.model, self.device) if compiled else self.model
 
     def marginals(self, tokens: ArrayLike) -> Marginals:
         """Marginals of int8[B, L]: probs float32[B, L, V], one-hot where revealed. Cost: one forward pass a row."""
         rows = self.layout.check_tokens(tokens)
         probs = np.empty((*rows.shape, self.layout.n_values), np.float32)
         target = torch.from_numpy(probs)
-        with torch.inference_mode(), autocast(self.precision, self.device.type):
+        with torch.no_grad(), autocast(self.precision, self.device.type):
             for first in range(0, len(rows), self.batch):
-                part = slice(first, first + self.batch)
-                logits = self.model(torch.from_numpy(rows[part]).to(self.device, torch.int64))
-                target[part] = torch.softmax(logits, dim=-1).to("cpu")
+                part = torch.from_numpy(rows[first : first + self.batch])
+                probabilities = torch.softmax(self._logits(part.to(self.device, torch.int64)), dim=-1)
+                target[first : first + self.batch] = probabilities.to("cpu")
         _reveal(probs, rows)
         return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
+
+    def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        if not self.compiled:
+            logits: torch.Tensor = self._network(tokens)
+            return logits
+        missing = self.batch - len(tokens)
+        with compiling():
+            logits = self._network(functional.pad(tokens, (0, 0, 0, missing), value=MASK))
+        return logits[: len(tokens)]
 
 
 def _reveal(probs: NDArray[np.float32], rows: NDArray[np.int8]) -> None:

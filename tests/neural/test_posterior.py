@@ -55,6 +55,14 @@ def test_bfloat16_answers_are_close_and_say_the_same() -> None:
     assert resolve_precision("auto", "cpu") in ("float32", "bfloat16")
 
 
+def test_the_compiled_network_answers_the_same_whatever_the_number_of_rows() -> None:
+    model, tokens = Transformer(NETWORK, seed=1), contexts(PROBLEM, 7)
+    plain = TrainedPosterior(model, PROBLEM.layout, batch=5).marginals(tokens)
+    compiled = TrainedPosterior(model, PROBLEM.layout, batch=5, compiled=True)
+    np.testing.assert_allclose(compiled.marginals(tokens).probs, plain.probs, atol=1e-5)
+    np.testing.assert_allclose(compiled.marginals(tokens[:1]).probs, plain.probs[:1], atol=1e-5)
+
+
 def test_one_sequence_and_no_sequence_are_batches_too() -> None:
     posterior = TrainedPosterior(Transformer(NETWORK, seed=1), PROBLEM.layout)
     assert posterior.marginals(contexts(PROBLEM, 1)[0]).probs.shape == (1, LENGTH, 2)

@@ -141,7 +141,10 @@ class RowWork(ProblemWork):
         key = self.key.fold("training")
         learner = Learner(self.title, str(self.index), network, row.training, objective, key, self.lines)
         trained = train_model(learner, self.context)
-        return TrainedPosterior(trained.model, layout, batch=options.rows_at_once, precision=trained.precision)
+        compiled = row.training.compile
+        # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
+        batch = min(options.rows_at_once, row.decoding.sequences) if compiled else options.rows_at_once
+        return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision, compiled=compiled)
 
     def denoiser(self, name: str) -> Watched:
         """``exact`` or ``model``, which stop when work is to stop."""
@@ -151,8 +154,6 @@ class RowWork(ProblemWork):
         """Yield all units, in the order in which their rows are kept."""
         cells, evaluation = self.row.decoding.cells(), self.row.evaluation
         yield self._unit("problem", "problem", self._problem)
-        if evaluation.exact:
-            yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
         if self.row.training is not None:
             cost = self.row.training.steps * self.row.training.batch * self.distribution.layout.length
             yield replace(self._unit("training", "training", self._network), cost=cost)
@@ -160,6 +161,8 @@ class RowWork(ProblemWork):
                 yield self._loss_unit(law)
             one_pass = self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model"))
             yield self._of_model(one_pass, 2 * evaluation.sequences)
+        if evaluation.exact:
+            yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
         for cell in cells:
             unit, steps = self._decode_unit(cell), step_count(cell.steps, self.distribution.layout.length)
             forwards = self.row.decoding.sequences * steps
