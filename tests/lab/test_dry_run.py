@@ -24,7 +24,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CASES = [
     (path.stem, preset)
     for path in sorted(EXPERIMENTS.glob("*.yaml"))
-    if "axes" not in (document := read_yaml(path))
+    if not {"axes", "entries"} & (document := read_yaml(path)).keys()
     for preset in document.get("presets", {})
 ]
 
