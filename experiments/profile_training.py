@@ -33,7 +33,7 @@ KEY = Key(0).fold("profile of training")
 OBJECTIVE = Masked(nae_sat(25, 275, seed=0), Uniform())
 WARM = 10  # steps that are not counted: compiling, choosing kernels, filling caches
 KINDS = (  # by what the kernels of torch and of its compiler are called, the first that fits
-    ("attention, backward", ("flash_bwd", "fmha_bwd", "attention_backward", "flash_bprop")),
+    ("attention, backward", ("flash_bwd", "fmha_bwd", "attention_backward", "flash_bprop", "dot_do_o", "convert_dq")),
     ("attention, forward", ("flash_fwd", "fmha", "attention", "flash_fprop")),
     ("matrix products", ("gemm", "cutlass", "nvjet", "cublas", "xmma", "splitk")),
     ("optimiser and gradient norm", ("multi_tensor", "fused_adam", "lpnorm", "foreach")),

@@ -18,7 +18,7 @@ _EXAMPLES = """\
 examples:
   lo-theory agenda experiments/owed.yaml --dry-run --rate 200    what each entry takes at 200 TFLOP/s
   lo-theory agenda experiments/owed.yaml --device cuda           all of it; the same command goes on
-  lo-theory agenda experiments/owed.yaml --only core figure2     these two
+  lo-theory agenda experiments/owed.yaml --only paper figure2    these two
   lo-theory agenda experiments/owed.yaml --ranks 8               every training on eight GPUs
 """
 

@@ -1,7 +1,8 @@
 """Experiments from YAML files: shared settings, presets, rows, ``--set``; strictly checked, resolved, named by a hash.
 
 A file names a ``task`` and holds the settings of that task's rows: shared ones, ``rows`` that each override some of
-them, and ``presets`` that are laid over all that. ``resolve`` leaves rows only. May read the file named.
+them, and ``presets`` that are laid over all that. A ``recipe`` is short for settings of a training, wherever it
+stands. ``resolve`` leaves rows only. May read the file named.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
 from lo_theory.lab.task import TASKS, Task
+from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
 
 __all__ = ["Experiment", "load", "resolve"]
 
@@ -59,15 +61,22 @@ class Experiment:
         return hashlib.blake2b(self.canonical(contents).encode(), digest_size=8).hexdigest()
 
 
+def _recipe(task: Task) -> list[tuple[str, Any, Any]]:
+    """The key ``recipe``, as a field, where a task's rows have all that a recipe fills in."""
+    names = {part.name for part in dataclasses.fields(task.row)}
+    return [("recipe", Literal[tuple(RECIPES)] | None, field(default=None))] if names.issuperset(PARTS) else []
+
+
 def _shared(task: Task) -> tuple[str, ...]:
-    return tuple(part.name for part in dataclasses.fields(task.row))
+    return tuple(part.name for part in dataclasses.fields(task.row)) + tuple(name for name, _, _ in _recipe(task))
 
 
 def _document(task: Task) -> type:
     """The dataclass of a file without presets: an experiment's own keys and those that its rows share."""
+    open_row = dataclasses.make_dataclass("Row", _recipe(task), bases=(task.row,), frozen=True)
     hints: dict[str, Any] = {
         "experiment": str,
-        "rows": types.GenericAlias(tuple, (task.row, ...)),
+        "rows": types.GenericAlias(tuple, (open_row, ...)),
         "task": Literal[tuple(TASKS)],
         "title": str,
         "preset": str,
@@ -79,7 +88,7 @@ def _document(task: Task) -> type:
         (part.name, row[part.name], field(default=None, metadata=part.metadata))
         for part in dataclasses.fields(task.row)
     ]
-    return dataclasses.make_dataclass("Document", [*own, *parts])
+    return dataclasses.make_dataclass("Document", [*own, *parts, *_recipe(task)])
 
 
 def _task(document: Mapping[str, Any]) -> Task:
@@ -112,14 +121,17 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     check(kind, base)
     for name, part in presets.items():
         check(kind, part, f"presets.{name}")
+    base = spell_out(base)
     chosen = default if preset is None else preset
     if chosen is not None:
         if chosen not in presets:
             known = f"the presets are {', '.join(presets)}" if presets else "there are no presets"
             raise ValueError(f"unknown preset {chosen!r}: {known}")
-        base = {**merge(base, presets[chosen]), "preset": chosen}
+        base = {**merge(base, spell_out(presets[chosen])), "preset": chosen}
     for assignment in sets:
         base = _assign(base, assignment, _shared(task))
+        check(kind, base)
+        base = spell_out(base)
     check(kind, base)
     return _experiment(base, task)
 
@@ -144,7 +156,22 @@ def _assign(base: dict[str, Any], assignment: str, shared: Sequence[str]) -> dic
     if not equals or not path.strip():
         raise ValueError(f"--set takes path=value, such as training.steps=500, got {assignment!r}")
     names, value = path.strip().split("."), parse_yaml(text, f"--set {assignment}")
-    result = _replace(base, names, value, path)
+    if names == ["recipe"] and "recipe" in shared and isinstance(value, str) and value in RECIPES:
+        return _assign_recipe(base, value, shared)
+    return _assign_value(base, names, value, shared)
+
+
+def _assign_recipe(base: dict[str, Any], name: str, shared: Sequence[str]) -> dict[str, Any]:
+    """Apply every setting of a recipe, as if each had been given by ``--set``."""
+    for part, settings in RECIPES[name].items():
+        for key, value in settings.items():
+            base = _assign_value(base, [part, key], value, shared)
+    return base
+
+
+def _assign_value(base: dict[str, Any], names: Sequence[str], value: Any, shared: Sequence[str]) -> dict[str, Any]:
+    """Put ``value`` at the path ``names``, for all rows where the setting is a shared one."""
+    result = _replace(base, names, value, ".".join(names))
     if names[0] in shared and isinstance(result.get("rows"), list):
         result = {**result, "rows": [_without(row, names) for row in result["rows"]]}
     return typing.cast(dict[str, Any], result)

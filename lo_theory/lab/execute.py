@@ -67,9 +67,17 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def installed_version(name: str) -> str:
+    """Version of an installed package; "not installed" for a checkout that runs without having been installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}}
 
 
 def processor() -> str:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-__all__ = ["BarProgress", "LineProgress", "SilentProgress", "make_progress", "training_line"]
+__all__ = ["BarProgress", "LineProgress", "SilentProgress", "evaluation_line", "make_progress", "training_line"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -34,6 +34,12 @@ def training_line(values: Mapping[str, Any]) -> str:
     if "utilisation" in values:
         text += f"  {float(values['utilisation']):.0%} of the matrix rate"
     return text
+
+
+def evaluation_line(values: Mapping[str, Any]) -> str:
+    """The gap closed on held-out contexts, with half of its 95 % interval."""
+    gap, half = (100 * float(values[name]) for name in ("gap_closed", "gap_half_interval"))
+    return f"held-out gap closed {gap:.1f} ±{half:.1f} %"
 
 
 class SilentProgress:
@@ -82,7 +88,9 @@ class LineProgress(SilentProgress):
         if "loss" in values and (now - self._last.get(label, -math.inf) >= _SECONDS_BETWEEN_LINES or step == steps):
             self._last[label] = now
             self._print(f"  {label} step {step}/{steps}  {training_line(values)}")
-        elif values.get("event") == "resume":
+        if "gap_closed" in values:
+            self._print(f"  {label} step {step}/{steps}  {evaluation_line(values)}")
+        if values.get("event") == "resume":
             self._print(f"  {label} goes on at step {step}/{steps}")
 
     def finish(self, label: str, seconds: float) -> None:
@@ -126,6 +134,8 @@ class BarProgress(SilentProgress):
             self._trainings[label] = self._bars.add_task(f"{label} steps", total=steps, completed=step)
         if "loss" in values:
             self._texts[f"{label} training"] = training_line(values)
+        if "gap_closed" in values:
+            self._texts[f"{label} evaluation"] = f"step {step}/{steps}  {evaluation_line(values)}"
         self._bars.update(self._trainings[label], completed=step)
         if step == steps:
             self._bars.remove_task(self._trainings.pop(label))
@@ -133,6 +143,7 @@ class BarProgress(SilentProgress):
     def finish(self, label: str, seconds: float) -> None:
         """See Progress."""
         self._texts.pop(label, None)
+        self._texts.pop(f"{label.removesuffix(' training')} evaluation", None)
         bar = self._trainings.pop(label.removesuffix(" training"), None)
         if bar is not None:  # the last steps of a training are not always reported
             self._bars.remove_task(bar)

@@ -79,3 +79,6 @@ class Followed:
 
     def log(self, event: str, **facts: Any) -> None:
         """So is the journal."""
+
+    def sync_journal(self) -> None:
+        """See log."""

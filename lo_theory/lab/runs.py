@@ -166,6 +166,12 @@ class Run:
             self._require_open()
             os.write(self._log, (json.dumps(line) + "\n").encode())
 
+    def sync_journal(self) -> None:
+        """Bring the journal to the disk, so that it outlives the machine too, as checkpoints do."""
+        with self._guard:
+            self._require_open()
+            os.fsync(self._log)
+
     def finish(self, facts: dict[str, Any]) -> None:
         """Declare the run complete."""
         sessions: dict[Any, float] = {}

@@ -83,9 +83,14 @@ def setting(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    late: bool = False,
 ) -> Any:
-    """Declare a dataclass field with a range: >= ``least``, > ``above``, <= ``most`` (a value None is exempt)."""
-    return dataclasses.field(default=default, metadata={"least": least, "above": above, "most": most})
+    """Declare a dataclass field with a range: >= ``least``, > ``above``, <= ``most`` (a value None is exempt).
+
+    ``late``: the setting came later; at its default ``plain`` leaves it out, so that what ran before keeps its id.
+    """
+    metadata = {"least": least, "above": above, "most": most, "late": late}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def build(kind: type[T], value: Any, path: str = "") -> T:
@@ -125,10 +130,18 @@ def _build(kind: Any, value: Any, path: str, partial: bool) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
+def _shown(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field of ``value`` stands in its mapping."""
+    silent = field.metadata.get("late", False) and getattr(value, field.name) == field.default
+    return field.init and not silent
+
+
 def plain(value: Any) -> Any:
     """Turn dataclasses into mappings and tuples into lists, for YAML and JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if _shown(field, value)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

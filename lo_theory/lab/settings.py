@@ -6,21 +6,13 @@ what they become (networks, laws, policies) is made in the task that needs it.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import numpy as np
-
-from lo_theory.lab.schema import closest, setting
-from lo_theory.rng import Key
-
-if TYPE_CHECKING:
-    from lo_theory.diffusion.masks import MaskLaw
-    from lo_theory.problem import Layout
+from lo_theory.lab.laws import check_laws, mask_law, require_laws
+from lo_theory.lab.schema import setting
 
 __all__ = [
     "Cell",
@@ -38,49 +30,6 @@ __all__ = [
     "step_count",
 ]
 
-_LAW = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
-
-
-def mask_law(text: str) -> MaskLaw:
-    """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
-    from lo_theory.diffusion.masks import LAWS
-
-    match = _LAW.match(text.replace(" ", ""))
-    name = match.group(1) if match else text
-    if match is None or name not in LAWS:
-        raise ValueError(
-            f"unknown mask law {text!r}: the closest is {closest(name, list(LAWS))} (laws: {', '.join(LAWS)})"
-        )
-    try:
-        law: MaskLaw = LAWS[name](*_law_numbers(name, match.group(2) or ""))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"mask law {text!r}: {error}") from error
-    return law
-
-
-def _law_numbers(name: str, text: str) -> list[int | float]:
-    """The numbers between the brackets of a mask law, as many as it takes; a reading order is no number."""
-    from lo_theory.diffusion.masks import LAWS
-
-    takes = [part for part in inspect.signature(LAWS[name]).parameters.values() if "tuple" not in str(part.annotation)]
-    least = sum(part.default is part.empty for part in takes)
-    parts = text.split(",") if text else []
-    if not least <= len(parts) <= len(takes):
-        count = str(least) if least == len(takes) else f"{least} to {len(takes)}"
-        names = f" ({', '.join(part.name for part in takes)})" if takes else ""
-        raise ValueError(f"{name} takes {count if takes else 'no'} numbers{names}, got {len(parts)}")
-    try:
-        return [int(part) if re.fullmatch("[+-]?[0-9]+", part) else float(part) for part in parts]
-    except ValueError as error:
-        raise ValueError(f"{name} takes numbers, got {text}") from error
-
-
-def _check_laws(texts: tuple[str, ...]) -> None:
-    if not texts:
-        raise ValueError("at least one mask law is needed, such as uniform")
-    for text in texts:
-        mask_law(text)
-
 
 def step_count(steps: str | int, length: int) -> int:
     """Count steps: an integer as it is, ``L`` the length, ``L/8`` an eighth of it rounded up; at most the length."""
@@ -96,18 +45,6 @@ def step_count(steps: str | int, length: int) -> int:
     return min(count, length)
 
 
-def check_laws(
-    named: Iterable[tuple[str, Iterable[str]]], layout: Layout, make: Callable[[str], MaskLaw] = mask_law
-) -> None:
-    """Raise ValueError, with the path in ``named``, for a mask law that sequences of ``layout`` cannot have."""
-    for path, texts in named:
-        for text in texts:
-            try:
-                make(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-
-
 @dataclass(frozen=True)
 class Shape:
     """Depth and widths of a network; ``inner`` is 4 * width when left out."""
@@ -120,23 +57,34 @@ class Shape:
 
 @dataclass(frozen=True)
 class Model:
-    """A transformer: its shape by name or in numbers, and how it knows positions."""
+    """A transformer: its shape by name or in numbers, how it knows positions, the scale of its initial embeddings."""
 
     shape: Literal["small", "6M", "19M"] | Shape = "small"
     positions: Literal["learned", "rope", "both"] = "learned"
     rope_base: float = setting(1e4, above=0)
     pad_to: int | None = setting(None, least=1)
+    embedding_scale: float = setting(1.0, above=0, late=True)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Mask laws for the first ``steps`` steps, taken in turn over the rows of a batch."""
+    """Mask laws for the first ``steps`` steps, taken in turn over the rows of a batch.
 
-    steps: int = setting(least=0)
+    Or for a ``share`` of all steps of the training, which serves trainings of any length.
+    """
+
+    steps: int | None = setting(None, least=0)
     laws: tuple[str, ...] = ("uniform",)
+    share: float | None = setting(None, least=0, most=1, late=True)
 
     def __post_init__(self) -> None:
-        _check_laws(self.laws)
+        require_laws(self.laws)
+        if (self.steps is None) == (self.share is None):
+            raise ValueError(f"a stage lasts steps or a share of them, one of the two: {self.steps} and {self.share}")
+
+    def length(self, steps: int) -> int:
+        """Steps that it lasts in a training of ``steps``."""
+        return round(steps * self.share) if self.share is not None else self.steps or 0
 
 
 @dataclass(frozen=True)
@@ -147,7 +95,7 @@ class Objective:
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_laws(self.laws)
+        require_laws(self.laws)
 
     def named_laws(self) -> list[tuple[str, tuple[str, ...]]]:
         """All its mask laws, each list under its path."""
@@ -160,7 +108,9 @@ class Training:
     """AdamW on a cosine: ``learning_rate`` after ``warmup`` steps, falling to ``final_ratio`` of itself.
 
     ``ema``: decay of an average of the weights, which is then the model; ``microbatch``: rows that go through the
-    network at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``.
+    network at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``. ``warmup_share``: at least this
+    share of the steps is warm-up. ``evaluations``: so many times, evenly over the steps, the gap closed is measured on
+    ``evaluation_contexts`` held-out contexts (sequences, of a causal network); it changes nothing of what is learned.
     """
 
     steps: int = setting(least=1)
@@ -176,6 +126,14 @@ class Training:
     ema: float | None = setting(None, above=0)
     microbatch: int | None = setting(None, least=1)
     compile: bool = False
+    warmup_share: float = setting(0.0, least=0, most=1, late=True)
+    evaluations: int = setting(0, least=0, late=True)
+    evaluation_contexts: int = setting(512, least=2, late=True)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up, whichever of the two settings gives more."""
+        return max(self.warmup, round(self.warmup_share * self.steps))
 
     def __post_init__(self) -> None:
         if self.ema is not None and not self.ema < 1:
@@ -238,7 +196,7 @@ class ExtraCell:
     steps: str | int = "L"
     argmax: bool = False
     noise: Noise | None = None
-    temperature: float | None = setting(None, above=0)
+    temperature: float | None = setting(None, above=0, late=True)
 
 
 @dataclass(frozen=True)
@@ -301,7 +259,7 @@ class Evaluation:
     limit_states: int = setting(2**26, least=1)
 
     def __post_init__(self) -> None:
-        _check_laws(self.laws)
+        require_laws(self.laws)
         names = [mask_law(text).name for text in self.laws]
         for i, name in enumerate(names):
             if name in names[:i]:

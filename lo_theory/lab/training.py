@@ -10,15 +10,20 @@ import torch
 
 from lo_theory.diffusion import Rotation
 from lo_theory.diffusion.masks import MaskLaw
-from lo_theory.lab.settings import Model, Shape, Training, mask_law
+from lo_theory.lab.execute import available_processors
+from lo_theory.lab.held_out import HeldOut
+from lo_theory.lab.laws import mask_law
+from lo_theory.lab.settings import Model, Shape, Training
 from lo_theory.lab.settings import Objective as ObjectiveSetting
 from lo_theory.lab.units import Context
 from lo_theory.neural import (
     Masked,
     Objective,
+    Observer,
     Stage,
     TrainConfig,
     Trained,
+    Transformer,
     TransformerConfig,
     measure_matmul_rate,
     train,
@@ -42,7 +47,9 @@ def choose_device(name: str) -> str:
 
 def make_network(setting: Model, layout: Layout, *, causal: bool = False) -> TransformerConfig:
     """The form of a network for sequences of ``layout``."""
-    form: dict[str, Any] = {name: getattr(setting, name) for name in ("positions", "rope_base", "pad_to")}
+    form: dict[str, Any] = {
+        name: getattr(setting, name) for name in ("positions", "rope_base", "pad_to", "embedding_scale")
+    }
     form |= {"n_values": layout.n_values, "length": layout.length, "causal": causal}
     if isinstance(setting.shape, Shape):
         return TransformerConfig(**asdict(setting.shape), **form)
@@ -54,10 +61,13 @@ def _law(texts: tuple[str, ...]) -> MaskLaw:
     return laws[0] if len(laws) == 1 else Rotation(laws)
 
 
-def make_masked(setting: ObjectiveSetting, distribution: LODistribution) -> Masked:
-    """The masked-diffusion objective of a setting."""
-    stages = tuple(Stage(stage.steps, _law(stage.laws)) for stage in setting.stages)
+def make_masked(setting: ObjectiveSetting, distribution: LODistribution, steps: int) -> Masked:
+    """The masked-diffusion objective of a setting, in a training of ``steps``."""
+    stages = tuple(Stage(stage.length(steps), _law(stage.laws)) for stage in setting.stages)
     return Masked(distribution, _law(setting.laws), stages)
+
+
+_OURS = ("warmup_share", "evaluations", "evaluation_contexts")  # settings that the trainer does not know
 
 
 @dataclass(frozen=True)
@@ -87,13 +97,18 @@ def train_model(
     # What share of the device's own matrix rate is used, for the progress; on shared CPU cores it would mean little.
     measured = torch.device(options.device).type == "cuda" and context.intercept is None
     peak = measure_matmul_rate(options.device) if measured else None
-    config = TrainConfig(**asdict(learner.setting), device=options.device, threads=options.threads, peak_flops=peak)
+    setting = {name: value for name, value in asdict(learner.setting).items() if name not in _OURS}
+    setting["warmup"] = learner.setting.warmup_steps
+    config = TrainConfig(**setting, device=options.device, threads=options.threads, peak_flops=peak)
     if context.intercept is not None:
         context.intercept(learner, config)
+    evaluations = learner.setting.evaluations
 
     def report(step: int, values: Mapping[str, Any]) -> None:
         facts = {name: value for name, value in values.items() if name not in ("event", "seconds")}
         context.run.log(str(values.get("event", "training")), model=learner.file, step=step, **facts)
+        if "excess" in values:
+            context.run.sync_journal()
         context.progress.training(learner.name, step, learner.setting.steps, {**learner.lines, **values})
         if on_values is not None:
             on_values(step, values)
@@ -106,5 +121,24 @@ def train_model(
         learner.key,
         checkpoint=context.run.folder / f"model-{learner.file}.safetensors",
         checkpoint_seconds=options.checkpoint_seconds,
-        on_log=report,
+        on_log=Observer(
+            report,
+            _evaluation(learner, context) if evaluations else None,
+            max(1, config.steps // evaluations) if evaluations else 0,
+        ),
     )
+
+
+def _evaluation(learner: Learner, context: Context) -> Callable[[int, Transformer], Mapping[str, Any]]:
+    """What measures the network on the way, on held-out data at ``learner.key.fold("held out")``."""
+    setting, options, objective = learner.setting, context.options, learner.objective
+    held_out = HeldOut(
+        objective.distribution,
+        learner.key.fold("held out"),
+        setting.evaluation_contexts,
+        max(1, available_processors() // options.workers),
+        options.rows_at_once,
+        setting.precision,
+    )
+    reading = getattr(objective, "reading", None)
+    return lambda step, model: held_out.values(held_out.excess(model, reading))

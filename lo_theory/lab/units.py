@@ -69,6 +69,10 @@ class Folder(Protocol):
         """Add a line to the journal."""
         ...
 
+    def sync_journal(self) -> None:
+        """Bring the journal to the disk."""
+        ...
+
 
 @dataclass(frozen=True)
 class Context:

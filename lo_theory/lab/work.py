@@ -72,3 +72,21 @@ class ProblemWork:
             "seed": self.row.seed,
         }
         return [Line(f"row{self.index}/{name}", metric, sums, {**shared, **keys}) for metric, sums in metrics.items()]
+
+    def held_out(self, file: str, keys: Mapping[str, Any]) -> list[tuple[dict[str, Any], dict[str, Sums]]]:
+        """Keys and metrics of the evaluations during the training of ``file``; none where there were none.
+
+        ``clock`` names the seconds that are fair: of the processor on shared cores, of the wall where a device works.
+        """
+        from lo_theory.lab.held_out import learning_curve
+
+        clock = "processor_seconds" if self.context.options.device == "cpu" else "training_seconds"
+        return [
+            ({**keys, "step": point.step, "flops": point.flops, "clock": clock}, point.metrics)
+            for point in learning_curve(self.context.run.folder, file)
+        ]
+
+    def held_out_rows(self, name: str, file: str, keys: Mapping[str, Any]) -> list[Line]:
+        """The same as rows of the unit ``name``."""
+        found = self.held_out(file, keys)
+        return [line for place, metrics in found for line in self.rows(name, "held_out", place, metrics)]

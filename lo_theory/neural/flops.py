@@ -64,6 +64,11 @@ def measure_matmul_rate(device: str = "cpu", seconds: float = 1.0, *, size: int 
     return 2.0 * size**3 * _PRODUCTS / median(times)
 
 
+def _clocks() -> dict[str, float]:
+    """What the clocks show: of the wall, and of this thread on a processor."""
+    return {"training_seconds": time.perf_counter(), "processor_seconds": time.thread_time()}
+
+
 class Meter:
     """Counts the sequences that go through a network in training, and the time in which they do.
 
@@ -76,6 +81,7 @@ class Meter:
         self._network, self._rows, self._batch, self._peak = network, rows, batch, peak_flops
         self._own, self._before = 0, 0
         self._since, self._at = time.perf_counter(), 0
+        self._clocks = _clocks()
 
     @property
     def sequences(self) -> int:
@@ -94,6 +100,7 @@ class Meter:
         """Start the clock of a run that has seen so many sequences."""
         self._own, self._before = 0, sequences
         self._since, self._at = time.perf_counter(), sequences
+        self._clocks = _clocks()
 
     @contextmanager
     def count(self, network: nn.Module) -> Iterator[None]:
@@ -112,11 +119,20 @@ class Meter:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Time that is not training: evaluations and checkpoints. The device must be waited for before and inside."""
-        began = time.perf_counter()
+        began, clocks = time.perf_counter(), _clocks()
         try:
             yield
         finally:
             self._since += time.perf_counter() - began
+            self._clocks = {name: at + _clocks()[name] - clocks[name] for name, at in self._clocks.items()}
+
+    def spent(self) -> dict[str, float]:
+        """``training_seconds`` and ``processor_seconds`` since ``begin``, pauses left out.
+
+        The second is time on a processor of the thread that asks, which is the fair one on a machine shared with other
+        work; torch's further threads, data drawn ahead and a GPU are not in it. The device must have been waited for.
+        """
+        return {name: now - self._clocks[name] for name, now in _clocks().items()}
 
     def read(self) -> dict[str, float]:
         """``flops`` so far, and ``tokens_per_second`` and ``flops_per_second`` since the last reading.

@@ -49,7 +49,7 @@ class TransformerConfig:
     ``positions``: "learned" (one vector a position, at unit scale like the token embeddings), "rope" (rotations of
     base ``rope_base``; knows only differences of positions, which is not enough for data that tie meaning to places)
     or "both". With ``pad_to`` every sequence is filled up to that length with a pad token of its own, whose logits
-    are never returned.
+    are never returned. ``embedding_scale``: standard deviation of the initial embeddings of tokens and positions.
     """
 
     layers: int
@@ -62,8 +62,11 @@ class TransformerConfig:
     causal: bool = False
     rope_base: float = 1e4
     pad_to: int | None = None
+    embedding_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.embedding_scale < math.inf:
+            raise ValueError(f"embedding_scale must be positive and finite, got {self.embedding_scale}")
         for name, least in (("layers", 1), ("heads", 1), ("width", 1), ("n_values", 2), ("length", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -211,9 +214,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Logits over the V token values at every position of a partly masked sequence.
 
-    ``seed`` (below 2**63, e.g. ``key.torch_seed()``) alone decides the initial weights: embeddings at unit scale,
-    matrices at 1/sqrt(fan-in), those that write into the residual stream smaller by sqrt(2 layers), the head small,
-    so that the first loss is about ln V.
+    ``seed`` (below 2**63, e.g. ``key.torch_seed()``) alone decides the initial weights: embeddings at
+    ``embedding_scale``, matrices at 1/sqrt(fan-in), those that write into the residual stream smaller by
+    sqrt(2 layers), the head small, so that the first loss is about ln V.
     """
 
     cosine: Tensor
@@ -266,7 +269,7 @@ class Transformer(nn.Module):
                 continue
             scale = parameter.shape[1] ** -0.5
             if name.startswith(("tokens.", "positions.")):
-                scale = 1.0
+                scale = self.config.embedding_scale
             elif name.startswith("head."):
                 scale = _HEAD_SCALE
             elif name.endswith(into_residual):

@@ -38,10 +38,11 @@ Evaluate = Callable[[int, Transformer], Mapping[str, Any]]
 class Observer:
     """Who is told how training goes, and who may measure the network on the way.
 
-    ``on_log(step, values)`` as in ``train``. Every ``evaluate_every`` steps ``evaluate(step, model)`` is called with
-    the network that training would return (the average with ``ema``), in eval mode and without gradients, on the first
-    rank only; the values it returns are logged with the step's others, or as an ``event`` "evaluation" of their own.
-    What either raises ends training. ValueError if ``evaluate`` is given without a positive ``evaluate_every``.
+    ``on_log(step, values)`` as in ``train``. Every ``evaluate_every`` steps and after the last one
+    ``evaluate(step, model)`` is called with the network that training would return (the average with ``ema``), in eval
+    mode and without gradients, on the first rank only; the values it returns are logged with the step's others, or as
+    an ``event`` "evaluation" of their own, with ``flops``, ``training_seconds`` and ``processor_seconds``. What either
+    raises ends training. ValueError if ``evaluate`` is given without a positive ``evaluate_every``.
     """
 
     on_log: OnLog | None = None
@@ -57,9 +58,9 @@ class Observer:
         if self.on_log is not None:
             self.on_log(step, values)
 
-    def is_due(self, step: int) -> bool:
-        """Whether the network is to be measured after ``step`` steps."""
-        return self.evaluate is not None and step % self.evaluate_every == 0
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether the network is to be measured after ``step`` of ``steps`` steps."""
+        return self.evaluate is not None and (step % self.evaluate_every == 0 or step == steps)
 
     @torch.no_grad()
     def measure(self, step: int, model: Transformer) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def _resume(training: Training, path: Path) -> tuple[dict[str, Any], int]:
     found, expected = dict(saved.header), training.identity()
     for header in (found, expected):  # so that a difference names both sides, also where one is silent
         header["training"] = {**SILENT, **header.get("training", {})}
+        header["model"] = {"embedding_scale": 1.0, **header.get("model", {})}  # came later
     for part in expected:
         checkpoints.refuse_difference(path, part, found.get(part), expected[part])
     machine: dict[str, Any] = dict(found["machine"])
@@ -172,6 +174,7 @@ class _Run:
                 "learning_rate": learning_rate(config, training.step - 1),
                 "gradient_norm": norm,
                 **self.meter.read(),
+                **self.meter.spent(),
                 "seconds": time.perf_counter() - self.began,
             }
         values = self._evaluate(values)
@@ -183,15 +186,16 @@ class _Run:
     def _evaluate(self, values: dict[str, Any]) -> dict[str, Any]:
         """Add to the values of a log what an evaluation finds, where one is due."""
         training, observer = self.training, self.observer
-        if not (training.ranks.is_first and observer.is_due(training.step)):
+        if not (training.ranks.is_first and observer.is_due(training.step, training.config.steps)):
             return values
         training.watch.look()
+        values = values or {"event": "evaluation", "flops": self.meter.flops, **self.meter.spent()}
         with self.meter.pause():
             found = observer.measure(training.step, training.result)
         twice = found.keys() & {*values, "event"}
         if twice:
             raise ValueError(f"evaluate returned {', '.join(sorted(twice))}, which training logs itself: rename it")
-        return {**values, **found} if values else {"event": "evaluation", **found}
+        return {**values, **found}
 
     def _report(self, values: Mapping[str, Any]) -> None:
         if self.training.ranks.is_first:
@@ -229,8 +233,9 @@ def train(
     ``precision``, ``torch``, ``recorded_torch`` if another version wrote the checkpoint, ``ranks`` if several), and
     every ``log_every`` steps the mean ``loss`` since the last time (nats per token), ``learning_rate``,
     ``gradient_norm``, ``flops`` so far, ``tokens_per_second`` and ``flops_per_second`` since the last time (without
-    evaluations and checkpoints), ``utilisation`` if ``peak_flops`` is given, and ``seconds``. An ``Observer`` may also
-    evaluate the network on the way.
+    evaluations and checkpoints), ``utilisation`` if ``peak_flops`` is given, ``training_seconds`` and
+    ``processor_seconds`` of this call without evaluations and checkpoints (see ``Meter.spent``), and ``seconds`` with
+    them. An ``Observer`` may also evaluate the network on the way.
 
     Inside ``join_ranks`` the rows of each step are shared among the ranks; the first one logs and writes, all read
     ``checkpoint``, which may be continued by another number of ranks. Errors: ValueError if the checkpoint is damaged

@@ -78,7 +78,7 @@ def test_an_entry_ends_by_itself_or_when_its_time_is_up(code: str, ending: str, 
 def test_what_is_owed_can_be_begun() -> None:
     """Every entry names an experiment and a preset that are there."""
     agenda = load_agenda(OWED)
-    assert [entry.name for entry in agenda.entries][:2] == ["core", "paper"]
+    assert [entry.name for entry in agenda.entries][:2] == ["core-seed", "core-problem"]
     assert len(load_agenda(OWED, ["figure2"]).entries) == 1
 
 

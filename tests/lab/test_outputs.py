@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
-from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.execute import Request, execute, versions
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import Table, print_tables, to_csv, to_markdown
@@ -299,3 +300,14 @@ def test_rows_of_one_problem_are_told_apart_by_name_and_cells_by_noise(tmp_path:
     lines = [line for section in accuracy.sections for line in section]
     assert lines[4][:3] == ("6, 18", "exact", "margin, gumbel 0.5 annealed log")
     assert lines[5][0] == "6, 18 repeats"
+
+
+def test_a_checkout_that_was_never_installed_says_so_among_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "lo_theory":
+            raise metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("lo_theory.lab.execute.metadata.version", version)
+    assert versions()["lo_theory"] == "not installed"
+    assert versions()["numpy"] == "1"

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lo_theory.lab.progress import BarProgress, LineProgress, training_line
+from lo_theory.lab.progress import BarProgress, LineProgress, evaluation_line, training_line
 
 LINES = {"floor": 0.1733, "marginals_only": 0.5950}
 
@@ -63,6 +63,24 @@ def test_a_terminal_gets_bars_and_is_left_clean(width: int) -> None:
     assert "4/5" in after.getvalue()
     assert "(8, 24)" not in after.getvalue()
     assert max(len(line) for line in shown.getvalue().splitlines()) <= width
+
+
+def test_the_gap_on_held_out_contexts_is_shown_until_the_training_ends() -> None:
+    values = {"event": "evaluation", "gap_closed": 0.4321, "gap_half_interval": 0.02} | LINES
+    assert evaluation_line(values) == "held-out gap closed 43.2 ±2.0 %"
+    stream = io.StringIO()
+    LineProgress(Console(file=stream, width=80)).training("(8, 24)", 5, 40, values)
+    assert stream.getvalue() == "  (8, 24) step 5/40  held-out gap closed 43.2 ±2.0 %\n"
+    progress = BarProgress(Console(file=io.StringIO(), force_terminal=True))
+    progress.begin(1, 1)
+    progress.start("(8, 24) training")
+    shown = []
+    for told in (lambda: progress.training("(8, 24)", 5, 40, values), lambda: progress.finish("(8, 24) training", 1)):
+        told()
+        shown.append(io.StringIO())
+        Console(file=shown[-1], width=100).print(progress._render())
+    assert "step 5/40  held-out gap closed 43.2" in shown[0].getvalue()
+    assert "gap" not in shown[1].getvalue()
 
 
 def test_the_share_of_the_matrix_rate_is_shown_where_it_is_known() -> None:

@@ -33,6 +33,10 @@ class Clock:
         self.now += self.tick
         return self.now
 
+    def thread_time(self) -> float:
+        """Of a thread that has half a processor."""
+        return self.now / 2
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -119,6 +123,12 @@ def test_the_rate_is_that_since_the_last_reading_without_pauses(clock: Clock) ->
             assert values["tokens_per_second"] == pytest.approx(2 * rows * LENGTH / seconds)  # of both ranks
             assert values["flops_per_second"] == pytest.approx(2 * rows * LENGTH * flop_per_token(NETWORK) / seconds)
             assert values["utilisation"] == pytest.approx(values["flops_per_second"] / 1e6)
+    assert meter.spent() == {"training_seconds": 5.0, "processor_seconds": 2.5}
+    meter.begin(sequences=124)
+    assert meter.spent() == {"training_seconds": 0.0, "processor_seconds": 0.0}
+    meter.begin(sequences=100)
+    with meter.count(model):
+        model(torch.zeros(12, LENGTH, dtype=torch.int64))
     assert meter.sequences == 100 + 2 * 12
     assert meter.flops == 124 * LENGTH * flop_per_token(NETWORK)
     model(torch.zeros(5, LENGTH, dtype=torch.int64))

@@ -36,6 +36,12 @@ def test_the_initial_weights_depend_on_the_seed_and_leave_the_global_generator_a
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert first["positions.weight"].std() == pytest.approx(1.0, abs=0.15)
+    small = Transformer(replace(NETWORK, embedding_scale=0.02), seed=5).state_dict()
+    for name, value in first.items():
+        shrunk = 0.02 if name in ("tokens.weight", "positions.weight") else 1.0
+        assert torch.allclose(small[name], shrunk * value)
+    with pytest.raises(ValueError, match="embedding_scale must be positive and finite, got 0"):
+        replace(NETWORK, embedding_scale=0.0)
 
 
 @pytest.mark.parametrize("positions", ["learned", "rope", "both"])

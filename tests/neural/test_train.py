@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -26,6 +27,7 @@ from lo_theory.neural import (
     load,
     train,
 )
+from lo_theory.neural.checkpoint import save
 from lo_theory.neural.objectives import State
 from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
@@ -208,13 +210,15 @@ def test_evaluations_come_when_they_are_due_and_stand_in_the_log() -> None:
         modes.append((step, model.training, torch.is_grad_enabled()))
         return {"held_out": float(model.head.weight.abs().sum())}
 
-    observer = Observer(on_log=lambda step, values: logs.append((step, values)), evaluate=evaluate, evaluate_every=4)
+    observer = Observer(on_log=lambda step, values: logs.append((step, values)), evaluate=evaluate, evaluate_every=5)
     watched = train(NETWORK, replace(TRAINING, log_every=6), OBJECTIVE, KEY, on_log=observer)
-    assert modes == [(4, False, False), (8, False, False), (12, False, False)]
-    assert [step for step, _ in logs] == [0, 4, 6, 8, 12]
+    assert modes == [(5, False, False), (10, False, False), (12, False, False)]  # and after the last step
+    assert [step for step, _ in logs] == [0, 5, 6, 10, 12]
     assert ["held_out" in values for _, values in logs] == [False, True, False, True, True]
     assert ["loss" in values for _, values in logs] == [False, False, True, False, True]
     assert [values.get("event") for _, values in logs] == ["start", "evaluation", None, "evaluation", None]
+    for name in ("flops", "training_seconds", "processor_seconds"):
+        assert all(0 < before[name] < after[name] for (_, before), (_, after) in itertools.pairwise(logs[1:]))
     assert logs[-1][1]["held_out"] == float(watched.model.head.weight.detach().abs().sum())
     plain = train(NETWORK, TRAINING, OBJECTIVE, KEY)
     for name, value in plain.model.state_dict().items():
@@ -302,6 +306,18 @@ def test_open_threads_take_the_recorded_number_and_leave_torch_as_it_was(tmp_pat
     assert trained.threads == events[0]["threads"] == 2
     assert events[0]["event"] == "resume"
     assert torch.get_num_threads() == before
+
+
+def test_a_checkpoint_from_before_a_setting_came_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(Stopped):
+        train(NETWORK, TRAINING, OBJECTIVE, KEY, checkpoint=path, checkpoint_seconds=0, on_log=stop_at(5))
+    stored = load(path)
+    older = {name: value for name, value in stored.header["model"].items() if name != "embedding_scale"}
+    save(path, replace(stored, header={**stored.header, "model": older}))
+    with pytest.raises(ValueError, match=r"model\.embedding_scale is 1\.0, expected 0\.1"):
+        train(replace(NETWORK, embedding_scale=0.1), TRAINING, OBJECTIVE, KEY, checkpoint=path)
+    assert train(NETWORK, TRAINING, OBJECTIVE, KEY, checkpoint=path).resumed_from == stored.header["step"]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

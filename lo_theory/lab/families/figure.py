@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.curves import training_figures
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
 from lo_theory.lab.rows import Row
 
@@ -57,7 +58,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     known = [name for name in _STYLES if name in handles]
     figure.legend([handles[name] for name in known], known, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
-    return {"figure": figure}
+    return {"figure": figure, **training_figures(experiment.title or experiment.experiment, rows)}
 
 
 def _point(axes: Axes, place: float, sums: Sums, name: str) -> None:

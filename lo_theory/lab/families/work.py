@@ -134,7 +134,10 @@ class RowWork(ProblemWork):
 
     def _train(self, name: str, steps: int, make: Callable[[], Any]) -> list[Line]:
         keys = {"learner": name, **self._budget(steps)}
-        return self.rows(f"training/{name}/{steps}", "training", keys, network_facts(make().model))
+        unit, facts = f"training/{name}/{steps}", network_facts(make().model)
+        return self.rows(unit, "training", keys, facts) + self.held_out_rows(
+            unit, self.networks.file(name, steps), {"learner": name, "training_steps": steps}
+        )
 
     def _along(self) -> list[Line]:
         """Losses of the order-aware learner along its own order, after every training on the same sequences."""

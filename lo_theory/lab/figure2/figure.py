@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.curves import training_figures
 from lo_theory.lab.figure2 import panels
 from lo_theory.lab.rows import Row
 
@@ -19,7 +20,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     """One figure for each problem: ``figure``, and ``figure-1`` and so on for further rows of the experiment."""
     numbers = sorted({int(row.keys["row"]) for row in rows}) or [0]
     parts = {number: [row for row in rows if row.keys.get("row") == number] for number in numbers}
-    return {f"figure-{n}" if n else "figure": _make_figure(experiment, part) for n, part in parts.items()}
+    figures = {f"figure-{n}" if n else "figure": _make_figure(experiment, part) for n, part in parts.items()}
+    return figures | training_figures(experiment.title or experiment.experiment, rows)
 
 
 def _make_figure(experiment: Experiment, rows: Sequence[Row]) -> Figure:

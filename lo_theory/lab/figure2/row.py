@@ -53,7 +53,7 @@ class Row:
     """A problem, trainings of a model on it, and where they are judged. ``training`` null: no model.
 
     ``further``: longer trainings, in steps. Each is a training of its own, from the same initialisation and on the same
-    data, with the cosine of its own length; the stages of the curriculum are the same steps in all.
+    data, with the cosine of its own length; stages of the curriculum given in steps are the same steps in all.
     """
 
     problem: Problem

@@ -69,7 +69,7 @@ class RowWork(ProblemWork):
         row, layout, options = self.row, self.distribution.layout, self.context.options
         if row.training is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
-        network, objective = make_network(row.model, layout), make_masked(row.objective, self.distribution)
+        network, objective = make_network(row.model, layout), make_masked(row.objective, self.distribution, steps)
         setting, key = replace(row.training, steps=steps), self.key.fold("training")  # one key: the same data in all
         name, file = self._training_label(steps), f"{self.index}-{steps}"
         trained = train_model(Learner(name, file, network, setting, objective, key, self.lines), self.context)
@@ -106,7 +106,9 @@ class RowWork(ProblemWork):
         return {name: Sums.single(value) for name, value in self.lines.items()}
 
     def _network(self, steps: int) -> list[Line]:
-        return self.rows(f"training/{steps}", "training", {"iterations": steps}, network_facts(self.model(steps).model))
+        unit, keys = f"training/{steps}", {"iterations": steps}
+        facts = network_facts(self.model(steps).model)
+        return self.rows(unit, "training", keys, facts) + self.held_out_rows(unit, f"{self.index}-{steps}", keys)
 
     def _judged(self) -> dict[str, dict[str, Any]]:
         """Keys of everything that is judged, by name."""

@@ -93,7 +93,8 @@ class RowWork(ProblemWork):
         row, layout = self.row, self.distribution.layout
         if row.training is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
-        network, objective = make_network(row.model, layout), make_masked(row.objective, self.distribution)
+        network = make_network(row.model, layout)
+        objective = make_masked(row.objective, self.distribution, row.training.steps)
         key = self.key.fold("training")
         learner = Learner(f"{self.title} model", str(self.index), network, row.training, objective, key, self.lines)
         trained = train_model(learner, self.context)
@@ -128,7 +129,8 @@ class RowWork(ProblemWork):
         return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
     def _network(self) -> list[Line]:
-        return self.rows("training", "training", {}, network_facts(self.model().model))
+        facts = network_facts(self.model().model)
+        return self.rows("training", "training", {}, facts) + self.held_out_rows("training", str(self.index), {})
 
     def _judged(self) -> dict[str, Watched]:
         """Everything that is judged, by name; each stops when work is to stop."""

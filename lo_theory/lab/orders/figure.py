@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.curves import training_figures
 from lo_theory.lab.orders.tables import excess, own_losses
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, group
@@ -62,7 +63,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         grid[1][0].set_ylabel("KL to the exact conditional, nats")
         grid[0][0].legend(fontsize=7, frameon=False)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=13)
-    return {"figure": figure}
+    return {"figure": figure, **training_figures(experiment.title or experiment.experiment, rows)}
 
 
 def _shown_orders(rows: Sequence[Row]) -> list[str]:

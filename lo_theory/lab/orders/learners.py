@@ -121,7 +121,7 @@ class Networks:
         from lo_theory.lab.training import make_masked
         from lo_theory.neural import TrainedPosterior
 
-        objective = make_masked(learner.objective(steps / self.row.training.steps), self.distribution)
+        objective = make_masked(learner.objective(steps / self.row.training.steps), self.distribution, steps)
         trained = self._make(learner.name, steps, objective, causal=False)
         layout, batch = self.distribution.layout, self.context.options.rows_at_once
         return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision)

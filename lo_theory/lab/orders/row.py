@@ -53,7 +53,9 @@ class MaskedLearner:
 
     def objective(self, share: float) -> Objective:
         """The objective of a training that is ``share`` as long, its stages with it."""
-        stages = tuple(replace(stage, steps=round(stage.steps * share)) for stage in self.stages)
+        stages = tuple(
+            stage if stage.steps is None else replace(stage, steps=round(stage.steps * share)) for stage in self.stages
+        )
         return Objective(self.laws, stages)
 
 

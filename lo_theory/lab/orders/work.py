@@ -114,7 +114,7 @@ class RowWork(ProblemWork):
         for step, sums in pooled(logged).items():
             place = {"step": step, "flops": self.networks.flops(step)}
             found.append(Finding("curve", keys | place, {"loss": sums}))
-        return found
+        return found + [Finding("held_out", *pair) for pair in self.held_out(self.networks.file(name, steps), keys)]
 
     def _logged(self, file: str) -> dict[int, float]:
         """Losses under the final law by step, of one training; later sessions win over what they repeat."""

@@ -85,6 +85,10 @@ class Place:
         """Add a line to the cell's journal."""
         self._opened().log(event, **facts)
 
+    def sync_journal(self) -> None:
+        """Bring the cell's journal to the disk."""
+        self._opened().sync_journal()
+
     def keep(self, rows: list[Row]) -> None:
         """Take the rows of a unit; they go to disk with the first that took long, all or none of a unit."""
         self._rows += rows

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.curves import training_figures
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, MARKERS
 from lo_theory.lab.summary import Measured, group
@@ -52,7 +53,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         axes.xaxis.label.set_fontsize(8)
     _legend(figure, cells, experiment)
     figure.suptitle(experiment.title or experiment.experiment, fontsize=12)
-    return {"figure": figure, **readings_figure(experiment, rows)}
+    shown = experiment.title or experiment.experiment
+    return {"figure": figure, **readings_figure(experiment, rows), **training_figures(shown, ordered)}
 
 
 def _legend(figure: Figure, cells: Sequence[Measured], experiment: Experiment) -> None:

@@ -137,7 +137,7 @@ class RowWork(ProblemWork):
         if row.training is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
         network = make_network(row.model, layout)
-        objective = make_masked(row.objective, self.distribution)
+        objective = make_masked(row.objective, self.distribution, row.training.steps)
         key = self.key.fold("training")
         learner = Learner(self.title, str(self.index), network, row.training, objective, key, self.lines)
         trained = train_model(learner, self.context)
@@ -188,7 +188,8 @@ class RowWork(ProblemWork):
         return self.rows("problem", "problem", {}, {name: Sums.single(value) for name, value in self.lines.items()})
 
     def _network(self) -> list[Line]:
-        return self.rows("training", "training", {}, network_facts(self.model.model))
+        facts = network_facts(self.model.model)
+        return self.rows("training", "training", {}, facts) + self.held_out_rows("training", str(self.index), {})
 
     def _one_pass(self, denoiser: str) -> list[Line]:
         posterior, n = self.denoiser(denoiser), self.row.evaluation.sequences

@@ -1,0 +1,75 @@
+"""Mask laws as settings: their names, as configurations and tables write them, made into laws and checked."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lo_theory.lab.schema import closest
+from lo_theory.rng import Key
+
+if TYPE_CHECKING:
+    from lo_theory.diffusion.masks import MaskLaw
+    from lo_theory.problem import Layout
+
+__all__ = ["check_laws", "mask_law", "require_laws"]
+
+_LAW = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
+
+
+def mask_law(text: str) -> MaskLaw:
+    """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
+    from lo_theory.diffusion.masks import LAWS
+
+    match = _LAW.match(text.replace(" ", ""))
+    name = match.group(1) if match else text
+    if match is None or name not in LAWS:
+        raise ValueError(
+            f"unknown mask law {text!r}: the closest is {closest(name, list(LAWS))} (laws: {', '.join(LAWS)})"
+        )
+    try:
+        law: MaskLaw = LAWS[name](*_law_numbers(name, match.group(2) or ""))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"mask law {text!r}: {error}") from error
+    return law
+
+
+def _law_numbers(name: str, text: str) -> list[int | float]:
+    """The numbers between the brackets of a mask law, as many as it takes; a reading order is no number."""
+    from lo_theory.diffusion.masks import LAWS
+
+    takes = [part for part in inspect.signature(LAWS[name]).parameters.values() if "tuple" not in str(part.annotation)]
+    least = sum(part.default is part.empty for part in takes)
+    parts = text.split(",") if text else []
+    if not least <= len(parts) <= len(takes):
+        count = str(least) if least == len(takes) else f"{least} to {len(takes)}"
+        names = f" ({', '.join(part.name for part in takes)})" if takes else ""
+        raise ValueError(f"{name} takes {count if takes else 'no'} numbers{names}, got {len(parts)}")
+    try:
+        return [int(part) if re.fullmatch("[+-]?[0-9]+", part) else float(part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"{name} takes numbers, got {text}") from error
+
+
+def require_laws(texts: tuple[str, ...]) -> None:
+    """Raise ValueError if a list of mask laws is empty or names one that is none."""
+    if not texts:
+        raise ValueError("at least one mask law is needed, such as uniform")
+    for text in texts:
+        mask_law(text)
+
+
+def check_laws(
+    named: Iterable[tuple[str, Iterable[str]]], layout: Layout, make: Callable[[str], MaskLaw] = mask_law
+) -> None:
+    """Raise ValueError, with the path in ``named``, for a mask law that sequences of ``layout`` cannot have."""
+    for path, texts in named:
+        for text in texts:
+            try:
+                make(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,236 @@
+"""Recipes by name, and the experiment that compares them: settings, rows, intervals, tables, figure, after a kill."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lo_theory.lab.config import Experiment, load, resolve
+from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.recipes.figure import make_figures
+from lo_theory.lab.recipes.tables import recipes, student, welch
+from lo_theory.lab.render import to_markdown
+from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.settings import Stage, Training
+from lo_theory.lab.summary import group
+from lo_theory.lab.tables import tables
+from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+FILE = EXPERIMENTS / "recipes.yaml"
+_TINY: dict[str, Any] = {
+    "experiment": "tiny_recipes",
+    "task": "recipes",
+    "problem": {"family": "nae_sat", "N": 5, "P": 12},
+    "model": {"shape": {"layers": 1, "heads": 2, "width": 16}},
+    "training": {"steps": 30, "batch": 8, "evaluations": 3, "evaluation_contexts": 32},
+    "rows": [
+        {"name": "first", "recipe": "tuned", "draws": 2, "training": {"batch": 8}},
+        {"name": "second", "recipe": "paper", "draws": 2, "training": {"batch": 8}, "model": {"embedding_scale": 0.1}},
+        {"name": "elsewhere", "recipe": "tuned", "training": {"batch": 8}, "problem": {"N": 6}},
+    ],
+}
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(_TINY), **changes}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def experiment(finished: FinishedRun) -> Experiment:
+    return resolve(finished.config)
+
+
+# --- recipes by name --------------------------------------------------------------------------------------------------
+
+
+def test_all_recipes_set_the_same_settings_so_that_none_leaves_a_rest_of_another() -> None:
+    keys = [{part: set(settings) for part, settings in recipe.items()} for recipe in RECIPES.values()]
+    assert all(found == keys[0] for found in keys)
+    assert set(keys[0]) == set(PARTS)
+    assert "steps" not in keys[0]["training"]
+
+
+def test_the_paper_is_what_the_paper_says_and_shares_scale() -> None:
+    paper = resolve(tiny(rows=[{"name": "paper", "recipe": "paper"}])).rows[0]
+    training = paper.training
+    assert (training.optimiser, training.learning_rate, training.weight_decay) == ("adamw", 4e-4, 0.1)
+    assert training.learning_rate * training.final_ratio == pytest.approx(4e-5)
+    assert (training.betas, training.clip, paper.model.positions) == ((0.9, 0.95), 1.0, "rope")
+    assert paper.objective.stages == ()
+    for steps, warmup in ((2_000, 100), (50_000, 500)):
+        assert Training(steps, warmup=training.warmup, warmup_share=training.warmup_share).warmup_steps == warmup
+    tuned = resolve(tiny(rows=[{"name": "tuned", "recipe": "tuned"}])).rows[0]
+    (stage,) = tuned.objective.stages
+    assert [stage.length(steps) for steps in (30, 1_000, 2_000)] == [8, 250, 500]
+    assert tuned.training.warmup_steps == 3
+
+
+def test_a_recipe_is_short_for_its_settings_where_it_stands() -> None:
+    document = tiny(recipe="paper", rows=[{"name": "a"}, {"name": "b", "recipe": "tuned", "training": {"batch": 4}}])
+    document["presets"] = {"other": {"recipe": "tuned", "training": {"learning_rate": 0.5}}}
+    first, second = resolve(document).rows
+    assert (first.training.batch, first.training.learning_rate) == (8, 4e-4), "a key beside it wins"
+    assert (second.training.batch, second.training.optimiser, second.model.positions) == (4, "muon", "learned")
+    first, second = resolve(document, preset="other").rows
+    assert (first.training.batch, first.training.learning_rate) == (16, 0.5), "a preset wins over the file"
+    first, second = resolve(document, sets=["recipe=tuned", "training.clip=2"]).rows
+    assert first.training == second.training
+    assert (first.training.batch, first.training.optimiser, first.training.clip) == (16, "muon", 2.0)
+    first, second = resolve(document, sets=["rows.0.recipe=tuned"]).rows
+    assert (first.training.optimiser, first.training.batch) == ("muon", 16)
+    (only,) = resolve(document, sets=["rows=[{name: a, recipe: tuned}]", "training.batch=2"]).rows
+    assert (only.training.optimiser, only.training.batch) == ("muon", 2), "what is set last wins"
+    assert spell_out({"recipe": None, "seed": 1}) == {"seed": 1}
+    again = resolve(document)
+    assert resolve(again.to_mapping()).rows == again.rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"recipe": "tuend"}, r"recipe must be one of paper, tuned, got 'tuend' .*the closest is tuned"),
+        ({"recipe": ["tuned"]}, r"recipe must be one of"),
+        ({"rows": [{"name": "a", "recipe": "best"}]}, r"rows\[0\]\.recipe must be one of"),
+        ({"rows": [{"name": " "}]}, r"name is empty"),
+        ({"training": {"steps": 3}}, r"training\.evaluations is 0"),
+        ({"targets": []}, r"targets is empty"),
+        ({"targets": [0]}, r"targets must be greater than 0"),
+        ({"objective": {"stages": [{"laws": ["uniform"]}]}}, r"a stage lasts steps or a share of them"),
+        ({"objective": {"stages": [{"steps": 3, "share": 0.5}]}}, r"a stage lasts steps or a share of them"),
+        ({"objective": {"stages": [{"share": 1.5}]}}, r"share must be at most 1"),
+        ({"model": {"embedding_scale": 0}}, r"model\.embedding_scale must be greater than 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        resolve(tiny(**{"rows": [{"name": "a"}], **changes}))
+
+
+def test_a_task_without_one_objective_takes_no_recipe() -> None:
+    with pytest.raises(ValueError, match="unknown key recipe"):
+        load(EXPERIMENTS / "orders.yaml", sets=["recipe=tuned"])
+    with pytest.raises(ValueError, match="recipe must be one of"):
+        resolve(tiny(), sets=["recipe=[tuned]"])
+
+
+def test_a_problem_without_a_gap_is_refused(tmp_path: Path) -> None:
+    parity = {"family": "sparse_parity", "N": 5, "P": 3, "k": 3, "noise": 0.5}
+    with pytest.raises(ValueError, match="no gap to close"):
+        execute(resolve(tiny(problem=parity, rows=[{"name": "a"}])), Request(tmp_path), SilentProgress())
+
+
+def test_what_came_later_is_silent_at_its_default() -> None:
+    from lo_theory.lab.schema import plain
+
+    assert plain(Stage(3)) == {"steps": 3, "laws": ["uniform"]}
+    assert plain(Stage(share=0.5))["share"] == 0.5
+    assert not {"warmup_share", "evaluations", "evaluation_contexts"} & plain(Training(5)).keys()
+
+
+def test_the_presets() -> None:
+    for preset in ("quick", "cpu", "search", "paper"):
+        rows = load(FILE, preset=preset).rows
+        for row in rows:
+            row.check_fits(row.problem.make())
+            own = [other for other in rows if other.problem == row.problem]
+            sequences = [other.training.steps * other.training.batch for other in own]
+            assert max(sequences) - min(sequences) <= max(other.training.batch for other in own), "equal operations"
+    assert load(FILE, preset="cpu").rows[0].seed != load(FILE, preset="search").rows[0].seed
+    assert load(FILE, preset="paper").rows[0].model.shape == "19M"
+
+
+# --- the experiment ---------------------------------------------------------------------------------------------------
+
+
+def test_every_training_has_its_curve(finished: FinishedRun, experiment: Experiment) -> None:
+    found = recipes(experiment, finished.rows)
+    assert [(one.setting.name, one.pair, len(one.curves)) for one in found] == [
+        ("first", (5, 12), 2),
+        ("second", (5, 12), 2),
+        ("elsewhere", (6, 12), 1),
+    ]
+    assert len({gap for one in found for gap in one.finals}) == 5, "every training has its own data and contexts"
+    items = group(finished.rows, "held_out")
+    assert [item.keys["step"] for item in items] == [10, 20, 30] * 5
+    assert all(item.metrics["excess"].n == 32 for item in items)
+    flops = {one.setting.name: one.curves[0].flops[-1] for one in found}
+    assert flops["first"] == flops["second"]
+    assert all(item.value("diverged") == 0 for item in group(finished.rows, "training"))
+
+
+def test_intervals_are_students_and_welchs() -> None:
+    from scipy import stats
+
+    first, second = [0.1, 0.4, 0.3], [0.5, 0.65]
+    mean, half = student(first)
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(first), scale=stats.sem(first))
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    difference, half = welch(first, second)
+    assert (difference - half, difference + half) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(student([0.5])[1])
+    assert np.isnan(welch([0.5], first)[1])
+
+
+def test_the_tables_hold_every_recipe(finished: FinishedRun, experiment: Experiment) -> None:
+    content = tables(experiment, finished.rows)
+    assert [table.title for table in content] == [
+        "What each recipe reaches",
+        "What it costs to get there",
+        "Against the first recipe",
+    ]
+    assert [sum(map(len, table.sections)) for table in content] == [3, 3, 1]
+    assert all(len(row) == len(table.columns) for table in content for section in table.sections for row in section)
+    assert to_markdown(content) == (finished.folder / "table.md").read_text()
+    second = content[0].sections[0][1]
+    assert second[1:9] == ("second", "rope", "adamw", "0.0004", "8", "30", "none", "2")
+    assert content[0].sections[0][0][7] == "27 % two_rates(0.1,0.9)", "8 of 30 steps"
+
+
+def test_the_figure_has_a_line_of_panels_for_each_problem(finished: FinishedRun, experiment: Experiment) -> None:
+    (figure,) = make_figures(experiment, finished.rows).values()
+    assert len(figure.axes) == 6
+    ends = [axes for axes in figure.axes if "after the last step" in axes.get_xlabel()]
+    assert [[label.get_text() for label in axes.get_yticklabels()] for axes in ends] == [
+        ["first", "second"],
+        ["elsewhere"],
+    ]
+    lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 4]
+    assert len(lines) == 4
+
+
+def test_a_killed_run_goes_on_to_the_same_gaps(finished: FinishedRun, tmp_path: Path) -> None:
+    target = tmp_path / finished.folder.parent.name / finished.folder.name
+    shutil.copytree(finished.folder, target)
+    (target / "done.json").unlink()
+    parts = (target / "rows.jsonl").read_bytes().split(b"\n\n")
+    (target / "rows.jsonl").write_bytes(b"\n\n".join(parts[:2]) + b"\n\n" + parts[2][:20])
+    (target / "model-0-1.safetensors").unlink()  # trained again, the others are read from journal and checkpoint
+    again = execute(resolve(tiny()), Request(tmp_path, threads=1), SilentProgress())
+    assert again.folder == target
+    measured = [[row for row in run.rows if not row.metric.endswith("_seconds")] for run in (again, finished)]
+    assert measured[0] == measured[1]
+
+
+def test_a_recipe_that_diverges_is_a_result(tmp_path: Path) -> None:
+    rate = {"learning_rate": 1e30, "warmup_share": 0.0, "clip": 1e30, "optimiser": "adamw"}
+    document = tiny(rows=[{"name": "steady", "recipe": "tuned"}, {"name": "wild", "recipe": "tuned", "training": rate}])
+    run = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
+    found = {one.setting.name: one for one in recipes(resolve(document), run.rows)}
+    assert found["wild"].diverged == 1
+    assert not found["wild"].curves
+    assert found["steady"].diverged == 0
+    text = (run.folder / "table.md").read_text()
+    assert "0 (1 diverged)" in text
