@@ -75,7 +75,7 @@ def readings_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "Per cent, means over the pairs; adaptive is margin. Distance: root mean square of measured minus published in "
         "points, vanilla and adaptive"
         + (
-            "; most: the largest of the differences."
+            "; largest: the largest of the differences."
             if compared
             else ", to the published pair that is nearest: these sizes are not published."
         ),

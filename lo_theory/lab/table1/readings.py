@@ -170,10 +170,10 @@ def verdict(found: Sequence[Reading], reference: Reference) -> str:
         text = "; ".join(f"{one.label} (largest difference {_largest(one, published)})" for one in fitting)
         text = f"The published numbers at {names} come out within {tolerance:g} points under: {text}."
     else:
-        best = whole[0]
+        best = next((one for one in whole if one.decode != "one pass"), whole[0])
         text = (
             f"Under none of {len(whole)} readings do the published numbers at {names} come out within {tolerance:g} "
-            f"points. The nearest is {best.label}: {best.distance(published):.1f} points root mean square, "
+            f"points. The nearest that is decoded is {best.label}: {best.distance(published):.1f} points root mean square, "
             f"{_largest(best, published)} at most. "
         )
         text += " ".join(_nearest_alone(whole, policy, published) for policy in _POLICIES)
