@@ -69,7 +69,10 @@ def test_where_none_fits_it_says_so_and_names_the_nearest() -> None:
     only = {(25, 275): OFF[25, 275]}
     said = verdict(readings(list(pairs_of(only)), REFERENCE), REFERENCE)
     assert said.startswith("Under none of 2 readings do the published numbers at (25, 275) come out within 2 points.")
-    assert "The nearest that is decoded is self-consistency, model, L steps: 12.3 points root mean square, +17.0 (vanilla at" in said
+    assert (
+        "The nearest that is decoded is self-consistency, model, L steps: 12.3 points root mean square, +17.0 (vanilla at"
+        in said
+    )
     assert "Vanilla alone: unpaired, model, L steps (15.5)." in said
     assert "Margin alone: self-consistency, model, L steps (4.0)." in said
     assert said.endswith("1 of the 2 published pairs were not run.")

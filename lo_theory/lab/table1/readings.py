@@ -173,8 +173,8 @@ def verdict(found: Sequence[Reading], reference: Reference) -> str:
         best = next((one for one in whole if one.decode != "one pass"), whole[0])
         text = (
             f"Under none of {len(whole)} readings do the published numbers at {names} come out within {tolerance:g} "
-            f"points. The nearest that is decoded is {best.label}: {best.distance(published):.1f} points root mean square, "
-            f"{_largest(best, published)} at most. "
+            f"points. The nearest that is decoded is {best.label}: {best.distance(published):.1f} points root mean "
+            f"square, {_largest(best, published)} at most. "
         )
         text += " ".join(_nearest_alone(whole, policy, published) for policy in _POLICIES)
     missing = len(published) - len(common)
