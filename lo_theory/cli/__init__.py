@@ -1,4 +1,4 @@
-"""The command line: ``lo-theory run | sweep | table | figure | report | decode-view | sample | thresholds | info``.
+"""The command line ``lo-theory``: run, sweep, agenda, table, figure, report, decode-view, sample, thresholds, info.
 
 Parses, calls one function of a group of commands, explains errors. Each file of this room is a group: it adds its
 commands to the parser and imports whatever is heavy only when one of them runs, so that ``--help`` is instant. Errors
@@ -14,12 +14,12 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from lo_theory.cli import experiments, samples, sweep, thresholds, views
+from lo_theory.cli import agenda, experiments, samples, sweep, thresholds, views
 
 __all__ = ["console", "main"]
 
 _INTERRUPTED = 130
-_GROUPS = (experiments, sweep, views, samples, thresholds)
+_GROUPS = (experiments, sweep, agenda, views, samples, thresholds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, find_run, show_tables
 
 if TYPE_CHECKING:
+    from lo_theory.lab.config import Experiment
+    from lo_theory.lab.execute import Request
     from lo_theory.lab.runs import FinishedRun
 
 __all__ = ["add_commands"]
@@ -60,6 +62,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
     add_checkpoint_seconds(command)
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    command.add_argument(
+        "--dry-run", action="store_true", help="print parameters, memory, FLOPs and time of what it trains, and stop"
+    )
+    command.add_argument(
+        "--rate", type=float, metavar="TFLOP/S", help="with --dry-run: the rate that training reaches on another GPU"
+    )
     command.set_defaults(function=_run, resumes=True)
 
 
@@ -81,19 +89,38 @@ def _report(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import load
-    from lo_theory.lab.execute import Request, execute
+    from lo_theory.lab.execute import Request, assist, execute
     from lo_theory.lab.progress import make_progress
+    from lo_theory.lab.ranked import own_rank
 
     end_on_sigterm()
     experiment = load(options.config, preset=options.preset, sets=options.set)
     request = Request(
         options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
     )
+    if options.dry_run:
+        _dry_run(experiment, request, options.rate)
+        return
+    if options.rate is not None:
+        raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
+    if own_rank() > 0:  # of torchrun's ranks the first writes, and shows what came out
+        assist(experiment, request)
+        return
     with make_progress(quiet=options.quiet) as progress:
         finished = execute(experiment, request, progress)
     _show_tables(finished)
     if not options.quiet:
         print(f"{finished.folder}: table.csv, table.md, figure.png, figure.pdf, rows.jsonl", file=sys.stderr)
+
+
+def _dry_run(experiment: Experiment, request: Request, rate: float | None) -> None:
+    from lo_theory.lab.dry_run import dry_run, estimate_table
+
+    estimates = dry_run(experiment, request, None if rate is None else 1e12 * rate)
+    if estimates:
+        show_tables([estimate_table(experiment, estimates, stated=rate is not None)])
+    else:
+        print("nothing is trained: there is nothing to estimate")
 
 
 def _show_tables(finished: FinishedRun) -> None:
@@ -114,9 +141,8 @@ def _figure(options: argparse.Namespace) -> None:
     from lo_theory.lab.figures import write_figures
 
     finished = find_run(options.run, options.out)
-    write_figures(finished.folder, resolve(finished.config), finished.rows)
-    for form in ("png", "pdf"):
-        print(finished.folder / f"figure.{form}")
+    for path in write_figures(finished.folder, resolve(finished.config), finished.rows):
+        print(path)
 
 
 def _info(options: argparse.Namespace) -> None:

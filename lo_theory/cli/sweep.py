@@ -6,6 +6,7 @@ Writes below the folder of runs, through the lab only.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,8 @@ def _sweep(options: argparse.Namespace) -> None:
     from lo_theory.lab.sweep.watch import make_watcher
 
     end_on_sigterm()
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        raise ValueError("a sweep hires its own workers, one a GPU: start it without torchrun, and give --workers")
     request = _request(options)
     grid = load_grid(options.config, preset=options.preset, sets=options.set, axes=options.axis)
     if options.pool is not None:

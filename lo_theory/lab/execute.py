@@ -11,17 +11,30 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
 from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.task import TASKS, Prepared
 from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
 
-__all__ = ["Request", "available_processors", "execute", "processor", "versions", "write_outputs"]
+__all__ = [
+    "Request",
+    "assist",
+    "available_processors",
+    "choose_run_device",
+    "execute",
+    "prepare",
+    "processor",
+    "versions",
+    "write_outputs",
+]
 
 _PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
 
@@ -79,25 +92,28 @@ def processor() -> str:
 def execute(experiment: Experiment, request: Request, progress: Progress) -> FinishedRun:
     """Compute what is missing of an experiment, and return the finished run; a finished one costs no work.
 
-    Errors: ValueError for a problem that cannot be made, settings that do not fit it, a folder in use, or a thread
-    count other than the recorded one; OSError if the folder cannot be written or fills up, in which case what was
-    computed is kept.
+    Under torchrun this is what the first rank calls, and ``assist`` the others. Errors: ValueError for a problem that
+    cannot be made, settings that do not fit it, a folder in use, or a thread count other than the recorded one;
+    RuntimeError if another rank is lost; OSError if the folder cannot be written or fills up: what was computed stays.
     """
-    prepared = [TASKS[experiment.task]().prepare(row) for row in experiment.rows]
-    folder = request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
+    prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return FinishedRun(folder)
-    for i, row in enumerate(prepared):
-        try:
-            row.check()
-        except ValueError as error:
-            raise ValueError(f"rows[{i}].{error}") from error
-    facts = {"threads": request.threads or 1, "device": _device(prepared, request.device)}
+    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
-            run.log("session", command=request.command, workers=options.workers, **run.facts)
-            _compute(prepared, run, options, progress)
+            work = _Work(prepared, run, options, progress)
+            with team(options.device, needed=work.trains) as ranks:
+                shared = {} if ranks is None else {"ranks": ranks.count}
+                run.log("session", command=request.command, workers=options.workers, **shared, **run.facts)
+                agree_on(ranks, options.device, folder)
+                work.begin()
+                if ranks is not None:
+                    agree_on(ranks, options.device, folder, work.missing)
+                    work.train_together()
+            work.compute_the_rest()
             write_outputs(folder, experiment, run.rows)
             facts = {
                 "versions": versions(),
@@ -105,12 +121,58 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
                 "system": platform.system(),
                 "workers": options.workers,
                 "command": request.command,
+                **shared,
             }
             run.finish(facts)
     return FinishedRun(folder)
 
 
-def _device(prepared: Sequence[Prepared], name: str) -> str:
+def assist(experiment: Experiment, request: Request) -> None:
+    """Take part in the trainings of the run that the first rank executes; what every other rank calls.
+
+    Returns when nothing is left to be trained. Errors as ``execute``; RuntimeError if another rank is lost.
+    """
+    prepared, folder = prepare(experiment, request)
+    if (folder / "done.json").exists():
+        return
+    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    run = Followed(folder, facts)  # as it is before the first rank opens it
+    _check(prepared, run, request)
+    device = str(run.facts["device"])
+    with team(device, needed=any(row.trains for row in prepared)) as ranks:
+        if ranks is None:
+            return
+        agree_on(ranks, device, folder)  # the first rank has opened the folder
+        run = Followed(folder, facts)
+        work = _Work(prepared, run, _options(run, request), SilentProgress())
+        work.begin()
+        agree_on(ranks, device, folder, work.missing)
+        work.train_together()
+
+
+def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], Path]:
+    """Make the rows of an experiment ready to compute, and name the folder of the run."""
+    prepared = [TASKS[experiment.task]().prepare(row) for row in experiment.rows]
+    return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
+
+
+def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> None:
+    """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold."""
+    for i, row in enumerate(prepared):
+        try:
+            row.check()
+        except ValueError as error:
+            raise ValueError(f"rows[{i}].{error}") from error
+    if any(row.trains for row in prepared):
+        from lo_theory.lab.planning import plan_trainings, require_fit
+
+        options = _options(run, request)
+        missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
+        require_fit(missing, expected_ranks(), options.workers)
+
+
+def choose_run_device(prepared: Sequence[Prepared], name: str) -> str:
+    """The device of a run: "auto" is the CPU where nothing is trained; ValueError for one that is not here."""
     if name == "auto" and not any(row.trains for row in prepared):
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device
@@ -118,7 +180,7 @@ def _device(prepared: Sequence[Prepared], name: str) -> str:
     return choose_device(name)
 
 
-def _options(run: Run, request: Request) -> Options:
+def _options(run: Run | Followed, request: Request) -> Options:
     """The recorded threads and device of a run that goes on; other ones asked for would give other weights."""
     threads, device = int(run.facts["threads"]), str(run.facts["device"])
     for name, asked, recorded in (("threads", request.threads, threads), ("device", request.device, device)):
@@ -131,29 +193,50 @@ def _options(run: Run, request: Request) -> Options:
     return Options(request.workers or fitting, threads, device, request.checkpoint_seconds)
 
 
-def _compute(prepared: Sequence[Prepared], run: Run, options: Options, progress: Progress) -> None:
-    """Compute the units whose rows are missing, long trainings first; each unit's rows go to disk as it is done."""
-    stop = Stop()
-    context = Context(run, options, progress, stop)
-    units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
-    missing = sorted((unit for unit in units if unit.name not in run.units), key=lambda unit: -unit.cost)
-    progress.begin(len(units), len(missing))
+class _Work:
+    """The units of a run: long trainings first; each unit's rows go to disk as it is done."""
 
-    def job(unit: Unit) -> Job:
-        def compute() -> None:
-            began = time.perf_counter()
-            progress.start(unit.label)
-            rows = unit.compute()
-            stop.check()
-            run.append(rows)
-            seconds = time.perf_counter() - began
-            run.log("unit", unit=unit.name, unit_seconds=round(seconds, 3))
-            progress.finish(unit.label, seconds)
+    def __init__(self, prepared: Sequence[Prepared], run: Run | Followed, options: Options, progress: Progress) -> None:
+        self.run, self.options, self.progress, self.stop = run, options, progress, Stop()
+        context = Context(run, options, progress, self.stop)
+        self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
+        self.trains = any(row.trains for row in prepared)
 
-        return Job(unit.name, compute, unit.needs)
+    @property
+    def missing(self) -> list[str]:
+        """Names of the units whose rows are not on disk."""
+        return [unit.name for unit in self._missing()]
 
-    run_jobs([job(unit) for unit in missing], min(options.workers, max(1, len(missing))), stop)
-    run.sort([unit.name for unit in units])
+    def _missing(self) -> list[Unit]:
+        return sorted((unit for unit in self.units if unit.name not in self.run.units), key=lambda unit: -unit.cost)
+
+    def begin(self) -> None:
+        """Tell what there is to do."""
+        self.progress.begin(len(self.units), len(self.missing))
+
+    def train_together(self) -> None:
+        """Compute the units that train, one after the other, as all ranks do at the same time."""
+        self._compute([unit for unit in self._missing() if unit.cost], 1)
+
+    def compute_the_rest(self) -> None:
+        """Compute all units that are missing, several at a time, and bring the rows into the order of the units."""
+        missing = self._missing()
+        self._compute(missing, min(self.options.workers, max(1, len(missing))))
+        if isinstance(self.run, Run):
+            self.run.sort([unit.name for unit in self.units])
+
+    def _compute(self, units: Sequence[Unit], workers: int) -> None:
+        run_jobs([Job(unit.name, partial(self._unit, unit), unit.needs) for unit in units], workers, self.stop)
+
+    def _unit(self, unit: Unit) -> None:
+        began = time.perf_counter()
+        self.progress.start(unit.label)
+        rows = unit.compute()
+        self.stop.check()
+        self.run.append(rows)
+        seconds = time.perf_counter() - began
+        self.run.log("unit", unit=unit.name, unit_seconds=round(seconds, 3))
+        self.progress.finish(unit.label, seconds)
 
 
 def write_outputs(folder: Path, experiment: Experiment, rows: list[Any]) -> None:

@@ -74,7 +74,7 @@ def read_rows(path: Path) -> list[Row]:
     """Read the rows of every finished unit, changing nothing; none where the file is absent."""
     try:
         return _whole_units(path.read_bytes(), path)[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -29,7 +29,7 @@ from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.tidy import from_csv
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["FinishedRun", "Run", "finished_runs", "write_json"]
+__all__ = ["FinishedRun", "Run", "finished_runs", "read_facts", "write_json"]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,6 +48,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged (no mapping): remove it and run again")
     return value
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What was recorded when a run was begun (threads, device); empty if it has not been."""
+    path = folder / "started.json"
+    return _read_json(path) if path.exists() else {}
 
 
 def _lock(folder: Path) -> int:
@@ -105,7 +111,7 @@ class Run:
     def _prepare(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         started = self.folder / "started.json"
         if started.exists():
-            self.facts = _read_json(started)
+            self.facts = read_facts(self.folder)
         else:
             self.facts = dict(facts)
             text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)

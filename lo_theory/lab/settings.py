@@ -166,13 +166,15 @@ class Cell:
     argmax: bool
     schedule: str
     noise: Noise | None = None
+    temperature: float | None = None
 
     @property
     def name(self) -> str:
         """Address of the cell inside its row."""
         tokens = "argmax" if self.argmax else "drawn"
         noise = () if self.noise is None else (self.noise.label,)
-        return "/".join((self.denoiser, self.policy, f"{self.schedule}({self.steps})", tokens, *noise))
+        own = () if self.temperature is None else (f"temperature {self.temperature:g}",)
+        return "/".join((self.denoiser, self.policy, f"{self.schedule}({self.steps})", tokens, *noise, *own))
 
     @property
     def keys(self) -> dict[str, str | int | bool]:
@@ -187,13 +189,14 @@ PolicyName = Literal["vanilla", "top_probability", "margin", "entropy", "fixed_o
 
 @dataclass(frozen=True)
 class ExtraCell:
-    """A single cell beside the grid."""
+    """A single cell beside the grid; ``temperature`` null: that of the grid."""
 
     denoiser: Denoiser
     policy: PolicyName
     steps: str | int = "L"
     argmax: bool = False
     noise: Noise | None = None
+    temperature: float | None = setting(None, above=0, late=True)
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,15 @@ class Decoding:
             Cell(denoiser, policy, steps, argmax, self.schedule, self.noise) for denoiser, argmax, steps, policy in grid
         ]
         cells += [
-            Cell(cell.denoiser, cell.policy, cell.steps, cell.argmax, self.schedule, cell.noise or self.noise)
+            Cell(
+                cell.denoiser,
+                cell.policy,
+                cell.steps,
+                cell.argmax,
+                self.schedule,
+                cell.noise or self.noise,
+                cell.temperature,
+            )
             for cell in self.extra
         ]
         return tuple(dict.fromkeys(sorted(cells, key=lambda cell: cell.denoiser)))

@@ -95,10 +95,13 @@ def train_model(
     options = context.options
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
     # What share of the device's own matrix rate is used, for the progress; on shared CPU cores it would mean little.
-    peak = measure_matmul_rate(options.device) if torch.device(options.device).type == "cuda" else None
+    measured = torch.device(options.device).type == "cuda" and context.intercept is None
+    peak = measure_matmul_rate(options.device) if measured else None
     setting = {name: value for name, value in asdict(learner.setting).items() if name not in _OURS}
     setting["warmup"] = learner.setting.warmup_steps
     config = TrainConfig(**setting, device=options.device, threads=options.threads, peak_flops=peak)
+    if context.intercept is not None:
+        context.intercept(learner, config)
     evaluations = learner.setting.evaluations
 
     def report(step: int, values: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from numpy.typing import ArrayLike
 
@@ -76,12 +76,16 @@ class Folder(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What every unit of a run shares: the run's folder, how to compute, who is told, and whether to stop."""
+    """What every unit of a run shares: the run's folder, how to compute, who is told, and whether to stop.
+
+    ``intercept(learner, config)`` is called in place of every training, and must raise: how trainings are listed.
+    """
 
     run: Folder
     options: Options
     progress: Progress
     stop: Stop
+    intercept: Callable[[Any, Any], NoReturn] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Unit:
     """A unit of work: its name in the rows file, what to call it on a screen, what computes its rows, what it needs.
 
     ``cost`` is the training's length times the sequence's, in no unit: long trainings begin first. Zero for all else.
+    ``forwards``: sequences that it sends through the network of the training it needs, to estimate what that takes.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Unit:
     compute: Callable[[], list[Line]]
     needs: frozenset[str] = frozenset()
     cost: int = 0
+    forwards: int = 0
 
 
 @dataclass(frozen=True)

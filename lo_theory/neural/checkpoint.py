@@ -105,7 +105,10 @@ def refuse_difference(path: str | Path, part: str, found: Any, expected: Any) ->
         for name in sorted(found.keys() | expected.keys()):
             refuse_difference(path, f"{part}.{name}", found.get(name), expected.get(name))
     elif found != expected:
-        raise ValueError(f"{path} is a checkpoint of something else: its {part} is {found!r}, expected {expected!r}")
+        raise ValueError(
+            f"{path} is a checkpoint of something else: its {part} is {found!r}, expected {expected!r}; "
+            "move it away to train anew"
+        )
 
 
 def model_tensors(model: Transformer, prefix: str = _MODEL) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from lo_theory.neural.model import TransformerConfig
 from lo_theory.neural.parallel import Ranks
 from lo_theory.neural.posterior import resolve_precision
 
-__all__ = ["estimate_memory", "free_memory", "require_memory"]
+__all__ = ["count_parameters", "estimate_memory", "free_memory", "require_memory"]
 
 _GIB = 2**30
 _VECTOR = 32  # keys of the CPU's bfloat16 attention are filled up to a multiple of it, see model.py
@@ -31,6 +31,11 @@ def _parameters(network: TransformerConfig) -> tuple[int, int]:
     places = network.places if network.positions != "rope" else 0
     hidden = network.layers * (4 * width**2 + 3 * width * network.inner_width)
     return core_parameters(network) + (network.token_ids + places + network.n_values) * width, hidden
+
+
+def count_parameters(network: TransformerConfig) -> int:
+    """All parameters of a network, without making it."""
+    return _parameters(network)[0]
 
 
 def _sequence_bytes(network: TransformerConfig, *, half: bool, on_cpu: bool) -> int:

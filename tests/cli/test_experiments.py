@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lo_theory.cli import main
 from lo_theory.lab.runs import Run
+from lo_theory.neural import load
 from tests.cli.complaint import complaint
 from tests.lab.tiny import tiny
 
@@ -127,6 +129,56 @@ def test_a_foreign_checkpoint_is_refused(config: Path, tmp_path: Path, capsys: p
     assert re.search(r"model-0\.safetensors is damaged", line)
     model.unlink()
     assert main(["run", str(config), *out]) == 0
+
+
+def interrupted_run(config: Path, out: Path, *sets: str) -> Path:
+    """The folder of a run that has its trained model and no rows, as after a kill."""
+    before = set((out / "tiny").iterdir()) if (out / "tiny").exists() else set()
+    assert main(["run", str(config), "--out", str(out), "--quiet", "--set", "training.steps=3", *sets]) == 0
+    (folder,) = set((out / "tiny").iterdir()) - before
+    (folder / "done.json").unlink()
+    (folder / "rows.jsonl").unlink()
+    return folder
+
+
+def test_a_checkpoint_of_another_problem_shape_or_training_is_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each put in the place of the run's own; the file is named, and what it is of."""
+    monkeypatch.setattr("lo_theory.lab.execute.write_outputs", lambda *arguments: None)
+    out = tmp_path / "runs"
+    own = interrupted_run(config, out) / "model-0.safetensors"
+    kept = own.read_bytes()
+    others = {
+        "problem.seed=1": r"its objective\.problem is '[0-9a-f]+', expected '[0-9a-f]+'",
+        "model.shape.width=8": r"its model\.[a-z_]+ is \d+, expected \d+",
+        "seed=1": r"its seed\.seed is 1, expected 0",
+    }
+    for setting, expected in others.items():
+        foreign = interrupted_run(config, out, setting) / "model-0.safetensors"
+        own.write_bytes(foreign.read_bytes())
+        line = complaint(["run", str(config), "--out", str(out), "--quiet", "--set", "training.steps=3"], capsys)
+        assert re.search(rf"model-0\.safetensors is a checkpoint of something else: {expected}", line), line
+        assert own.read_bytes() == foreign.read_bytes()  # not touched
+    own.write_bytes(kept)
+    assert main(["run", str(config), "--out", str(out), "--quiet", "--set", "training.steps=3"]) == 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["--set", "training.learning_rate=1e20", "training.warmup=0", "--checkpoint-seconds", "0"]
+    command = ["run", str(config), "--out", str(tmp_path / "runs"), "--quiet", "--workers", "1", *wild]
+    line = complaint(command, capsys)
+    found = re.search(r"is (?:nan|inf) at step (\d+) of 150: training stopped, the last checkpoint is kept", line)
+    assert found is not None, line
+    (path,) = (tmp_path / "runs" / "tiny").glob("*/model-0.safetensors")
+    kept = load(path)
+    assert kept.header["step"] <= int(found[1])
+    assert all(torch.isfinite(value).all() for value in kept.tensors.values())
+    assert not (path.parent / "done.json").exists()
+    again = complaint(command, capsys)  # goes on from there, and meets the same
+    assert f"at step {found[1]} of 150" in again
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(config: Path, tmp_path: Path) -> None:

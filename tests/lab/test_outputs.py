@@ -55,6 +55,7 @@ def test_the_folder_holds_what_is_promised(finished: FinishedRun) -> None:
     assert names == {
         *("config.yaml", "started.json", "lock", "rows.jsonl", "log.jsonl", "done.json", "model-0.safetensors"),
         *("table.csv", "classes.csv", "table.md", "figure.png", "figure.pdf"),
+        *("readings.png", "readings.pdf"),
     }
     assert yaml.safe_load((finished.folder / "config.yaml").read_text())["rows"][0]["problem"]["N"] == 6
     assert finished.facts["threads"] == 1
@@ -89,8 +90,8 @@ def test_classes_pool_to_the_number_of_contexts(finished: FinishedRun) -> None:
 
 def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, experiment: Experiment) -> None:
     content = tables(experiment, finished.rows)
-    assert len(content) == 5
-    assert [sum(len(section) for section in table.sections) for table in content] == [9 + 1, 9, 2, 2, 4]
+    assert len(content) == 6
+    assert [sum(len(section) for section in table.sections) for table in content] == [9 + 1, 14, 9, 2, 2, 4]
     printed = text(content, 80)
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
     assert "\x1b" not in printed
@@ -139,7 +140,8 @@ def test_the_figure_has_equal_bytes_for_equal_rows(
 def test_tables_and_figure_of_an_experiment_without_a_model(tmp_path: Path) -> None:
     finished = execute(resolve(tiny(), preset="exact"), Request(tmp_path), SilentProgress())
     content = tables(resolve(finished.config), finished.rows)
-    assert [table.title.split(":")[0] for table in content] == ["A tiny table", "Diversity", "One pass, no decoding"]
+    titles = ["A tiny table", "Which reading fits the published numbers?", "Diversity", "One pass, no decoding"]
+    assert [table.title.split(":")[0] for table in content] == titles
     assert not list(finished.folder.glob("*.safetensors"))
 
 

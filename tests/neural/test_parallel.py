@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,44 +20,19 @@ from lo_theory.diffusion.masks import Uniform
 from lo_theory.neural import Ranks, current_ranks, join_ranks, load, train
 from tests.neural.ranked import TOGETHER, Recorded
 from tests.neural.small import KEY, NETWORK, PROBLEM
-
-ROOT = Path(__file__).parents[2]
-Process = subprocess.Popen[str]
+from tests.ranks import ROOT, Process, start_ranks
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def launched(job: str, folder: Path, count: int = 2, **settings: Any) -> Iterator[list[Process]]:
-    """The ranks of a job as torchrun would start them; whatever is left of them at the end is killed."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
-    where |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(count)}
-    command = [sys.executable, "-m", "tests.neural.ranked", job, str(folder), json.dumps(settings)]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
+    """The ranks of a job."""
+    with start_ranks(
+        [sys.executable, "-m", "tests.neural.ranked", job, str(folder), json.dumps(settings)], count
+    ) as ranks:
         yield ranks
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-            rank.communicate()
 
 
 def finished(job: str, folder: Path, count: int = 2, **settings: Any) -> list[dict[str, Any]]:

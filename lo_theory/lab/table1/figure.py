@@ -12,6 +12,7 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
+from lo_theory.lab.table1.reading_figure import readings_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     letter_panels(figure.axes)
     _legend(figure, [*cells, *group(ordered, "one_pass")], experiment)
     mark_empty(figure.axes)
-    return {"figure": figure, **training_figures(experiment.title or experiment.experiment, ordered)}
+    shown = experiment.title or experiment.experiment
+    return {"figure": figure, **readings_figure(experiment, rows), **training_figures(shown, ordered)}
 
 
 def _legend(figure: Figure, items: Sequence[Measured], experiment: Experiment) -> None:

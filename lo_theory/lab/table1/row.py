@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from lo_theory.lab.problems import Problem
+from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, check_laws, step_count
 from lo_theory.problem import LODistribution
 
@@ -60,7 +61,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Reference:
-    """Published numbers to print beside ours."""
+    """Published numbers to print beside ours; a reading gives them if none is further off than ``tolerance`` points."""
 
     source: str
     rows: tuple[Published, ...]
+    tolerance: float = setting(2.0, above=0)

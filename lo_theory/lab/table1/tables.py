@@ -10,6 +10,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
+from lo_theory.lab.table1.comparisons import effects_table, readings_table
 from lo_theory.lab.table1.row import Published
 
 __all__ = ["tables"]
@@ -36,7 +37,8 @@ def _pair(measured: Measured) -> str:
 
 def _cell(measured: Measured) -> tuple[str, ...]:
     keys = measured.keys
-    words = (str(keys["policy"]), "argmax" if keys["argmax"] else "", str(keys.get("noise", "")))
+    warmth = "" if keys.get("temperature", 1.0) == 1.0 else f"temperature {keys['temperature']:g}"
+    words = (str(keys["policy"]), "argmax" if keys["argmax"] else "", str(keys.get("noise", "")), warmth)
     return _pair(measured), str(keys["denoiser"]), ", ".join(filter(None, words)), str(keys["steps"])
 
 
@@ -231,6 +233,8 @@ def class_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
 
 _TABLES: tuple[Callable[[Experiment, Sequence[Row]], Table], ...] = (
     accuracy_table,
+    readings_table,
+    effects_table,
     diversity_table,
     one_pass_table,
     model_table,

@@ -159,25 +159,29 @@ class RowWork(ProblemWork):
             yield replace(self._unit("training", "training", self._network), cost=cost)
             for law in evaluation.laws:
                 yield self._loss_unit(law)
-            yield self._of_model(self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model")))
+            one_pass = self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model"))
+            yield self._of_model(one_pass, 2 * evaluation.sequences)
         if evaluation.exact:
             yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
         for cell in cells:
-            unit = self._decode_unit(cell)
-            yield self._of_model(unit) if cell.denoiser == "model" else unit
+            unit, steps = self._decode_unit(cell), step_count(cell.steps, self.distribution.layout.length)
+            forwards = self.row.decoding.sequences * steps
+            yield self._of_model(unit, forwards) if cell.denoiser == "model" else unit
 
     def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
         return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
-    def _of_model(self, unit: Unit) -> Unit:
-        return replace(unit, needs=frozenset({f"row{self.index}/training"}))
+    def _of_model(self, unit: Unit, forwards: int) -> Unit:
+        return replace(unit, needs=frozenset({f"row{self.index}/training"}), forwards=forwards)
 
     def _loss_unit(self, law: str) -> Unit:
-        return self._of_model(self._unit(f"losses/{law}", f"losses under {law}", lambda: self._losses(law)))
+        unit = self._unit(f"losses/{law}", f"losses under {law}", lambda: self._losses(law))
+        return self._of_model(unit, self.row.evaluation.sequences)
 
     def _decode_unit(self, cell: Cell) -> Unit:
         tokens = ", argmax" if cell.argmax else ""
-        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}"
+        warmth = "" if cell.temperature is None else f", temperature {cell.temperature:g}"
+        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}{warmth}"
         return self._unit(f"decode/{cell.name}", label, lambda: self._decode(cell))
 
     def _problem(self) -> list[Line]:
@@ -217,7 +221,8 @@ class RowWork(ProblemWork):
         setting, key = self.row.decoding, self.key.fold("decode").fold(cell.name)
         steps = step_count(cell.steps, self.distribution.layout.length)
         noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
-        options = DecodeOptions(setting.temperature, cell.argmax, noise, setting.chunk)
+        temperature = setting.temperature if cell.temperature is None else cell.temperature
+        options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
         decoded = decode(
             self.denoiser(cell.denoiser),
             POLICIES[cell.policy](),
@@ -231,7 +236,7 @@ class RowWork(ProblemWork):
         metrics["impossible"] = Sums.of(decoded.impossible)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
-        keys = {**cell.keys, "steps": steps, "temperature": setting.temperature}
+        keys = {**cell.keys, "steps": steps, "temperature": temperature}
         return self.rows(f"decode/{cell.name}", "decode", keys, metrics)
 
     def _schedule(self, cell: Cell, steps: int) -> Schedule:

@@ -1,0 +1,73 @@
+"""The command ``agenda``: several experiments one after the other, each in a time box.
+
+Writes below the folder of runs, through ``lo-theory run`` only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from lo_theory.cli.shared import add_out, end_on_sigterm, show_tables
+
+__all__ = ["add_commands"]
+
+_EXAMPLES = """\
+examples:
+  lo-theory agenda experiments/owed.yaml --dry-run --rate 200    what each entry takes at 200 TFLOP/s
+  lo-theory agenda experiments/owed.yaml --device cuda           all of it; the same command goes on
+  lo-theory agenda experiments/owed.yaml --only paper figure2    these two
+  lo-theory agenda experiments/owed.yaml --ranks 8               every training on eight GPUs
+"""
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add ``agenda`` to the subparsers ``commands``; ``shared`` are options of all commands."""
+    command = commands.add_parser(
+        "agenda",
+        parents=[shared],
+        help="run the experiments that a file lists, in order, each in its time box, or go on with them",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="agenda, such as experiments/owed.yaml")
+    command.add_argument("--only", nargs="+", default=[], metavar="ENTRY", help="only these entries")
+    add_out(command)
+    command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
+    command.add_argument("--ranks", type=int, default=1, help="processes that train together, one a GPU (default: 1)")
+    command.add_argument("--dry-run", action="store_true", help="estimate every entry instead of running it")
+    command.add_argument("--rate", type=float, metavar="TFLOP/S", help="with --dry-run: how fast the GPU trains")
+    command.set_defaults(function=_agenda, resumes=True)
+
+
+def _agenda(options: argparse.Namespace) -> None:
+    from lo_theory.lab.agenda import Outcome, load_agenda, outcome_table, run_entry
+
+    if options.ranks < 1:
+        raise ValueError(f"--ranks must be at least 1, got {options.ranks}")
+    if options.rate is not None and not options.dry_run:
+        raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
+    end_on_sigterm()
+    agenda = load_agenda(options.file, options.only)
+    passed = ["--out", str(options.out), "--device", options.device]
+    passed += ["--dry-run"] if options.dry_run else []
+    passed += ["--rate", f"{options.rate:g}"] if options.rate is not None else []
+    outcomes: dict[str, Outcome] = {}
+    for entry in agenda.entries:
+        print(
+            f"{entry.name}: {entry.why or entry.experiment} (at most {entry.minutes:g} min)",
+            file=sys.stderr,
+            flush=True,
+        )
+        ranks = 1 if options.dry_run else options.ranks
+        outcomes[entry.name] = run_entry(entry, options.file.parent, passed, ranks)
+    if not options.dry_run:
+        show_tables([outcome_table(agenda, outcomes)])
+    left = [name for name, outcome in outcomes.items() if not outcome.finished]
+    if left:
+        names = ", ".join(left)
+        raise RuntimeError(
+            f"{len(left)} of {len(outcomes)} entries are not finished ({names}); the same command goes on"
+        )

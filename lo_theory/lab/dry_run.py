@@ -1,0 +1,185 @@
+"""What an experiment would take, said without computing it: parameters, memory, operations, seconds. Writes nothing.
+
+Seconds come from a few measured steps of each shape on the device, or from a rate that is stated. Loads torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.execute import Request, choose_run_device, prepare
+from lo_theory.lab.planning import Planned, for_device, plan_trainings
+from lo_theory.lab.ranked import Followed
+from lo_theory.lab.render import Table
+from lo_theory.lab.units import Options
+
+__all__ = ["Estimate", "dry_run", "estimate_table"]
+
+_GIB = 2**30
+_MOST_FLOP = 2e10  # a measured step on a processor: about a second of one core
+_MEASURED = 3  # steps, after one that holds what is done once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one training, and what its row then sends through the network, takes.
+
+    ``rate``: FLOP/s that training reaches, nan where nothing fits to be measured; ``free``: bytes, None if not known.
+    """
+
+    training: Planned
+    rate: float
+    free: int | None
+
+    @cached_property
+    def parameters(self) -> tuple[int, int]:
+        """Parameters in all, and outside embeddings and head (the paper's count)."""
+        from lo_theory.neural.flops import core_parameters
+        from lo_theory.neural.memory import count_parameters
+
+        return count_parameters(self.training.learner.network), core_parameters(self.training.learner.network)
+
+    @cached_property
+    def memory(self) -> int:
+        """Bytes of the device at the peak of the training."""
+        from lo_theory.neural import estimate_memory
+
+        return estimate_memory(self.training.learner.network, self.training.config)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has that memory free, as far as it says."""
+        return self.free is None or self.memory <= self.free
+
+    @property
+    def flops(self) -> float:
+        """Operations of the training."""
+        return float(self.training.config.steps) * self.training.config.batch * _sequence_flop(self.training)
+
+    @property
+    def forward_flops(self) -> float:
+        """Operations of what the row then sends through the network: a third of a training step each."""
+        return self.training.forwards * _sequence_flop(self.training) / 3
+
+    @property
+    def seconds(self) -> float:
+        """Both at the rate of training."""
+        return (self.flops + self.forward_flops) / self.rate
+
+
+def _sequence_flop(training: Planned) -> float:
+    from lo_theory.neural import flop_per_token
+
+    network = training.learner.network
+    return float(network.places * flop_per_token(network))
+
+
+def _measure(training: Planned) -> float:
+    """FLOP/s of a few steps of a training, on fewer rows where whole ones would take long."""
+    from lo_theory.neural import train
+
+    config = training.config
+    rows = config.batch
+    if config.device == "cpu":
+        rows = max(1, min(rows, int(_MOST_FLOP / _sequence_flop(training))))
+    rates: list[float] = []
+
+    def see(step: int, values: Mapping[str, Any]) -> None:
+        if "flops_per_second" in values:
+            rates.append(float(values["flops_per_second"]))
+
+    short = replace(config, steps=1 + _MEASURED, batch=rows, log_every=1)
+    learner = training.learner
+    train(learner.network, short, learner.objective, learner.key, on_log=see)
+    return median(rates[1:])
+
+
+def dry_run(experiment: Experiment, request: Request, rate: float | None = None) -> list[Estimate]:
+    """Estimate every training of an experiment; ``rate`` in FLOP/s is that of a GPU that need not be here.
+
+    Cost: the making of each problem, and without ``rate`` some seconds for each shape of network. Errors as
+    ``execute`` before it computes; ValueError for a rate that is not positive.
+    """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--rate must be positive, got {rate / 1e12:g} TFLOP/s")
+    prepared, folder = prepare(experiment, request)
+    device = choose_run_device(prepared, request.device)
+    options = Options(1, request.threads or 1, device)
+    planned = plan_trainings(prepared, Followed(folder, {}), options)
+    if rate is not None:
+        return [Estimate(for_device(training, "cuda"), rate, None) for training in planned]
+    return _measured(planned)
+
+
+def _measured(planned: Sequence[Planned]) -> list[Estimate]:
+    import torch
+
+    from lo_theory.neural.memory import free_memory
+
+    estimates: list[Estimate] = []
+    rates: dict[Any, float] = {}
+    for training in planned:
+        estimate = Estimate(training, math.nan, free_memory(torch.device(training.config.device)))
+        shape = (training.learner.network, replace(training.config, steps=1))
+        if estimate.fits and shape not in rates:
+            rates[shape] = _measure(training)
+        estimates.append(replace(estimate, rate=rates.get(shape, math.nan)))
+    return estimates
+
+
+def _duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.4 h``."""
+    if math.isnan(seconds):
+        return "-"
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _line(estimate: Estimate) -> tuple[str, ...]:
+    config, (parameters, core) = estimate.training.config, estimate.parameters
+    return (
+        str(estimate.training.row),
+        estimate.training.unit.label.removesuffix(" training"),
+        f"{parameters:,}",
+        f"{core:,}",
+        f"{config.steps:,} x {config.batch}",
+        f"{estimate.memory / _GIB:.2f}{'' if estimate.fits else ' !'}",
+        f"{estimate.flops:.2e}",
+        f"{estimate.forward_flops:.2e}" if estimate.training.forwards else "-",
+        f"{estimate.rate / 1e12:.3g}",
+        _duration(estimate.seconds),
+    )
+
+
+def estimate_table(experiment: Experiment, estimates: Sequence[Estimate], *, stated: bool) -> Table:
+    """Every training a line, and all of them together."""
+    total = (
+        "all",
+        *[""] * 4,
+        f"{max((one.memory for one in estimates), default=0) / _GIB:.2f}",
+        f"{sum(one.flops for one in estimates):.2e}",
+        f"{sum(one.forward_flops for one in estimates):.2e}",
+        "",
+        _duration(sum(one.seconds for one in estimates)),
+    )
+    columns = ("row", "training", "parameters", "core", "steps x batch", "GiB", "FLOP", "FLOP after", "TFLOP/s", "time")
+    source = "stated" if stated else f"measured in {_MEASURED} steps of each shape here, as busy as it is now"
+    notes = [
+        "One training after the other. GiB: memory of the device at the peak, without torch's own (on a GPU about 1). "
+        f"TFLOP/s: {source}. FLOP after: decoding and evaluation of the model as far as units say (-: not counted), a "
+        "third of a training step a sequence. Not in the time: the exact posterior, belief propagation, compiling."
+    ]
+    if any(not one.fits for one in estimates):
+        free = min(one.free for one in estimates if one.free is not None)
+        notes.append(f"! does not fit the {free / _GIB:.2f} GiB free on this device: set training.microbatch.")
+    title = f"{experiment.title or experiment.experiment}{f' ({experiment.preset})' if experiment.preset else ''}"
+    sections = (tuple(_line(one) for one in estimates), (total,)) if estimates else ()
+    return Table(f"Dry run: {title}", columns, sections, tuple(notes), left=("row", "training"))

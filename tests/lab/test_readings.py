@@ -1,0 +1,150 @@
+"""Which reading fits the published numbers, on numbers whose answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.rows import Row
+from lo_theory.lab.table1.comparisons import effects_table, readings_table
+from lo_theory.lab.table1.reading_figure import readings_figure
+from lo_theory.lab.table1.readings import readings, verdict
+from lo_theory.lab.table1.row import Published, Reference
+from tests.lab.tiny import tiny
+
+pairs = ((25, 275), (100, 200))
+PAPER = {(25, 275): (78.0, 94.0), (100, 200): (63.0, 89.0)}
+REFERENCE = Reference(
+    "made up",
+    tuple(Published(*pair, policy, PAPER[pair][i]) for pair in pairs for i, policy in enumerate(("vanilla", "margin"))),
+)
+
+
+def share(percent: float, n: int = 1000) -> Sums:
+    """Shares of ``n`` sequences, half of them 5 points above the mean and half below."""
+    return Sums.of([(percent + 5 * (-1) ** i) / 100 for i in range(n)])
+
+
+def cell(pair: tuple[int, int], policy: str, self_consistency: float, unpaired: float, **keys: Any) -> list[Row]:
+    place = {"kind": "decode", "row": 0, "N": pair[0], "P": pair[1], "problem": "a", "seed": 0, "denoiser": "model"}
+    place |= {"policy": policy, "steps": sum(pair), "argmax": False, "schedule": "fixed_count", "temperature": 1.0}
+    metrics = {"self_consistency": self_consistency, "unpaired": unpaired, "consistent": self_consistency / 2}
+    return [Row("unit", name, share(value), place | keys) for name, value in metrics.items()]
+
+
+def pairs_of(values: dict[tuple[int, int], tuple[float, float]], **keys: Any) -> Iterable[Row]:
+    for pair, (vanilla, margin) in values.items():
+        yield from cell(pair, "vanilla", vanilla, 62.5, **keys)
+        yield from cell(pair, "margin", margin, 62.5, **keys)
+
+
+def experiment(reference: Reference | None = REFERENCE) -> Experiment:
+    made = resolve(tiny())
+    return Experiment(made.experiment, made.rows, title="A table", reference=reference)
+
+
+OFF = {(25, 275): (95.0, 90.0), (100, 200): (90.0, 80.0)}
+NEAR = {(25, 275): (79.0, 93.0), (100, 200): (62.0, 90.6)}
+
+
+def test_the_reading_that_fits_is_found_and_named() -> None:
+    rows = [*pairs_of(OFF), *pairs_of(NEAR, steps=25, argmax=True)]
+    found = readings(rows, REFERENCE)
+    assert len(found) == 2 * 2  # two decodes, two accuracies
+    assert found[0].accuracy == "self-consistency"
+    assert found[0].decode == "L/12 steps, argmax"
+    published = {pair: dict(zip(("vanilla", "margin"), PAPER[pair], strict=True)) for pair in pairs}
+    assert found[0].distance(published) == pytest.approx(((1 + 1 + 1 + 2.56) / 4) ** 0.5)
+    said = verdict(found, REFERENCE)
+    assert said.startswith("The published numbers at (25, 275), (100, 200) come out within 2 points under: self-")
+    assert "L/12 steps, argmax (largest difference +1.6 (margin at (100, 200)))" in said
+    assert said.count("largest difference") == 1
+
+
+def test_where_none_fits_it_says_so_and_names_the_nearest() -> None:
+    only = {(25, 275): OFF[25, 275]}
+    said = verdict(readings(list(pairs_of(only)), REFERENCE), REFERENCE)
+    assert said.startswith("Under none of 2 readings do the published numbers at (25, 275) come out within 2 points.")
+    assert (
+        "The nearest that is decoded is self-consistency, model, L steps: 12.3 points root mean square, +17.0 (vanilla at"
+        in said
+    )
+    assert "Vanilla alone: unpaired, model, L steps (15.5)." in said
+    assert "Margin alone: self-consistency, model, L steps (4.0)." in said
+    assert said.endswith("1 of the 2 published pairs were not run.")
+    wide = Reference("made up", REFERENCE.rows, tolerance=17.5)
+    assert "come out within 17.5 points under" in verdict(readings(list(pairs_of(only)), wide), wide)
+
+
+def test_a_reading_that_lacks_a_pair_that_was_run_cannot_fit_all() -> None:
+    rows = [*pairs_of(OFF), *pairs_of({(25, 275): PAPER[25, 275]}, name="rope")]
+    found = readings(rows, REFERENCE)
+    assert found[0].label == "self-consistency, model, rope, L steps"
+    assert verdict(found, REFERENCE).startswith("Under none of 2 readings")
+
+
+@pytest.mark.parametrize(
+    ("margin", "expected"),
+    [
+        (
+            80.0,
+            "it is above zero in 1 and below in 0 (95 % intervals over sequences), and as large as published in none.",
+        ),
+        (62.0, "it is above zero in 0 and below in 1 "),
+        (98.0, "as large as published in 1: self-consistency, model, L steps at (8, 24) (+28.0)."),
+        (70.0, "it is above zero in 0 and below in 0 "),
+    ],
+)
+def test_other_sizes_confirm_nothing_and_only_the_effect_is_compared(margin: float, expected: str) -> None:
+    found = readings(list(pairs_of({(8, 24): (70.0, margin)})), REFERENCE)
+    said = verdict(found, REFERENCE)
+    assert said.startswith("No published pair was run, only (8, 24), so no reading can be confirmed here.")
+    assert "published as +16.0 to +26.0 points" in said
+    assert expected in said
+    assert said.endswith("Nothing follows for the published sizes.")
+
+
+def test_noise_on_scores_is_compared_with_vanilla_decoding_that_has_none() -> None:
+    pair = (25, 275)
+    rows = [*cell(pair, "vanilla", 78.0, 62.5), *cell(pair, "margin", 94.0, 62.5, noise="gumbel 0.5")]
+    found = readings(rows, REFERENCE)
+    assert [one.decode for one in found] == ["L steps, gumbel 0.5"] * 2
+    assert found[0].values[pair][0].percent == pytest.approx(78.0)
+    assert readings(cell(pair, "margin", 94.0, 62.5), REFERENCE) == []  # vanilla was not measured
+
+
+def test_the_table_and_the_figure_show_every_reading() -> None:
+    rows = [*pairs_of(OFF), *pairs_of(NEAR, steps=25)]
+    keys = {"kind": "one_pass", "row": 0, "N": 25, "P": 275, "problem": "a", "seed": 0, "denoiser": "exact"}
+    rows += [Row("unit", name, share(97.5), keys) for name in ("conditional", "infill", "infill_drawn")]
+    table = readings_table(experiment(), rows)
+    (lines,) = table.sections
+    assert len(lines) == 2 * 2 + 3
+    assert lines[0] == ("self-consistency", "model", "L/12 steps", "2", "70.5", "91.8", "+21.3", "1.2", "1.6")
+    assert ("infill", "exact", "one pass", "1", "97.5", "97.5", "0", "14.0", "19.5") in lines
+    assert "come out within 2 points" in table.notes[0]
+    assert readings_table(experiment(None), rows).sections == ()
+    (figure,) = readings_figure(experiment(), rows).values()
+    pairs = ["(25, 275)", "(100, 200)"]
+    assert [axes.get_title(loc="left")[-len(name) :] for axes, name in zip(figure.axes, pairs, strict=True)] == pairs
+    assert len(figure.axes[0].get_yticklabels()) == len(lines)
+    assert readings_figure(experiment(None), rows) == {}
+
+
+def test_effects_over_runs_have_students_interval_and_single_runs_have_none() -> None:
+    effects = (-6.0, -2.0, 1.0)
+    rows = [
+        row
+        for i, effect in enumerate(effects)
+        for row in pairs_of({(10, 30): (90.0, 90.0 + effect)}, row=i, problem=str(i), seed=i)
+    ]
+    table = effects_table(experiment(), [*rows, *pairs_of({(8, 24): (90.0, 80.0)}, row=7)])
+    ((line,),) = table.sections
+    assert line[:5] == ("10, 30", "model", "40", "drawn", "3")
+    half = 4.302652729696 * 3.511884584284 / 3**0.5  # Student's quantile of two degrees of freedom, times the error
+    assert line[5:8] == (f"-2.3 ±{half:.1f}", "-6.0, +1.0", "1/3")
+    assert line[8].startswith("-1.2 ±")
