@@ -15,7 +15,6 @@ __all__ = [
     "BP_SHADES",
     "CATEGORICAL",
     "COLOURS",
-    "DIVERGING",
     "INK",
     "MARKERS",
     "MODEL_SHADES",
@@ -70,9 +69,6 @@ MARKERS: Mapping[str, str] = MappingProxyType(
 
 SEQUENTIAL = "viridis"
 """Colour map of quantities that begin at zero."""
-
-DIVERGING = "RdBu_r"
-"""Colour map of quantities with a sign, white at zero."""
 
 NO_DATA = "#bdbdbd"
 """Cells of a map that hold no answer: what the exact posterior refuses."""
