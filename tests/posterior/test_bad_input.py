@@ -143,5 +143,7 @@ def test_too_large_requests_are_refused_before_memory_is_taken() -> None:
     exact, walked = ExactPosterior(wide), ExactPosterior(slab)
     exact.estimate_cost(hidden)  # compiled
     assert peak_of_refusal(lambda: exact.marginals(hidden), r"row 0: .* over the limit of 67108864: use belief") < 2**21
-    assert peak_of_refusal(lambda: walked.marginals(np.full((1, 45), -1)), r"row 0: its 40 masked .* assignments") < 2**21
+    assert (
+        peak_of_refusal(lambda: walked.marginals(np.full((1, 45), -1)), r"row 0: its 40 masked .* assignments") < 2**21
+    )
     assert peak_of_refusal(lambda: run(graph, key=Key(0)), r"64 GiB.*over the limit of 2\*\*31: split") < 2**16
