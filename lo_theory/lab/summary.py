@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from lo_theory.diffusion.losses import gap_share
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.rows import Row
 
-__all__ = ["SHARES", "Measured", "consistency_lines", "gap_closed", "group", "largest_z", "quarter_losses"]
+__all__ = ["SHARES", "Measured", "between", "consistency_lines", "gap_closed", "group", "largest_z", "quarter_losses"]
 
 SHARES = frozenset(
     {
@@ -116,3 +116,12 @@ def largest_z(count: int, share: float = 0.999) -> float:
     from scipy.stats import norm
 
     return float(norm.ppf((1 + share ** (1 / max(count, 1))) / 2))
+
+
+def between(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of independent runs' values; 95 % interval over runs (Student's t, nan below two)."""
+    from scipy.stats import t
+
+    runs = Sums.of(values)
+    half = float(t.ppf(0.975, runs.n - 1)) * runs.standard_error if runs.n > 1 else math.nan
+    return runs.mean, runs.mean - half, runs.mean + half

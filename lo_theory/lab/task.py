@@ -76,6 +76,6 @@ def _load(name: str) -> Task:
 
 TASKS: Mapping[str, Callable[[], Task]] = {
     name: functools.partial(_load, name)
-    for name in ("table1", "thresholds", "figure4", "figure2", "orders", "families", "hardness", "recipes")
+    for name in ("table1", "thresholds", "figure4", "figure2", "orders", "families", "hardness", "recipes", "ratio")
 }
 """Every task by the name that configurations use: the name of its package."""

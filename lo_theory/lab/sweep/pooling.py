@@ -13,7 +13,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured
+from lo_theory.lab.summary import Measured, between
 from lo_theory.lab.sweep.cells import Cell
 
 __all__ = ["POOLED", "between_cells", "common_settings", "grid_table", "group_cells", "pooled_keys"]
@@ -78,17 +78,9 @@ def between_cells(cells: Sequence[tuple[str, Sequence[Row]]]) -> str:
     for row, sums in found.values():
         total = sum(sums[1:], start=sums[0])
         low, high = Measured({}, {row.metric: total}).interval(row.metric)
-        values = (len(sums), total.n, *map(_text, (total.mean, low, high, *_over_cells(sums))))
+        values = (len(sums), total.n, *map(_text, (total.mean, low, high, *between([part.mean for part in sums]))))
         writer.writerow([row.unit, *(row.keys.get(name, "") for name in names), row.metric, *values])
     return stream.getvalue()
-
-
-def _over_cells(sums: Sequence[Sums]) -> tuple[float, float, float]:
-    from scipy.stats import t
-
-    means = Sums.of([part.mean for part in sums])
-    half = float(t.ppf(0.975, means.n - 1)) * means.standard_error if means.n > 1 else math.nan
-    return means.mean, means.mean - half, means.mean + half
 
 
 def _text(value: float) -> str:

@@ -1,0 +1,132 @@
+"""The figure of the ratio sweep: a column for each N; accuracy, margin minus vanilla, why. Loads matplotlib."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.ratio.tables import Decode, Facts, Interval, decodes, facts
+from lo_theory.lab.rows import Row
+from lo_theory.lab.style import COLOURS, MARKERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["make_figures"]
+
+
+def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
+    """Accuracy against P/N with the marginals-only value, margin minus vanilla, and what explains them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    cells, known = decodes(rows), facts(rows)
+    sizes = sorted({fact.pair[0] for fact in known})
+    figure = Figure(figsize=(max(7.5, 4.6 * len(sizes)), 10.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(3, len(sizes), squeeze=False, sharex=True, sharey="row")
+    for i, n in enumerate(sizes):
+        mine, fact = [it for it in cells if it.pair[0] == n], [it for it in known if it.pair[0] == n]
+        _accuracy_panel(grid[0, i], mine, fact)
+        _difference_panel(grid[1, i], mine)
+        _reason_panel(grid[2, i], mine, fact)
+        grid[0, i].set_title(f"N = {n}")
+        grid[2, i].set_xlabel("P/N")
+        _ratio_axis(grid[2, i], fact)
+    for axes, label in zip(
+        grid[:, 0], ("self-consistent observations, %", "margin - vanilla, percentage points", "share, %"), strict=True
+    ):
+        axes.set_ylabel(label)
+    for axes in grid[1:, 0]:
+        axes.legend(fontsize=8, frameon=False)
+    _legend(figure, cells)
+    figure.suptitle(experiment.title or experiment.experiment)
+    return {"figure": figure}
+
+
+def _ratio_axis(axes: Axes, known: Sequence[Facts]) -> None:
+    ratios = sorted({fact.pair[1] / fact.pair[0] for fact in known})
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+
+
+def _curve(axes: Axes, ratios: Sequence[float], values: Sequence[Interval], **style: Any) -> None:
+    means = [100 * mean for mean, _, _ in values]
+    halves = [100 * (high - mean) if high == high else 0.0 for mean, _, high in values]
+    axes.errorbar(ratios, means, yerr=halves, elinewidth=1, capsize=2, markersize=5, linewidth=1.2, **style)
+
+
+def _by(cells: Sequence[Decode], name: Callable[[Decode], Any]) -> list[tuple[Any, list[Decode]]]:
+    return [(key, list(part)) for key, part in itertools.groupby(cells, key=name)]
+
+
+def _look(denoiser: str, kind: str, policy: str) -> dict[str, Any]:
+    colour = COLOURS[denoiser]
+    fill, line = (colour, "-") if kind == "L" else ("white", "--")
+    return {"color": colour, "marker": MARKERS[policy], "markerfacecolor": fill, "linestyle": line}
+
+
+def _accuracy_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:
+    for place, part in _by(cells, lambda it: (it.denoiser, it.kind, it.policy)):
+        _curve(axes, [it.ratio for it in part], [it.accuracy for it in part], **_look(*place))
+    axes.plot(
+        [fact.pair[1] / fact.pair[0] for fact in known],
+        [100 * fact.independent[0] for fact in known],
+        color=COLOURS["line"],
+        linestyle=":",
+        linewidth=2,
+        zorder=0,
+    )
+
+
+def _difference_panel(axes: Axes, cells: Sequence[Decode]) -> None:
+    margins = {(it.pair, it.denoiser, it.kind): it for it in cells if it.policy == "margin"}
+    both = [it for it in cells if it.policy == "vanilla" and (it.pair, it.denoiser, it.kind) in margins]
+    for (denoiser, kind), part in _by(both, lambda it: (it.denoiser, it.kind)):
+        values = [margins[it.pair, it.denoiser, it.kind].minus(it) for it in part]
+        label = f"{denoiser}, {'one token' if kind == 'L' else 'several tokens'} a step"
+        style = {**_look(denoiser, kind, "margin"), "marker": "s"}
+        _curve(axes, [it.ratio for it in part], values, label=label, **style)
+    axes.axhline(0, color=COLOURS["line"], linewidth=1, zorder=0)
+
+
+def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:
+    dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
+    for policy, part in _by(dead, lambda it: it.policy):
+        label = f"dead ends: {policy}, exact, several tokens a step"
+        _curve(
+            axes,
+            [it.ratio for it in part],
+            [it.impossible for it in part],
+            label=label,
+            **_look("exact", "several", policy),
+        )
+    ratios = [fact.pair[1] / fact.pair[0] for fact in known]
+    black = {"color": "black", "marker": "x", "linestyle": "-"}
+    if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):
+        _curve(
+            axes, ratios, [fact.deterministic for fact in known], label="uniform masks that fix every latent", **black
+        )
+    if any(fact.gap[0] == fact.gap[0] for fact in known):
+        style = {"color": COLOURS["model"], "marker": "*", "linestyle": "-"}
+        _curve(axes, ratios, [fact.gap for fact in known], label="gap closed by the models", **style)
+
+
+def _legend(figure: Figure, cells: Sequence[Decode]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            label=f"{denoiser}, {policy}, {'one token' if kind == 'L' else 'several tokens'} a step",
+            **_look(denoiser, kind, policy),
+        )
+        for denoiser, kind, policy in dict.fromkeys((it.denoiser, it.kind, it.policy) for it in cells)
+    ]
+    handles.append(Line2D([], [], color=COLOURS["line"], linestyle=":", linewidth=2, label="marginals only"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)

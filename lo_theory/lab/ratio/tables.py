@@ -1,0 +1,215 @@
+"""The tables of the ratio sweep: decodes, and what the contexts leave open, averaged over problems at each (N, P).
+
+Problems of one (N, P), each with its training, are the independent runs: intervals are over them (Student's t), and
+margin minus vanilla is taken problem by problem before it is averaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.render import Table
+from lo_theory.lab.rows import Row
+from lo_theory.lab.summary import Measured, between, gap_closed, group
+
+__all__ = ["Decode", "Facts", "Interval", "decodes", "facts", "meeting_ratio", "tables"]
+
+Interval = tuple[float, float, float]
+"""(mean, low, high) over problems; the last two nan where there is one problem only."""
+
+_POLICIES = ("vanilla", "margin")
+
+
+@dataclass(frozen=True)
+class Decode:
+    """One way to decode at one (N, P): ``kind`` is ``L`` (one token a step) or ``several``.
+
+    ``accuracy``: self-consistency of the generated observations; ``impossible``: share of sequences that met a context
+    of probability 0, which only the exact posterior notices (0 for a model); ``problems``: row -> accuracy.
+    """
+
+    pair: tuple[int, int]
+    denoiser: str
+    policy: str
+    kind: str
+    accuracy: Interval
+    impossible: Interval
+    problems: Mapping[int, float]
+
+    @property
+    def ratio(self) -> float:
+        """P/N."""
+        return self.pair[1] / self.pair[0]
+
+    def minus(self, other: Decode) -> Interval:
+        """Difference of accuracies on the same problems."""
+        return between([value - other.problems[row] for row, value in self.problems.items() if row in other.problems])
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What holds at one (N, P) whatever the decode.
+
+    ``independent``: accuracy of observations that are drawn from their single-token marginals; ``joint_entropy`` (nats
+    per hidden latent) and ``deterministic``: see ``Uncertainty``, under uniform masks; ``gap``: gap closed by the
+    models. nan where not measured.
+    """
+
+    pair: tuple[int, int]
+    independent: Interval
+    joint_entropy: Interval
+    deterministic: Interval
+    gap: Interval
+
+
+def decodes(rows: Iterable[Row]) -> list[Decode]:
+    """All decodes with drawn tokens and a policy of Table 1, by N, denoiser, kind and policy, P ascending."""
+    found: dict[tuple[tuple[int, int], str, str, str], list[Measured]] = {}
+    for cell in group(rows, "decode"):
+        keys = cell.keys
+        if keys["policy"] in _POLICIES and not keys["argmax"] and "noise" not in keys:
+            kind = "L" if int(keys["steps"]) == sum(cell.pair) else "several"
+            found.setdefault((cell.pair, str(keys["denoiser"]), str(keys["policy"]), kind), []).append(cell)
+    made = [
+        Decode(
+            *place,
+            between([cell.value("self_consistency") for cell in cells]),
+            between([cell.value("impossible") for cell in cells]),
+            {int(cell.keys["row"]): cell.value("self_consistency") for cell in cells},
+        )
+        for place, cells in found.items()
+    ]
+    return sorted(made, key=lambda it: (it.pair[0], it.denoiser, it.kind, _POLICIES.index(it.policy), it.pair[1]))
+
+
+def facts(rows: Sequence[Row]) -> list[Facts]:
+    """What holds at each (N, P), N and then P ascending."""
+    problems = group(rows, "problem")
+    own = {int(problem.keys["row"]): problem for problem in problems}
+    losses = [item for item in group(rows, "losses") if item.keys["law"] == "uniform"]
+    open_ = group(rows, "uncertainty")
+
+    def mean(pair: tuple[int, int], items: Iterable[Measured], metric: str) -> Interval:
+        return between([item.value(metric) for item in items if item.pair == pair])
+
+    return [
+        Facts(
+            pair,
+            mean(pair, problems, "self_consistency_independent"),
+            mean(pair, open_, "joint_entropy"),
+            mean(pair, open_, "deterministic"),
+            between([gap_closed(item, own[int(item.keys["row"])])[0] for item in losses if item.pair == pair]),
+        )
+        for pair in sorted({problem.pair for problem in problems})
+    ]
+
+
+def meeting_ratio(curve: Sequence[Decode], level: float) -> float:
+    """First P/N at which accuracy falls to ``level``, on straight lines between the measured ratios; nan if none."""
+    for before, after in itertools.pairwise(curve):
+        high, low = before.accuracy[0] - level, after.accuracy[0] - level
+        if high > 0 >= low:
+            return before.ratio + (after.ratio - before.ratio) * high / (high - low)
+    return math.nan
+
+
+def _text(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
+    """``62.5 ±0.4``; ``-`` where nothing was measured."""
+    mean, _, high = interval
+    if math.isnan(mean):
+        return "-"
+    return format(scale * mean, form) + ("" if math.isnan(high) else f" ±{format(scale * (high - mean), form)}")
+
+
+def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
+    found = decodes(rows)
+    lines: dict[tuple[int, str, str], list[tuple[str, ...]]] = {}
+    pairs = {(it.pair, it.denoiser, it.kind, it.policy): it for it in found}
+    for vanilla in (it for it in found if it.policy == "vanilla"):
+        margin = pairs.get((vanilla.pair, vanilla.denoiser, vanilla.kind, "margin"))
+        lines.setdefault((vanilla.pair[0], vanilla.denoiser, vanilla.kind), []).append(
+            (
+                "{}, {}".format(*vanilla.pair),
+                vanilla.denoiser,
+                f"{vanilla.ratio:g}",
+                "one" if vanilla.kind == "L" else "several",
+                _text(vanilla.accuracy),
+                _text(margin.accuracy) if margin else "-",
+                _text(margin.minus(vanilla)) if margin else "-",
+                _text(vanilla.impossible) if vanilla.denoiser == "exact" else "-",
+                _text(margin.impossible) if margin and vanilla.denoiser == "exact" else "-",
+            )
+        )
+    columns = (
+        "N, P",
+        "denoiser",
+        "P/N",
+        "tokens\na step",
+        "vanilla",
+        "margin",
+        "margin -\nvanilla",
+        "vanilla,\ndead ends",
+        "margin,\ndead ends",
+    )
+    notes = (
+        "Self-consistency of generated observations in per cent; dead ends: sequences that the tokens of one step made "
+        "impossible. Means over problems with 95 % intervals over problems; differences are taken problem by problem.",
+    )
+    return Table(experiment.title or experiment.experiment, columns, tuple(map(tuple, lines.values())), notes)
+
+
+def _meeting_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
+    levels = {fact.pair: fact.independent[0] for fact in facts(rows)}
+    curves: dict[tuple[int, str, str, str], list[Decode]] = {}
+    for it in decodes(rows):
+        curves.setdefault((it.pair[0], it.denoiser, it.kind, it.policy), []).append(it)
+    lines = []
+    for (n, denoiser, kind, policy), curve in curves.items():
+        level = levels[curve[0].pair]
+        met = meeting_ratio(curve, level)
+        least = min(curve, key=lambda it: it.accuracy[0])
+        lines.append(
+            (
+                str(n),
+                denoiser,
+                policy,
+                "one" if kind == "L" else "several",
+                f"{100 * level:.1f}",
+                "never" if math.isnan(met) else f"{met:.1f}",
+                f"{_text(least.accuracy)} at {least.ratio:g}",
+            )
+        )
+    columns = ("N", "denoiser", "policy", "tokens\na step", "marginals\nonly", "met at P/N", "lowest")
+    notes = (
+        "Marginals only: observations drawn from their single-token marginals. Met: the first ratio at which the mean "
+        "falls to it, on straight lines between the measured ratios.",
+    )
+    return Table("Where decoding meets the marginals-only value", columns, (tuple(lines),), notes)
+
+
+def _facts_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
+    lines = tuple(
+        (
+            "{}, {}".format(*fact.pair),
+            f"{fact.pair[1] / fact.pair[0]:g}",
+            _text(fact.joint_entropy, 1, ".3f"),
+            _text(fact.deterministic),
+            _text(fact.gap),
+        )
+        for fact in facts(rows)
+    )
+    columns = ("N, P", "P/N", "entropy left,\nnats per hidden latent", "determined, %", "gap closed, %")
+    notes = (
+        "Under uniform masks: what the context leaves open of the hidden latents, the share of contexts that fix every "
+        "latent, and what the models have learned.",
+    )
+    return Table("What the contexts leave open", columns, (lines,), notes)
+
+
+def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
+    """All tables, in the order in which they are shown."""
+    return [make(experiment, rows) for make in (_decode_table, _meeting_table, _facts_table)]

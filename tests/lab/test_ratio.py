@@ -1,0 +1,105 @@
+"""The ratio sweep: exact one-at-a-time decodes, paired differences, where a curve meets a level, tables and figure."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lo_theory.lab.config import resolve
+from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.ratio.figure import make_figures
+from lo_theory.lab.ratio.tables import Decode, decodes, facts, meeting_ratio
+from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.summary import between
+from lo_theory.lab.sweep.grid import load_grid
+from lo_theory.lab.tables import tables
+
+_TINY: dict[str, Any] = {
+    "experiment": "tiny_ratio",
+    "task": "ratio",
+    "decoding": {"sequences": 200, "denoisers": ["exact"], "policies": ["vanilla", "margin"], "steps": ["L", "L/8"]},
+    "evaluation": {"sequences": 100},
+    "rows": [
+        {"problem": {"family": "nae_sat", "N": 4, "P": P, "seed": seed}, "seed": seed}
+        for P in (4, 28)
+        for seed in (0, 1)
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return execute(resolve(_TINY), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+
+
+def curve(*accuracies: float) -> list[Decode]:
+    nothing = (math.nan,) * 3
+    return [
+        Decode((8, 8 * (i + 1)), "exact", "vanilla", "several", (value, math.nan, math.nan), nothing, {i: value})
+        for i, value in enumerate(accuracies)
+    ]
+
+
+def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(finished: FinishedRun) -> None:
+    found = decodes(finished.rows)
+    assert {(it.kind, it.policy) for it in found} == {(k, p) for k in ("L", "several") for p in ("vanilla", "margin")}
+    for it in found:
+        assert len(it.problems) == 2
+        if it.kind == "L":
+            assert it.accuracy == (1.0, 1.0, 1.0)
+            assert it.impossible[0] == 0
+    late = [it for it in found if it.kind == "several" and it.ratio == 7]
+    assert all(0.5 < it.accuracy[0] < 0.9 and it.impossible[0] > 0.2 for it in late)
+
+
+def test_a_difference_is_taken_problem_by_problem(finished: FinishedRun) -> None:
+    vanilla, margin = (
+        next(it for it in decodes(finished.rows) if (it.kind, it.policy, it.ratio) == ("several", policy, 7))
+        for policy in ("vanilla", "margin")
+    )
+    own = [margin.problems[row] - vanilla.problems[row] for row in margin.problems]
+    low, high = stats.t.interval(0.95, 1, loc=np.mean(own), scale=stats.sem(own))
+    assert margin.minus(vanilla) == pytest.approx((np.mean(own), low, high))
+
+
+def test_between_runs() -> None:
+    assert between([1.0, 2.0, 3.0])[0] == 2.0
+    assert between([1.0, 2.0, 3.0])[2] == pytest.approx(2 + stats.t.ppf(0.975, 2) / math.sqrt(3))
+    assert math.isnan(between([1.0])[1])
+    assert math.isnan(between([])[0])
+
+
+def test_where_a_curve_meets_a_level() -> None:
+    assert meeting_ratio(curve(0.8, 0.7, 0.6), 0.625) == pytest.approx(2.75)
+    assert math.isnan(meeting_ratio(curve(0.8, 0.7, 0.65), 0.625))
+    assert math.isnan(meeting_ratio(curve(0.5, 0.4), 0.625))  # below from the first ratio on
+
+
+def test_more_observations_leave_less_open(finished: FinishedRun) -> None:
+    few, many = facts(finished.rows)
+    assert few.independent[0] == pytest.approx(0.625)
+    assert few.joint_entropy[0] > many.joint_entropy[0] > 0
+    assert few.deterministic[0] < many.deterministic[0] < 1
+    assert math.isnan(few.gap[0])
+
+
+def test_tables_and_figure(finished: FinishedRun) -> None:
+    experiment = resolve(_TINY)
+    shown = tables(experiment, finished.rows)
+    assert [len(table.sections) for table in shown] == [2, 1, 1]
+    (figure,) = make_figures(experiment, finished.rows).values()
+    assert len(figure.axes) == 3
+    assert len(figure.axes[0].lines) >= 5
+
+
+@pytest.mark.parametrize(("preset", "cells"), [(None, 64), ("quick", 16), ("models", 6), ("paper", 24)])
+def test_the_file_is_a_grid(preset: str | None, cells: int) -> None:
+    grid = load_grid(Path(__file__).parents[2] / "experiments" / "ratio.yaml", preset=preset)
+    assert grid.size == cells
+    assert grid.expand()[0].task == "ratio"
