@@ -14,7 +14,7 @@ from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ratio.figure import make_figures
-from lo_theory.lab.ratio.tables import Decode, decodes, facts, meeting_ratio
+from lo_theory.lab.ratio.tables import Decode, _met, decodes, facts, meeting_ratio
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import between
 from lo_theory.lab.sweep.grid import load_grid
@@ -79,6 +79,9 @@ def test_where_a_curve_meets_a_level() -> None:
     assert meeting_ratio(curve(0.8, 0.7, 0.6), 0.625) == pytest.approx(2.75)
     assert math.isnan(meeting_ratio(curve(0.8, 0.7, 0.65), 0.625))
     assert math.isnan(meeting_ratio(curve(0.5, 0.4), 0.625))  # below from the first ratio on
+    assert _met(curve(0.5, 0.4), 0.625) == "1 or below"
+    assert _met(curve(0.8, 0.7, 0.6), 0.65) == "2.5"
+    assert _met(curve(0.8, 0.7), 0.625) == "never"
 
 
 def test_more_observations_leave_less_open(finished: FinishedRun) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.ratio.tables import Decode, Facts, Interval, decodes, facts
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, MARKERS
+from lo_theory.lab.style import COLOURS, INK, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,20 +21,18 @@ __all__ = ["make_figures"]
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Accuracy against P/N with the marginals-only value, margin minus vanilla, and what explains them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     cells, known = decodes(rows), facts(rows)
     sizes = sorted({fact.pair[0] for fact in known})
-    figure = Figure(figsize=(max(7.5, 4.6 * len(sizes)), 10.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(7.5, 4.6 * len(sizes)), 10.5, experiment.title or experiment.experiment)
     grid = figure.subplots(3, len(sizes), squeeze=False, sharex=True, sharey="row")
     for i, n in enumerate(sizes):
         mine, fact = [it for it in cells if it.pair[0] == n], [it for it in known if it.pair[0] == n]
         _accuracy_panel(grid[0, i], mine, fact)
         _difference_panel(grid[1, i], mine)
         _reason_panel(grid[2, i], mine, fact)
-        grid[0, i].set_title(f"N = {n}")
+        grid[0, i].set_title(f"N = {n}: accuracy", loc="left")
+        grid[1, i].set_title("Margin minus vanilla", loc="left")
+        grid[2, i].set_title("Why", loc="left")
         grid[2, i].set_xlabel("P/N")
         _ratio_axis(grid[2, i], fact)
     for axes, label in zip(
@@ -42,8 +41,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         axes.set_ylabel(label)
     for axes in grid[1:, 0]:
         axes.legend(fontsize=8, frameon=False)
+    letter_panels(figure.axes)
     _legend(figure, cells)
-    figure.suptitle(experiment.title or experiment.experiment)
     return {"figure": figure}
 
 
@@ -106,11 +105,9 @@ def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -
             **_look("exact", "several", policy),
         )
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
-    black = {"color": "black", "marker": "x", "linestyle": "-"}
+    ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):
-        _curve(
-            axes, ratios, [fact.deterministic for fact in known], label="uniform masks that fix every latent", **black
-        )
+        _curve(axes, ratios, [fact.deterministic for fact in known], label="uniform masks that fix every latent", **ink)
     if any(fact.gap[0] == fact.gap[0] for fact in known):
         style = {"color": COLOURS["model"], "marker": "*", "linestyle": "-"}
         _curve(axes, ratios, [fact.gap for fact in known], label="gap closed by the models", **style)

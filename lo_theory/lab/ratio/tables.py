@@ -117,6 +117,14 @@ def meeting_ratio(curve: Sequence[Decode], level: float) -> float:
     return math.nan
 
 
+def _met(curve: Sequence[Decode], level: float) -> str:
+    """Where a curve falls to a level, in words where it does not do so between measured ratios."""
+    if curve[0].accuracy[0] <= level:
+        return f"{curve[0].ratio:g} or below"
+    met = meeting_ratio(curve, level)
+    return "never" if math.isnan(met) else f"{met:.1f}"
+
+
 def _text(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
     """``62.5 ±0.4``; ``-`` where nothing was measured."""
     mean, _, high = interval
@@ -170,7 +178,6 @@ def _meeting_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     lines = []
     for (n, denoiser, kind, policy), curve in curves.items():
         level = levels[curve[0].pair]
-        met = meeting_ratio(curve, level)
         least = min(curve, key=lambda it: it.accuracy[0])
         lines.append(
             (
@@ -179,7 +186,7 @@ def _meeting_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 policy,
                 "one" if kind == "L" else "several",
                 f"{100 * level:.1f}",
-                "never" if math.isnan(met) else f"{met:.1f}",
+                _met(curve, level),
                 f"{_text(least.accuracy)} at {least.ratio:g}",
             )
         )
