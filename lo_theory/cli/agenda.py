@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lo_theory.cli.shared import add_out, end_on_sigterm, show_tables
+from lo_theory.cli.shared import add_dry_run, add_out, check_rate, end_on_sigterm, show_tables
 
 __all__ = ["add_commands"]
 
 _EXAMPLES = """\
 examples:
-  lo-theory agenda experiments/owed.yaml --dry-run --rate 200    what each entry takes at 200 TFLOP/s
+  lo-theory agenda experiments/owed.yaml --dry-run --rate 300    what each entry takes at 300 TFLOP/s
   lo-theory agenda experiments/owed.yaml --device cuda           all of it; the same command goes on
   lo-theory agenda experiments/owed.yaml --only paper figure2    these two
   lo-theory agenda experiments/owed.yaml --ranks 8               every training on eight GPUs
@@ -37,8 +37,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     add_out(command)
     command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
     command.add_argument("--ranks", type=int, default=1, help="processes that train together, one a GPU (default: 1)")
-    command.add_argument("--dry-run", action="store_true", help="estimate every entry instead of running it")
-    command.add_argument("--rate", type=float, metavar="TFLOP/S", help="with --dry-run: how fast the GPU trains")
+    add_dry_run(command)
     command.set_defaults(function=_agenda, resumes=True)
 
 
@@ -47,8 +46,7 @@ def _agenda(options: argparse.Namespace) -> None:
 
     if options.ranks < 1:
         raise ValueError(f"--ranks must be at least 1, got {options.ranks}")
-    if options.rate is not None and not options.dry_run:
-        raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
+    check_rate(options)
     end_on_sigterm()
     agenda = load_agenda(options.file, options.only)
     passed = ["--out", str(options.out), "--device", options.device]
@@ -68,6 +66,6 @@ def _agenda(options: argparse.Namespace) -> None:
     left = [name for name, outcome in outcomes.items() if not outcome.finished]
     if left:
         names = ", ".join(left)
-        raise RuntimeError(
-            f"{len(left)} of {len(outcomes)} entries are not finished ({names}); the same command goes on"
-        )
+        state = "could not be estimated" if options.dry_run else "are not finished"
+        remedy = "their own lines say why" if options.dry_run else "the same command goes on"
+        raise RuntimeError(f"{len(left)} of {len(outcomes)} entries {state} ({names}); {remedy}")

@@ -10,7 +10,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, find_run, show_tables
+from lo_theory.cli.shared import (
+    add_checkpoint_seconds,
+    add_dry_run,
+    add_out,
+    check_rate,
+    end_on_sigterm,
+    find_run,
+    show_tables,
+)
 
 if TYPE_CHECKING:
     from lo_theory.lab.config import Experiment
@@ -62,12 +70,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="torch device: cpu, cuda, or auto (default)")
     add_checkpoint_seconds(command)
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    command.add_argument(
-        "--dry-run", action="store_true", help="print parameters, memory, FLOPs and time of what it trains, and stop"
-    )
-    command.add_argument(
-        "--rate", type=float, metavar="TFLOP/S", help="with --dry-run: the rate that training reaches on another GPU"
-    )
+    add_dry_run(command)
     command.set_defaults(function=_run, resumes=True)
 
 
@@ -93,6 +96,7 @@ def _run(options: argparse.Namespace) -> None:
     from lo_theory.lab.progress import make_progress
     from lo_theory.lab.ranked import own_rank
 
+    check_rate(options)
     end_on_sigterm()
     experiment = load(options.config, preset=options.preset, sets=options.set)
     request = Request(
@@ -101,8 +105,6 @@ def _run(options: argparse.Namespace) -> None:
     if options.dry_run:
         _dry_run(experiment, request, options.rate)
         return
-    if options.rate is not None:
-        raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
     if own_rank() > 0:  # of torchrun's ranks the first writes, and shows what came out
         assist(experiment, request)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import threading
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from lo_theory.lab.render import Table
     from lo_theory.lab.runs import FinishedRun
 
-__all__ = ["add_checkpoint_seconds", "add_out", "end_on_sigterm", "find_run", "show_tables"]
+__all__ = [
+    "add_checkpoint_seconds",
+    "add_dry_run",
+    "add_out",
+    "check_rate",
+    "end_on_sigterm",
+    "find_run",
+    "show_tables",
+]
 
 _TERMINATED = 143
 
@@ -30,6 +39,26 @@ def add_checkpoint_seconds(command: argparse.ArgumentParser) -> None:
     """Add ``--checkpoint-seconds``."""
     words = "time between checkpoints of a training (default: 15)"
     command.add_argument("--checkpoint-seconds", type=float, default=15.0, metavar="S", help=words)
+
+
+def add_dry_run(command: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run`` and ``--rate``."""
+    command.add_argument(
+        "--dry-run", action="store_true", help="print parameters, memory, FLOPs and time of what it trains, and stop"
+    )
+    command.add_argument(
+        "--rate", type=float, metavar="TFLOP/S", help="with --dry-run: the rate that training reaches on another GPU"
+    )
+
+
+def check_rate(options: argparse.Namespace) -> None:
+    """ValueError for a ``--rate`` without ``--dry-run``, or one that is not positive."""
+    if options.rate is None:
+        return
+    if not options.dry_run:
+        raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
+    if not 0 < options.rate < math.inf:
+        raise ValueError(f"--rate must be positive, got {options.rate:g} TFLOP/s")
 
 
 def end_on_sigterm() -> None:

@@ -96,6 +96,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
+        shares = sum(stage.share or 0.0 for stage in self.stages)
+        if shares > 1 + 1e-9:
+            raise ValueError(
+                f"the shares of all stages make up at most 1, the whole training; these make up {shares:g}"
+            )
 
     def named_laws(self) -> list[tuple[str, tuple[str, ...]]]:
         """All its mask laws, each list under its path."""

@@ -82,6 +82,16 @@ def test_what_is_owed_can_be_begun() -> None:
     assert len(load_agenda(OWED, ["figure2"]).entries) == 1
 
 
+def test_an_entry_that_cannot_be_estimated_is_not_said_to_go_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, {**QUICK, "name": "absent", "preset": "exact", "sets": ["problem.N=1"]}, QUICK)
+    assert main(["agenda", str(path), "--dry-run", "--rate", "1", "--out", str(tmp_path / "runs")]) == 2
+    shown = capfd.readouterr().err
+    assert "1 of 2 entries could not be estimated (absent); their own lines say why" in shown
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("entries", "extra", "expected"),
     [
@@ -92,6 +102,7 @@ def test_what_is_owed_can_be_begun() -> None:
         ([QUICK], ["--only", "core"], "has no entry 'core': the entries are quick"),
         ([QUICK], ["--ranks", "0"], "--ranks must be at least 1, got 0"),
         ([QUICK], ["--rate", "3"], "give it with --dry-run"),
+        ([QUICK], ["--dry-run", "--rate", "0"], "--rate must be positive, got 0 TFLOP/s$"),
     ],
 )
 def test_bad_agendas_are_one_clear_line_before_anything_runs(
