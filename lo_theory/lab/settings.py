@@ -114,7 +114,7 @@ class Training:
 
     ``ema``: decay of an average of the weights, which is then the model; ``microbatch``: rows that go through the
     network at once; ``compile``: torch.compile. See ``lo_theory.neural.TrainConfig``. ``warmup_share``: at least this
-    share of the steps is warm-up. ``evaluations``: so many times, evenly over the steps, the gap closed is measured on
+    share of the steps is warm-up. ``evaluations``: at most so many times, evenly, the gap closed is measured on
     ``evaluation_contexts`` held-out contexts (sequences, of a causal network); it changes nothing of what is learned.
     """
 

@@ -124,7 +124,7 @@ def train_model(
         on_log=Observer(
             report,
             _evaluation(learner, context) if evaluations else None,
-            max(1, config.steps // evaluations) if evaluations else 0,
+            -(-config.steps // evaluations) if evaluations else 0,  # rounded up: never more of them than asked for
         ),
     )
 

@@ -306,7 +306,9 @@ def test_tables_hold_every_learner_and_the_figure_every_panel(finished: Finished
     figure = make_figures(experiment, finished.rows)["figure"]
     panels = [axes for axes in figure.axes if axes.axison]
     assert len(panels) == 3 + 2 * 3  # one order of each kind, losses and KL
-    assert [axes.get_title() for axes in panels[3:6]] == ["latents_first", "closer-0", "reversed"]
+    assert [axes.get_title() for axes in panels[3:6]] == [
+        f"Loss, {name}" for name in ("latents_first", "closer-0", "reversed")
+    ]
     assert len(panels[0].containers) == 5
     assert panels[0].get_xscale() == panels[0].get_yscale() == "log"
     assert len(panels[1].containers) == 8
