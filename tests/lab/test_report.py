@@ -92,9 +92,10 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     expected = [[cell.strip() for cell in row] for table in shown for section in table.sections for row in section]
     assert [row for row in reading.cells if row in expected] == expected
     assert len(reading.all("table")) == len(reading.all("caption")) == len(shown) > 0
-    (image,) = reading.all("img")
-    assert str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b")
-    assert str(image["src"]).startswith("data:image/png;base64,")
+    images = reading.all("img")
+    assert len(images) == len(list(finished.folder.glob("*.png"))) == 2  # the table's figure and that of its readings
+    assert any(str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b") for image in images)
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in images)
     assert {"tables", "figures", "data", "versions", "configuration"} <= set(reading.ids)
     assert len(set(reading.ids)) == len(reading.ids)
     assert len(reading.all("h1")) == 1
