@@ -102,6 +102,16 @@ class Objective:
                 f"the shares of all stages make up at most 1, the whole training; these make up {shares:g}"
             )
 
+    def check_lasts(self, steps: int) -> None:
+        """Raise ValueError where the stages would outlast a training of ``steps``, which then never sees ``laws``."""
+        lengths = [stage.length(steps) for stage in self.stages]
+        exact = sum(stage.length(steps) if stage.share is None else stage.share * steps for stage in self.stages)
+        if exact > steps + 1e-6:  # shares of it, rounded, may pass it by a step
+            raise ValueError(
+                f"the stages last {' + '.join(map(str, lengths))} steps, but training.steps is {steps}: give stages as "
+                "a share of the training, such as {share: 0.25, laws: [...]}, or train longer"
+            )
+
     def named_laws(self) -> list[tuple[str, tuple[str, ...]]]:
         """All its mask laws, each list under its path."""
         staged = [(f"objective.stages[{i}].laws", stage.laws) for i, stage in enumerate(self.stages)]

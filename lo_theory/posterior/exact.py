@@ -87,7 +87,16 @@ class _Tables:
             if numbers < 0:
                 raise self.refusal(rows.start + start, self.cost(batch[start : start + 1]), 0)
             if numbers:
-                arena = np.empty(int(numbers))
+                arena = self._room(int(numbers), rows.start + start)
+
+    def _room(self, numbers: int, row: int) -> NDArray[np.float64]:
+        try:
+            return np.empty(numbers)
+        except (MemoryError, ValueError) as error:  # numpy knows sizes that no machine has
+            raise ValueError(
+                f"row {row} takes {numbers:.4g} numbers, within the limit of {int(self._rule.limit)} but more than "
+                "this machine's memory: lower limit, use belief propagation (BPPosterior), or reveal more tokens"
+            ) from error
 
 
 class _Slabs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint8, uint64
 
-from lo_theory.rng import fill_words, philox
+from lo_theory.rng import below, fill_words, philox
 
 BLOCK_WORDS = 32
 """Machine words of rows evaluated together: enough for the loops over them to run in vector registers."""
@@ -258,3 +258,25 @@ def log_prob_tables(out, tokens, log_prior, scopes, log_tables, index, order):
                 state = state * q + tokens[row, order[scopes[j, a]]]
             total += log_tables[index[j], state, tokens[row, order[n_latents + j]]]
         out[row] = total
+
+
+@njit(cache=True, nogil=True)
+def draw_scopes(scopes, items, repeats, key0, key1):
+    """Fill ``scopes`` [P, k] with entries of ``items`` = 0..N-1, distinct in a scope or with ``repeats`` independent.
+
+    Row j uses the words of row j. A partial Fisher-Yates shuffle whose swaps are undone: O(k) a scope whatever N.
+    """
+    (p, k), n = scopes.shape, len(items)
+    words, others = np.empty(k, np.uint64), np.empty(k, np.int64)
+    for j in range(p):
+        fill_words(words, j, key0, key1)
+        for i in range(k):
+            if repeats:
+                scopes[j, i] = below(words[i], n)
+                continue
+            others[i] = i + below(words[i], n - i)
+            items[i], items[others[i]] = items[others[i]], items[i]
+            scopes[j, i] = items[i]
+        if not repeats:
+            for i in range(k - 1, -1, -1):
+                items[i], items[others[i]] = items[others[i]], items[i]

@@ -12,14 +12,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lo_theory.problem import _kernels
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.observations import SlabObservations, TableObservations, flip
 from lo_theory.problem.predicates import Predicate, nae, xor
-from lo_theory.rng import Key, fill_words, shuffle
+from lo_theory.rng import Key
 
 __all__ = ["all_k_subsets", "nae_sat", "predicate_observations", "random_scopes", "random_slab", "sparse_parity"]
 
 _LARGEST_P = 10_000_000
+_LARGEST_N = 10_000_000
+_LARGEST_SLAB = 2**28  # numbers in the vectors: 2 GiB
 
 
 def random_scopes(
@@ -34,18 +37,12 @@ def random_scopes(
         raise ValueError(f"scopes need k >= 1 and P >= 1, got k={k}, P={n_observations}")
     if n_observations > _LARGEST_P:
         raise ValueError(f"P = {n_observations} observations are over the limit of {_LARGEST_P}: take a smaller P")
+    if n_latents > _LARGEST_N:
+        raise ValueError(f"N = {n_latents} latents are over the limit of {_LARGEST_N}: take a smaller N")
     if n_latents < (1 if repeats else k):
         raise ValueError(f"{k} distinct latents cannot be drawn from N = {n_latents}: raise N or allow repeats")
-    key0, key1 = Key(seed).fold("scopes").words()
-    scopes, words = np.empty((n_observations, k), np.int32), np.empty(k, np.uint64)
-    for j in range(n_observations):
-        fill_words(words, j, key0, key1)
-        if repeats:
-            scopes[j] = [int(word) * n_latents >> 64 for word in words]
-        else:
-            items = np.arange(n_latents)
-            shuffle(items, k, words)
-            scopes[j] = items[:k]
+    scopes, items = np.empty((n_observations, k), np.int32), np.arange(n_latents, dtype=np.int32)
+    _kernels.draw_scopes(scopes, items, repeats, *Key(seed).fold("scopes").words())
     return scopes
 
 
@@ -108,5 +105,7 @@ def random_slab(N: int, P: int, width: float, *, seed: int) -> LODistribution:
     """
     if N < 1 or P < 1:
         raise ValueError(f"random slabs need N >= 1 and P >= 1, got N={N}, P={P}")
+    if N * P > _LARGEST_SLAB:
+        raise ValueError(f"N * P = {N * P} numbers in the vectors are over the limit of {_LARGEST_SLAB}: lower N or P")
     vectors = Key(seed).fold("slab vectors").generator().standard_normal((P, N))
     return LODistribution(_uniform(N, 2), SlabObservations(vectors, width))

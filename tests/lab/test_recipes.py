@@ -111,6 +111,10 @@ def test_a_recipe_is_short_for_its_settings_where_it_stands() -> None:
         ({"objective": {"stages": [{"steps": 3, "share": 0.5}]}}, r"a stage lasts steps or a share of them"),
         ({"objective": {"stages": [{"share": 1.5}]}}, r"share must be at most 1"),
         ({"objective": {"stages": [{"share": 0.7}, {"share": 0.5}]}}, r"objective: the shares .* at most 1.* up 1\.2"),
+        (
+            {"objective": {"stages": [{"steps": 20}, {"share": 0.5}]}},
+            r"stages last 20 \+ 15 steps, .*steps is 30: .*share",
+        ),
         ({"model": {"embedding_scale": 0}}, r"model\.embedding_scale must be greater than 0"),
     ],
 )

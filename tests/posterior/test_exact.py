@@ -245,6 +245,19 @@ def test_too_wide_a_component_is_refused_by_name() -> None:
     assert np.array_equal(ExactPosterior(distribution, limit=8).marginals(tokens).log_evidence, np.zeros(3))
 
 
+def test_what_the_limit_allows_but_no_machine_holds_is_said() -> None:
+    distribution = nae_sat(110, 220, seed=0, noise=0.1)
+    tokens = distribution.sample(Key(1), 1)
+    tokens[:, :110] = -1
+    posterior = ExactPosterior(distribution, limit=2**61)
+    (numbers,) = posterior.estimate_cost(tokens).numbers
+    assert 2**45 < numbers < 2**61  # more than 47 bits of addresses
+    with pytest.raises(
+        ValueError, match=r"row 0 takes .* within the limit of \d+ but more than .* memory: lower limit"
+    ):
+        posterior.marginals(tokens)
+
+
 def test_joint_laws_that_would_not_fit_are_refused() -> None:
     """Scopes of four latents, three of them in one component of 64 states and one apart: 64 + 4 cells an observation."""
     rng = np.random.default_rng(12)

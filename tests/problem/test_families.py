@@ -60,6 +60,14 @@ def test_random_scopes_are_uniform():
     accept("random scopes", chi_square(np.bincount(following[::2], minlength=25), np.full(25, 1 / 25)))
 
 
+def test_scopes_of_many_latents_do_not_shuffle_them_all():
+    """A million scopes of ten million latents: with N operations a scope this would take hours."""
+    scopes = np.sort(random_scopes(10**7, 10**6, 3, seed=0), axis=1)
+    assert (np.diff(scopes, axis=1) > 0).all()
+    assert 0 <= scopes.min() < 100
+    assert 10**7 - 100 < scopes.max() < 10**7
+
+
 def test_slab_vectors_are_standard_normal():
     vectors = random_slab(50, 400, 0.5, seed=2).observations.vectors.ravel()
     accept("slab vectors", [z_test(vectors, 0.0), z_test(vectors**2, 1.0)])
@@ -107,6 +115,8 @@ def test_families_hold_their_tables():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: nae_sat(10**9, 5, seed=0), "N = 1000000000 latents are over the limit of 10000000"),
+        (lambda: random_slab(10**5, 10**6, 0.5, seed=0), r"N \* P = 100000000000 numbers .* limit of 268435456: lower"),
         (lambda: nae_sat(2, 5, seed=0), "3 distinct latents cannot be drawn from N = 2: raise N or allow repeats"),
         (lambda: nae_sat(0, 5, seed=0, repeats=True), "N = 0"),
         (lambda: nae_sat(5, 0, seed=0), "P >= 1, got k=3, P=0"),

@@ -68,6 +68,8 @@ class Row:
         if self.further and self.training is None:
             raise ValueError("further lengths are given, but training is null: give training, or further: []")
         lengths = self.lengths
+        if lengths:
+            self.objective.check_lasts(lengths[0])
         if any(after <= before for before, after in itertools.pairwise(lengths)):
             raise ValueError(f"further lengths must grow, beginning above training.steps: got {list(lengths)}")
         if self.evaluation.proxy and len(lengths) < 2:

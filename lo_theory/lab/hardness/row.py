@@ -116,6 +116,8 @@ class Row:
             )
         if "model" not in self.judged and self.training is not None:
             raise ValueError("training is given, but judged does not name model: name it, or set training: null")
+        if self.training is not None:
+            self.objective.check_lasts(self.training.steps)
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law, belief propagation or an ensemble does not fit the problem."""

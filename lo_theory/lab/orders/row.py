@@ -123,6 +123,8 @@ class Row:
         if not self.shares or max(self.shares) != 1.0:
             raise ValueError(f"shares must hold 1, the whole training, got {list(self.shares)}")
         _once("shares", self.budgets())
+        for learner in self.masked:
+            learner.objective(1.0).check_lasts(self.training.steps)
 
     def budgets(self) -> tuple[int, ...]:
         """Steps of every training, ascending."""

@@ -34,6 +34,7 @@ class Row:
             raise ValueError("name is empty: tables and figures need one")
         if self.training.evaluations < 1:
             raise ValueError("training.evaluations is 0, so there would be nothing to show: give it, such as 20")
+        self.objective.check_lasts(self.training.steps)
         if not self.targets:
             raise ValueError("targets is empty: name at least one share of the gap, such as 0.5")
 

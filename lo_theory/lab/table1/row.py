@@ -32,6 +32,8 @@ class Row:
     def __post_init__(self) -> None:
         if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
             raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
+        if self.training is not None:
+            self.objective.check_lasts(self.training.steps)
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""
