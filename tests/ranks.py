@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -14,11 +15,25 @@ __all__ = ["ROOT", "Process", "start_ranks"]
 ROOT = Path(__file__).parents[1]
 Process = subprocess.Popen[str]
 
+_PORTS = itertools.cycle(range(500))  # not the same again soon
+
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody has, and nobody is given while the ranks start.
+
+    Below the ports that systems hand out by themselves (from 32768 on Linux, 49152 elsewhere), where another connection
+    could take it in the seconds until the first rank listens; parallel processes of the suite look in different places.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    first = 20_000 + 500 * (int(worker) % 20)
+    for port in itertools.islice(_PORTS, 500):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", first + port))
+            except OSError:
+                continue
+            return first + port
+    raise OSError(f"no port is free in {first}..{first + 499}")
 
 
 @contextmanager

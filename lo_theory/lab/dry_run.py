@@ -14,14 +14,13 @@ from typing import Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.execute import Request, choose_run_device, prepare
-from lo_theory.lab.planning import Planned, for_device, plan_trainings
+from lo_theory.lab.planning import Planned, for_device, gib, plan_trainings
 from lo_theory.lab.ranked import Followed
 from lo_theory.lab.render import Table
 from lo_theory.lab.units import Options
 
 __all__ = ["Estimate", "dry_run", "estimate_table"]
 
-_GIB = 2**30
 _MOST_FLOP = 2e10  # a measured step on a processor: about a second of one core
 _MEASURED = 3  # steps, after one that holds what is done once
 
@@ -151,7 +150,7 @@ def _line(estimate: Estimate) -> tuple[str, ...]:
         f"{parameters:,}",
         f"{core:,}",
         f"{config.steps:,} x {config.batch}",
-        f"{estimate.memory / _GIB:.2f}{'' if estimate.fits else ' !'}",
+        f"{gib(estimate.memory)}{'' if estimate.fits else ' !'}",
         f"{estimate.flops:.2e}",
         f"{estimate.forward_flops:.2e}" if estimate.training.forwards else "-",
         f"{estimate.rate / 1e12:.3g}",
@@ -164,7 +163,7 @@ def estimate_table(experiment: Experiment, estimates: Sequence[Estimate], *, sta
     total = (
         "all",
         *[""] * 4,
-        f"{max((one.memory for one in estimates), default=0) / _GIB:.2f}",
+        gib(max((one.memory for one in estimates), default=0)),
         f"{sum(one.flops for one in estimates):.2e}",
         f"{sum(one.forward_flops for one in estimates):.2e}",
         "",
@@ -179,7 +178,7 @@ def estimate_table(experiment: Experiment, estimates: Sequence[Estimate], *, sta
     ]
     if any(not one.fits for one in estimates):
         free = min(one.free for one in estimates if one.free is not None)
-        notes.append(f"! does not fit the {free / _GIB:.2f} GiB free on this device: set training.microbatch.")
+        notes.append(f"! does not fit the {gib(free)} GiB free on this device: set training.microbatch.")
     title = f"{experiment.title or experiment.experiment}{f' ({experiment.preset})' if experiment.preset else ''}"
     sections = (tuple(_line(one) for one in estimates), (total,)) if estimates else ()
     return Table(f"Dry run: {title}", columns, sections, tuple(notes), left=("row", "training"))

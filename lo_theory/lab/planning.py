@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from lo_theory.lab.training import Learner
     from lo_theory.neural import Ranks, TrainConfig
 
-__all__ = ["Planned", "plan_trainings", "require_fit"]
+__all__ = ["Planned", "gib", "plan_trainings", "require_fit"]
 
-_GIB = 2**30
+
+def gib(size: float) -> str:
+    """Bytes in gibibytes, as text."""
+    return f"{size / 2**30:.2f}"
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def require_fit(planned: Sequence[Planned], ranks: Ranks, workers: int) -> None:
     free, together = free_memory(device), min(workers, len(needed))
     if free is not None and sum(needed[:together]) > free:
         raise ValueError(
-            f"{together} trainings at once need about {sum(needed[:together]) / _GIB:.2f} GiB of memory, {device} has "
-            f"{free / _GIB:.2f} GiB free; one alone fits: give --workers 1, or set training.microbatch"
+            f"{together} trainings at once need about {gib(sum(needed[:together]))} GiB of memory, {device} has "
+            f"{gib(free)} GiB free; one alone fits: give --workers 1, or set training.microbatch"
         )
 
 

@@ -39,7 +39,7 @@ def finished(job: str, folder: Path, count: int = 2, **settings: Any) -> list[di
     """Run a job to its end; what each rank wrote down."""
     folder.mkdir(exist_ok=True)
     with launched(job, folder, count, **settings) as ranks:
-        said = [rank.communicate(timeout=120)[1] for rank in ranks]
+        said = [rank.communicate(timeout=300)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * count, said
     facts = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(count)]
     assert [fact["ranks"] for fact in facts] == [[rank, count] for rank in range(count)]

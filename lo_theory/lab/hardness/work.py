@@ -87,18 +87,11 @@ class RowWork(ProblemWork):
             return self._trained[0]
 
     def _train(self) -> TrainedPosterior:
-        from lo_theory.lab.training import Learner, make_masked, make_network, train_model
+        from lo_theory.lab.training import train_masked
         from lo_theory.neural import TrainedPosterior
 
-        row, layout = self.row, self.distribution.layout
-        if row.training is None:
-            raise ValueError(f"row {self.index} has no training settings, so it has no model")
-        network = make_network(row.model, layout)
-        objective = make_masked(row.objective, self.distribution, row.training.steps)
-        key = self.key.fold("training")
-        learner = Learner(f"{self.title} model", str(self.index), network, row.training, objective, key, self.lines)
-        trained = train_model(learner, self.context)
-        return TrainedPosterior(trained.model, layout, batch=self.context.options.rows_at_once, precision="float32")
+        model, batch = train_masked(self, f"{self.title} model").model, self.context.options.rows_at_once
+        return TrainedPosterior(model, self.distribution.layout, batch=batch, precision="float32")
 
     def units(self) -> Iterator[Unit]:
         """Yield all units, in the order in which their rows are kept."""

@@ -130,18 +130,12 @@ class RowWork(ProblemWork):
             return self._trained[0]
 
     def _train(self) -> TrainedPosterior:
-        from lo_theory.lab.training import Learner, make_masked, make_network, train_model
+        from lo_theory.lab.training import train_masked
         from lo_theory.neural import TrainedPosterior
 
         row, layout, options = self.row, self.distribution.layout, self.context.options
-        if row.training is None:
-            raise ValueError(f"row {self.index} has no training settings, so it has no model")
-        network = make_network(row.model, layout)
-        objective = make_masked(row.objective, self.distribution, row.training.steps)
-        key = self.key.fold("training")
-        learner = Learner(self.title, str(self.index), network, row.training, objective, key, self.lines)
-        trained = train_model(learner, self.context)
-        compiled = row.training.compile
+        trained = train_masked(self, self.title)
+        compiled = row.training is not None and row.training.compile
         # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
         batch = min(options.rows_at_once, row.decoding.sequences) if compiled else options.rows_at_once
         return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision, compiled=compiled)
