@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,15 @@ def test_errors_and_closed_forms_load_neither_torch_nor_matplotlib(tmp_path: Pat
         assert result.stdout.endswith("[]\n")
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, here and in processes started from here: a shell's background job would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_does_not_wait_for_the_work() -> None:
     release, finished = threading.Event(), threading.Event()
 
@@ -276,13 +286,17 @@ def test_an_interrupt_does_not_wait_for_the_work() -> None:
     assert finished.wait(60)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupted_by_ctrl_c_it_ends_with_130() -> None:
     command = [sys.executable, "-m", "lo_theory.cli", "thresholds", "xor", "--k", "12", "--messages", "1e12"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         announcement = process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # else this would wait for days
     assert re.search(r"about \d+ (hours|days)", announcement)
     assert process.returncode == 130
     assert err == "interrupted\n"
