@@ -38,6 +38,7 @@ TWINS: dict[str, dict[str, str]] = {
         "shuffle": "test_rng:test_shuffle_is_the_partial_fisher_yates_of_its_words",
     },
     "problem._kernels": {
+        "draw_scopes": "problem.test_families:test_scopes_come_from_the_words_of_their_address",
         "sample_bits": SAMPLERS,
         "sample_tables": SAMPLERS,
         "sample_slabs": SAMPLERS,

@@ -77,6 +77,7 @@ def test_slab_vectors_are_standard_normal():
 def test_scopes_come_from_the_words_of_their_address():
     """Row j of Key(seed).fold("scopes") shuffles the latents of scope j: rebuilt here from numpy's Philox."""
     first, second = (int(word) for word in Key(9).fold("scopes").words())
+    repeated = random_scopes(7, 5, 3, seed=9, repeats=True).tolist()
     for j, scope in enumerate(random_scopes(7, 5, 3, seed=9)):
         words = np.random.Philox(counter=(j << 64) - 1 if j else 2**256 - 1, key=first | second << 64).random_raw(3)
         items = list(range(7))
@@ -84,6 +85,7 @@ def test_scopes_come_from_the_words_of_their_address():
             other = i + (word * (7 - i) >> 64)
             items[i], items[other] = items[other], items[i]
         assert scope.tolist() == items[:3]
+        assert repeated[j] == [word * 7 >> 64 for word in words.tolist()]
 
 
 @pytest.mark.parametrize(
