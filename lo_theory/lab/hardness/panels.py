@@ -80,7 +80,7 @@ RATIO_PANELS = ((_JOINT, "edge"), (_EVIDENCE, "edge"), (_JOINT, "diagonal"), (_K
 
 
 def name_of(problem: Problem, *, with_pair: bool) -> str:
-    """``(20, 280)``, or ``N = 20`` where there is no map."""
+    """``N = 20, P = 280``, or ``N = 20`` where there is no map."""
     return f"N = {problem.N}, P = {problem.P}" if with_pair else f"N = {problem.N}"
 
 
