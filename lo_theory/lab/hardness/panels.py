@@ -158,7 +158,8 @@ def draw_paths(axes: Axes) -> None:
         for i in range(len(x) - 1):
             middle = ((x[i] + x[i + 1]) / 2, (y[i] + y[i + 1]) / 2)
             ahead = (middle[0] + 0.02 * (x[i + 1] - x[i]), middle[1] + 0.02 * (y[i + 1] - y[i]))
-            arrow = {"arrowstyle": "-|>", "mutation_scale": 20, "linewidth": 0, **style}
+            head = {"facecolor": style["color"], "edgecolor": "white", "linewidth": 0.8}  # seen on any ground
+            arrow = {"arrowstyle": "-|>", "mutation_scale": 22, **head}
             axes.annotate("", xy=ahead, xytext=middle, arrowprops=arrow, annotation_clip=False, zorder=4)
 
 
