@@ -73,14 +73,14 @@ def _terminate(number: int, frame: object) -> None:
 
 def find_run(name: str, out: Path) -> FinishedRun:
     """The run folder named, or the latest finished run of the experiment named; ValueError where there is none."""
-    from lo_theory.lab.runs import FinishedRun, finished_runs
+    from lo_theory.lab.runs import FinishedRun, finished_runs, no_finished_run
 
     folder = Path(name)
     if (folder / "config.yaml").exists():
         return FinishedRun(folder)
     found = finished_runs(out, name)
     if not found:
-        raise ValueError(f"no finished run of {name!r} in {out}: run it first, or name its folder with --out")
+        raise no_finished_run(name, out)
     if len(found) > 1:
         print(f"{len(found)} finished runs; the latest is {found[-1].folder}", file=sys.stderr)
     return found[-1]

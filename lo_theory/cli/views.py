@@ -6,6 +6,7 @@ Writes into a folder of its own or of the run, through the lab only.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _decode_view(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import load, resolve
-    from lo_theory.lab.decode_view.request import Wanted, write_view
+    from lo_theory.lab.decode_view.request import Wanted, find_model, write_view
 
     path = Path(options.run)
     if path.suffix in (".yaml", ".yml"):
@@ -64,3 +65,6 @@ def _decode_view(options: argparse.Namespace) -> None:
     wanted = Wanted(options.row, tuple(options.policies), steps, options.hide, options.seed, options.model, folder)
     for made in write_view(experiment, wanted, options.to or target, animate=not options.no_gif):
         print(made)
+    if folder is not None and find_model(wanted) is None:
+        words = f"no checkpoint of row {options.row} in {folder}: belief propagation stands in the model's place"
+        print(f"lo-theory: {words}", file=sys.stderr)

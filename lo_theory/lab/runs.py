@@ -17,7 +17,9 @@ import json
 import os
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +31,7 @@ from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.tidy import from_csv
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["FinishedRun", "Run", "finished_runs", "read_facts", "write_json"]
+__all__ = ["FinishedRun", "Run", "finished_runs", "no_finished_run", "read_facts", "write_json"]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -231,13 +233,19 @@ def _published_rows(folder: Path) -> list[Row]:
             "report"
         )
     names = ("table.csv", "table.csv.gz", "classes.csv", "classes.csv.gz")
-    return [row for name in names if (folder / name).exists() for row in from_csv(_read_text(folder / name))]
+    rows = [row for name in names if (folder / name).exists() for row in _read_table(folder / name)]
+    if not rows:
+        raise ValueError(f"{folder} holds no rows, neither in rows.jsonl nor in table.csv: nothing can be made of it")
+    return rows
 
 
-def _read_text(path: Path) -> str:
-    """The text of a file that may be compressed, as large tables are published."""
+def _read_table(path: Path) -> list[Row]:
+    """The rows of a CSV file, which may be compressed, as large tables are published."""
     content = path.read_bytes()
-    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    try:
+        return from_csv((gzip.decompress(content) if path.suffix == ".gz" else content).decode())
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
 
 
 class FinishedRun:
@@ -256,10 +264,23 @@ class FinishedRun:
         if "seconds" not in self.facts:
             raise ValueError(f"{folder / 'done.json'} does not say how long the run took: it is damaged, or not ours")
         self.config = read_yaml(folder / "config.yaml")
-        self.rows = read_rows(folder / "rows.jsonl") or _published_rows(folder)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """All rows, read when first asked for; ValueError where they are damaged or absent."""
+        return read_rows(self.folder / "rows.jsonl") or _published_rows(self.folder)
 
 
 def finished_runs(root: Path, experiment: str) -> list[FinishedRun]:
     """Finished runs of an experiment below ``root``, the latest last."""
     markers = sorted((root / experiment).glob("*/done.json"), key=lambda path: path.stat().st_mtime)
     return [FinishedRun(path.parent) for path in markers]
+
+
+def no_finished_run(name: str, out: Path) -> ValueError:
+    """What to say of a name that leads to no run: what it is instead, and what to do."""
+    if name.endswith((".yaml", ".yml")):
+        return ValueError(f"{name} is an experiment file, no run: name the experiment in it, or a run folder")
+    if "/" in name and not Path(name).exists():
+        return ValueError(f"there is no folder {name}: name an experiment that was run, or a run folder")
+    return ValueError(f"no finished run of {name!r} in {out}: run it first, or name its folder with --out")

@@ -39,17 +39,22 @@ def from_csv(text: str) -> list[Row]:
     """The rows that ``to_csv`` wrote; a key that a row lacks is the empty text.
 
     Statistics come back to the last bit. A column whose every value is a number, or True or False, holds such values.
-    Errors: ValueError where a column is missing or a statistic is no number.
+    Errors: ValueError where a column is missing, a line is cut short or a statistic is no number.
     """
     lines = list(csv.DictReader(io.StringIO(text)))
     columns = list(lines[0]) if lines else []
     if lines and (missing := {"unit", "metric", *_STATISTICS} - set(columns)):
         raise ValueError(f"a table of rows has the column {sorted(missing)[0]!r}: this is not one that a run wrote")
     others = {"unit", "metric", *_STATISTICS, "mean", "low", "high"}
-    readers = {name: _reader([line[name] for line in lines]) for name in columns if name not in others}
+    readers = {name: _reader([line[name] or "" for line in lines]) for name in columns if name not in others}
     rows = []
-    for line in lines:
-        sums = Sums(int(line["n"]), float(line["sum"]), float(line["sum_of_squares"]))
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise ValueError(f"line {number} has not as many values as there are columns")
+        try:
+            sums = Sums(int(line["n"]), float(line["sum"]), float(line["sum_of_squares"]))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
         keys = {name: read(line[name]) if line[name] else "" for name, read in readers.items()}
         rows.append(Row(line["unit"], line["metric"], sums, keys))
     return rows

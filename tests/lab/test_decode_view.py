@@ -90,6 +90,17 @@ def test_figure_and_csv_hold_every_step(tmp_path: Path) -> None:
     titles = " ".join(axes.get_title(loc="left") for axes in figure.axes)
     for word in ("exact posterior, vanilla", "belief propagation, margin", "of 18 observations consistent"):
         assert word in titles
+    assert "Decoded by belief propagation" in titles
+    assert "What belief propagation knows" in titles
+    assert "Decoded by the exact posterior" in titles
+
+
+def test_a_run_without_its_checkpoint_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published = Path(__file__).parents[2] / "experiments" / "results" / "table1-cpu"
+    command = ["decode-view", str(published), "--steps", "2", "--policies", "margin", "--no-gif", "--to", str(tmp_path)]
+    assert main(command) == 0
+    assert "no checkpoint of row 0" in capsys.readouterr().err
+    assert "bp_p1" in (tmp_path / "decode.csv").read_text().splitlines()[0]
 
 
 def test_the_command_finds_the_model_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +119,7 @@ def test_the_command_finds_the_model_of_a_run(tmp_path: Path, capsys: pytest.Cap
     before = [path.read_bytes() for path in paths[:3]]
     assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", "--no-gif", *out]) == 0
     assert [path.read_bytes() for path in paths[:3]] == before
-    capsys.readouterr()
+    assert capsys.readouterr().err == ""
     wrong = {
         "--policies=marign": "unknown policy 'marign': the closest is margin",
         "--hide=pattern(9)": "--hide: ",

@@ -94,6 +94,14 @@ def test_rows_come_back_from_csv() -> None:
     assert from_csv("") == []
     with pytest.raises(ValueError, match="column 'n'"):
         from_csv("unit,metric,sum,sum_of_squares\na,b,1,2\n")
+    head = "unit,metric,n,sum,sum_of_squares\na,b,1,2,4\n"
+    for line, said in (
+        ("a,b,1\n", "line 3 has not as many"),
+        ("a,b,1,2,4,5\n", "line 3 has"),
+        ("a,b,x,2,4\n", "line 3: "),
+    ):
+        with pytest.raises(ValueError, match=said):
+            from_csv(head + line)
 
 
 def test_a_published_figure_can_be_drawn_again_from_its_csv(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ratio.figure import make_figures
-from lo_theory.lab.ratio.tables import Decode, _met, decodes, facts, meeting_ratio
+from lo_theory.lab.ratio.tables import Decode, _met, decodes, facts, falls, settling_ratio
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import between
 from lo_theory.lab.sweep.grid import load_grid
@@ -76,12 +76,22 @@ def test_between_runs() -> None:
 
 
 def test_where_a_curve_meets_a_level() -> None:
-    assert meeting_ratio(curve(0.8, 0.7, 0.6), 0.625) == pytest.approx(2.75)
-    assert math.isnan(meeting_ratio(curve(0.8, 0.7, 0.65), 0.625))
-    assert math.isnan(meeting_ratio(curve(0.5, 0.4), 0.625))  # below from the first ratio on
+    assert falls(curve(0.8, 0.7, 0.6), 0.625) == pytest.approx([2 * 1.5**0.75])  # straight on a logarithmic axis
+    assert falls(curve(0.8, 0.7, 0.65), 0.625) == []
+    assert falls(curve(0.5, 0.4), 0.625) == []  # below from the first ratio on
+    assert falls(curve(0.7, 0.6, 0.7, 0.6), 0.65) == pytest.approx([2**0.5, 3 * (4 / 3) ** 0.5])
+    assert settling_ratio(curve(0.7, 0.6, 0.7, 0.6), 0.65) == pytest.approx(3 * (4 / 3) ** 0.5)
+    assert math.isnan(settling_ratio(curve(0.7, 0.6, 0.7), 0.65))
+
+
+def test_a_first_meeting_is_told_from_one_for_good() -> None:
     assert _met(curve(0.5, 0.4), 0.625) == "1 or below"
-    assert _met(curve(0.8, 0.7, 0.6), 0.65) == "2.5"
+    assert _met(curve(0.5, 0.7), 0.625) == "1 or below, not for good"
+    assert _met(curve(0.5, 0.7, 0.6), 0.65) == "1 or below, for good 2.4"
+    assert _met(curve(0.8, 0.7, 0.6), 0.65) == "2.4"
     assert _met(curve(0.8, 0.7), 0.625) == "never"
+    assert _met(curve(0.7, 0.6, 0.7, 0.6), 0.65) == "1.4, for good 3.5"
+    assert _met(curve(0.7, 0.6, 0.7), 0.65) == "1.4, not for good"
 
 
 def test_more_observations_leave_less_open(finished: FinishedRun) -> None:
@@ -99,6 +109,18 @@ def test_tables_and_figure(finished: FinishedRun) -> None:
     (figure,) = make_figures(experiment, finished.rows).values()
     assert len(figure.axes) == 3
     assert len(figure.axes[0].lines) >= 5
+
+
+def test_the_published_figure_marks_where_a_curve_ends_below_and_cuts_no_legend() -> None:
+    for name, marks in (("ratio-cpu", ["2.7", "2.7"]), ("ratio-models", [])):
+        run = FinishedRun(Path(__file__).parents[2] / "experiments" / "results" / name)
+        (figure,) = make_figures(resolve(run.config), run.rows).values()
+        assert [text.get_text() for axes in figure.axes for text in axes.texts] == marks
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize(("preset", "cells"), [(None, 64), ("quick", 16), ("models", 6), ("paper", 24)])

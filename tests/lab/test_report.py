@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import re
+import shutil
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -174,6 +176,31 @@ def test_bad_names_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no folder of a run" in complaint(["report", str(tmp_path), *out], capsys)
     (tmp_path / "config.yaml").write_text("experiment: x\n")
     assert "holds no finished run" in complaint(["report", str(tmp_path), *out], capsys)
+    assert "is an experiment file" in complaint(["report", "experiments/table1.yaml", *out], capsys)
+    assert "there is no folder some/where" in complaint(["report", "some/where", *out], capsys)
+
+
+def test_damage_is_one_clear_line(finished: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    command = ["report", str(folder)]
+    assert "is a folder" in complaint([*command, "--to", str(tmp_path)], capsys)
+    figure = (folder / "figure.png").read_bytes()
+    for content in (b"", b"no picture", figure[:20]):
+        (folder / "figure.png").write_bytes(content)
+        assert "figure.png is damaged" in complaint(command, capsys)
+    (folder / "figure.png").write_bytes(figure)
+    (folder / "rows.jsonl").unlink()
+    table = (folder / "table.csv").read_text()
+    (folder / "table.csv").write_text(table[: len(table) // 2].rsplit(",", 4)[0])
+    assert "table.csv is damaged (line " in complaint(command, capsys)
+    (folder / "table.csv").unlink()
+    (folder / "classes.csv").unlink(missing_ok=True)
+    (folder / "table.csv.gz").write_bytes(gzip.compress(table.encode())[:-20])
+    assert "table.csv.gz is damaged" in complaint(command, capsys)
+    (folder / "table.csv.gz").unlink()
+    for name in ("report", "table", "figure"):
+        assert "holds no rows" in complaint([name, str(folder)], capsys)
 
 
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver")
@@ -197,9 +224,10 @@ def test_a_real_browser_asks_for_nothing_and_complains_of_nothing(finished: Fini
         assert browser.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
         assert browser.console() == []
         assert browser.network()[1] == []
-        browser.open(broken)  # what must be seen
-        failed, said = [], []
-        for _ in range(100):  # the browser writes its log while we read it
+        browser.open(broken)  # what must be seen; on a busy machine the driver hears of it late
+        failed: list[str] = []
+        said: list[str] = []
+        for _ in range(100):
             failed += browser.network()[1]
             said += browser.console()
             if len(failed) >= 2 and len(said) >= 2:

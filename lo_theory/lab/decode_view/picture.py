@@ -31,6 +31,15 @@ _DPI, _MILLISECONDS, _LAST_MILLISECONDS = 80, 220, 2500
 _PALETTE = 48  # colours of the animation
 
 
+def _article(name: str) -> str:
+    """``the `` before what is one thing; belief propagation is none."""
+    return "" if name == "bp" else "the "
+
+
+def _who(name: str) -> str:
+    return _article(name) + NAMES[name]
+
+
 def _colours(trace: Trace, probs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Colours [..., L, 3] of marginals [..., L, V], by role."""
     from matplotlib.colors import to_rgb
@@ -69,7 +78,7 @@ def _belief_panel(axes: Axes, trace: Trace, name: str) -> None:
         axes.axhline(int(trace.impossible.argmax()) - 0.5, color=COLOURS["alarm"], linewidth=1)
     axes.axhline(trace.steps - 0.5, color=INK, linewidth=0.8)
     _dress(axes, trace)
-    axes.set_title(f"What the {NAMES[name]} knows")
+    axes.set_title(f"What {_who(name)} knows")
 
 
 def _dress(axes: Axes, trace: Trace) -> None:
@@ -93,7 +102,7 @@ def _kl_panel(axes: Axes, trace: Trace, name: str) -> None:
     _dress(axes, trace)
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02)
     bar.set_ticks([_LEAST, 1e-3, 1e-2, 0.1, 1, _MOST], labels=["≤10⁻⁴", "10⁻³", "10⁻²", "0.1", "1", "10"])
-    axes.set_title(f"KL of the {NAMES[name]}, nats; sum over what was revealed: {trace.met():.2f}")
+    axes.set_title(f"KL of {_who(name)}, nats; sum over what was revealed: {trace.met():.2f}")
 
 
 def _count_panel(axes: Axes, trace: Trace) -> None:
@@ -122,7 +131,7 @@ def make_figure(traces: Sequence[Trace], title: str) -> Figure:
     grid = figure.subplots(len(traces), 4, width_ratios=[4, 4, 4.4, 1.7], sharey="row", squeeze=False)
     for axes, trace in zip(grid, traces, strict=True):
         _belief_panel(axes[0], trace, "exact")
-        axes[0].set_title(f"Decoded by the {_headline(trace)}.\n{axes[0].get_title(loc='left')}")
+        axes[0].set_title(f"Decoded by {_article(trace.denoiser)}{_headline(trace)}.\n{axes[0].get_title(loc='left')}")
         _belief_panel(axes[1], trace, name)
         _kl_panel(axes[2], trace, name)
         _count_panel(axes[3], trace)

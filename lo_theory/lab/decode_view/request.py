@@ -25,7 +25,7 @@ from lo_theory.problem.layout import MASK
 from lo_theory.problem.storage import write_atomically
 from lo_theory.rng import Key
 
-__all__ = ["Wanted", "trace_all", "write_view"]
+__all__ = ["Wanted", "find_model", "trace_all", "write_view"]
 
 _NUMBERS = re.compile(r"\d+")
 
@@ -65,7 +65,7 @@ def _distribution(experiment: Experiment, row: int) -> LODistribution:
     return distribution
 
 
-def _find_model(wanted: Wanted) -> Path | None:
+def find_model(wanted: Wanted) -> Path | None:
     """The checkpoint of the row: of a masked model, of the longest training where there are several."""
     if wanted.model is not None or wanted.folder is None:
         return wanted.model
@@ -76,7 +76,7 @@ def _find_model(wanted: Wanted) -> Path | None:
 
 
 def _other(wanted: Wanted, distribution: LODistribution) -> tuple[str, Posterior]:
-    path = _find_model(wanted)
+    path = find_model(wanted)
     if path is None:
         return "bp", BPPosterior(distribution)
     from lo_theory.neural import TrainedPosterior

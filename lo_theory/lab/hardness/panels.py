@@ -80,7 +80,7 @@ RATIO_PANELS = ((_JOINT, "edge"), (_EVIDENCE, "edge"), (_JOINT, "diagonal"), (_K
 
 
 def name_of(problem: Problem, *, with_pair: bool) -> str:
-    """``(20, 280)``, or ``N = 20`` where there is no map."""
+    """``N = 20, P = 280``, or ``N = 20`` where there is no map."""
     return f"N = {problem.N}, P = {problem.P}" if with_pair else f"N = {problem.N}"
 
 
@@ -158,7 +158,8 @@ def draw_paths(axes: Axes) -> None:
         for i in range(len(x) - 1):
             middle = ((x[i] + x[i + 1]) / 2, (y[i] + y[i + 1]) / 2)
             ahead = (middle[0] + 0.02 * (x[i + 1] - x[i]), middle[1] + 0.02 * (y[i + 1] - y[i]))
-            arrow = {"arrowstyle": "-|>", "mutation_scale": 20, "linewidth": 0, **style}
+            head = {"facecolor": style["color"], "edgecolor": "white", "linewidth": 0.8}  # seen on any ground
+            arrow = {"arrowstyle": "-|>", "mutation_scale": 22, **head}
             axes.annotate("", xy=ahead, xytext=middle, arrowprops=arrow, annotation_clip=False, zorder=4)
 
 

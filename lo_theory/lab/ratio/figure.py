@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import letter_panels, new_figure
-from lo_theory.lab.ratio.tables import Decode, Facts, Interval, decodes, facts
+from lo_theory.lab.ratio.tables import Decode, Facts, Interval, decodes, facts, settling_ratio
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["make_figures"]
+
+_MET: dict[str, Any] = {
+    "color": COLOURS["alarm"],
+    "marker": "|",
+    "markersize": 14,
+    "markeredgewidth": 1.6,
+    "linestyle": "",
+}
 
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
@@ -32,7 +41,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         _reason_panel(grid[2, i], mine, fact)
         grid[0, i].set_title(f"N = {n}: accuracy", loc="left")
         grid[1, i].set_title("Margin minus vanilla", loc="left")
-        grid[2, i].set_title("Why", loc="left")
+        grid[2, i].set_title("Why: tokens of one step exclude each other", loc="left")
         grid[2, i].set_xlabel("P/N")
         _ratio_axis(grid[2, i], fact)
     for axes, label in zip(
@@ -70,8 +79,15 @@ def _look(denoiser: str, kind: str, policy: str) -> dict[str, Any]:
 
 
 def _accuracy_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:
+    level = known[0].independent[0]  # of one law of observations, whatever the ratio
     for place, part in _by(cells, lambda it: (it.denoiser, it.kind, it.policy)):
         _curve(axes, [it.ratio for it in part], [it.accuracy for it in part], **_look(*place))
+        met = settling_ratio(part, level)
+        if not math.isnan(met):
+            axes.plot(met, 100 * level, **_MET)
+            where = (met, 100 * level)
+            style: dict[str, Any] = {"color": COLOURS["alarm"], "fontsize": 8, "ha": "center"}
+            axes.annotate(f"{met:.1f}", where, (0, 9), textcoords="offset points", **style)
     axes.plot(
         [fact.pair[1] / fact.pair[0] for fact in known],
         [100 * fact.independent[0] for fact in known],
@@ -126,4 +142,7 @@ def _legend(figure: Figure, cells: Sequence[Decode]) -> None:
         for denoiser, kind, policy in dict.fromkeys((it.denoiser, it.kind, it.policy) for it in cells)
     ]
     handles.append(Line2D([], [], color=COLOURS["line"], linestyle=":", linewidth=2, label="marginals only"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    if any(len(axes.texts) for axes in figure.axes):
+        handles.append(Line2D([], [], label="P/N from which it stays there", **_MET))
+    columns = 3 if figure.get_figwidth() > 9 else 2  # three are wider than a figure of one N
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)

@@ -16,7 +16,7 @@ from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, between, gap_closed, group
 
-__all__ = ["Decode", "Facts", "Interval", "decodes", "facts", "meeting_ratio", "tables"]
+__all__ = ["Decode", "Facts", "Interval", "decodes", "facts", "falls", "settling_ratio", "tables"]
 
 Interval = tuple[float, float, float]
 """(mean, low, high) over problems; the last two nan where there is one problem only."""
@@ -108,21 +108,37 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
     ]
 
 
-def meeting_ratio(curve: Sequence[Decode], level: float) -> float:
-    """First P/N at which accuracy falls to ``level``, on straight lines between the measured ratios; nan if none."""
+def falls(curve: Sequence[Decode], level: float) -> list[float]:
+    """Each P/N at which accuracy falls to ``level``, ascending, on straight lines between the measured ratios.
+
+    The lines are those of the figure: straight against the logarithm of P/N.
+    """
+    found = []
     for before, after in itertools.pairwise(curve):
         high, low = before.accuracy[0] - level, after.accuracy[0] - level
         if high > 0 >= low:
-            return before.ratio + (after.ratio - before.ratio) * high / (high - low)
-    return math.nan
+            found.append(before.ratio * (after.ratio / before.ratio) ** (high / (high - low)))
+    return found
+
+
+def settling_ratio(curve: Sequence[Decode], level: float) -> float:
+    """The P/N from which on accuracy stays at or below ``level``; nan where it ends above it, or never was above.
+
+    Near the level the first fall is chance: a curve that grazes it falls and rises again.
+    """
+    found = falls(curve, level)
+    return found[-1] if found and curve[-1].accuracy[0] <= level else math.nan
 
 
 def _met(curve: Sequence[Decode], level: float) -> str:
-    """Where a curve falls to a level, in words where it does not do so between measured ratios."""
-    if curve[0].accuracy[0] <= level:
-        return f"{curve[0].ratio:g} or below"
-    met = meeting_ratio(curve, level)
-    return "never" if math.isnan(met) else f"{met:.1f}"
+    """Where a curve falls to a level, first and for good, in words where that is between no measured ratios."""
+    below, found = curve[0].accuracy[0] <= level, falls(curve, level)
+    if not below and not found:
+        return "never"
+    first = f"{curve[0].ratio:g} or below" if below else f"{found[0]:.1f}"
+    if curve[-1].accuracy[0] > level:
+        return f"{first}, not for good"
+    return f"{first}, for good {found[-1]:.1f}" if len(found) + below > 1 else first
 
 
 def _text(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
@@ -159,7 +175,7 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "tokens\na step",
         "vanilla",
         "margin",
-        "margin -\nvanilla",
+        "margin minus\nvanilla",
         "vanilla,\ndead ends",
         "margin,\ndead ends",
     )
@@ -193,7 +209,8 @@ def _meeting_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     columns = ("N", "denoiser", "policy", "tokens\na step", "marginals\nonly", "met at P/N", "lowest")
     notes = (
         "Marginals only: observations drawn from their single-token marginals. Met: the first ratio at which the mean "
-        "falls to it, on straight lines between the measured ratios.",
+        "falls to it, on the straight lines of the figure; where it rises above it again, also the one from which it "
+        "stays there. Both have the intervals of the means around them.",
     )
     return Table("Where decoding meets the marginals-only value", columns, (tuple(lines),), notes)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -26,7 +25,9 @@ _CSV = ("table.csv", "classes.csv", "pooled.csv", "table.csv.gz", "classes.csv.g
 
 
 def write_report(source: Source, path: Path) -> Path:
-    """Write the page, whole or not at all."""
+    """Write the page, whole or not at all; ValueError where ``path`` is a folder, or a figure is damaged."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: the page is one file, such as {path / 'report.html'}")
     content = page(source).encode()
     return write_atomically(path, lambda file: file.write(content))
 
@@ -141,10 +142,9 @@ def _cell(tag: str, text: str, side: str, more: str = "") -> str:
 
 def _figure(source: Source, path: Path) -> str:
     """A PNG in the page; its size stands in the tag, so that nothing moves while it is decoded."""
-    content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])
-    data = base64.b64encode(content).decode()
-    words = _description(path) or f"Figure of {source.title}; its numbers are in the tables above"
+    width, height, words = _measure(path)
+    data = base64.b64encode(path.read_bytes()).decode()
+    words = words or f"Figure of {source.title}; its numbers are in the tables above"
     return (
         f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
         f'alt="{escape(words)}"><figcaption>{escape(path.name)}, {escape(path.with_suffix(".pdf").name)}</figcaption>'
@@ -152,11 +152,15 @@ def _figure(source: Source, path: Path) -> str:
     )
 
 
-def _description(path: Path) -> str:
+def _measure(path: Path) -> tuple[int, int, str]:
+    """Width and height of a PNG in pixels, and what it says of itself."""
     from PIL import Image
 
-    with Image.open(path) as image:
-        return str(image.info.get("Description", ""))
+    try:
+        with Image.open(path) as image:
+            return image.width, image.height, str(image.info.get("Description", ""))
+    except OSError as error:
+        raise ValueError(f"{path} is damaged: remove it, and lo-theory figure draws it again") from error
 
 
 def _data(source: Source) -> str:

@@ -14,7 +14,7 @@ from lo_theory.lab.config import resolve
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import read_rows
-from lo_theory.lab.runs import FinishedRun, finished_runs, journal
+from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run
 from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.tables import tables
 
@@ -61,7 +61,7 @@ def find(name: str, out: Path) -> Source:
     if not found and sweeps:
         return _of_sweep(sweeps[-1])
     if not found:
-        raise ValueError(f"no finished run of {name!r} in {out}: run it first, or name its folder with --out")
+        raise no_finished_run(name, out)
     return _of_run(found[-1])
 
 
@@ -89,7 +89,8 @@ def _of_run(run: FinishedRun) -> Source:
 
 def _published_tables(run: FinishedRun) -> list[Table]:
     """The tables as table.md has them, where rows alone cannot give them: a sweep's, with its grid."""
-    return read_tables((run.folder / "table.md").read_text()) if "cells" in run.facts else []
+    path = run.folder / "table.md"
+    return read_tables(path.read_text()) if "cells" in run.facts and path.exists() else []
 
 
 def read_tables(text: str) -> list[Table]:
