@@ -61,15 +61,25 @@ class Decoded:
     """Generated sequences and how they came about.
 
     ``tokens`` int8[n, L]; ``step_revealed`` int16[n, L], the step that revealed each position (-1: given);
-    ``impossible`` bool[n], rows that met a context of evidence zero on the way; ``forwards`` rows sent through the
-    posterior; ``seconds`` wall time.
+    ``dead_from`` int16[n], the first step whose context had evidence zero, as a posterior that knows its evidence
+    notices (-1: none); ``forwards`` rows sent through the posterior; ``seconds`` wall time.
     """
 
     tokens: NDArray[np.int8]
     step_revealed: NDArray[np.int16]
-    impossible: NDArray[np.bool_]
+    dead_from: NDArray[np.int16]
     forwards: int
     seconds: float
+
+    @property
+    def impossible(self) -> NDArray[np.bool_]:
+        """bool[n]: rows that met a context of evidence zero on the way."""
+        return self.dead_from >= 0
+
+    @property
+    def after_dead_end(self) -> NDArray[np.bool_]:
+        """bool[n, L]: tokens written where the context was already impossible, so that nothing said what they are."""
+        return self.impossible[:, None] & (self.step_revealed >= self.dead_from[:, None])
 
 
 def decode(
@@ -98,12 +108,12 @@ def decode(
         raise ValueError(f"given holds {len(tokens)} sequences, n is {n}")
     began = time.perf_counter()
     steps = np.full(tokens.shape, -1, np.int16)
-    impossible = np.zeros(n, np.bool_)
+    dead_from = np.full(n, -1, np.int16)
 
     def fill(first: int) -> int:
         rows = slice(first, min(n, first + options.chunk))
         loop = _Loop(posterior, policy, schedule, key, options, first)
-        return loop.run(tokens[rows], steps[rows], impossible[rows])
+        return loop.run(tokens[rows], steps[rows], dead_from[rows])
 
     starts = range(0, n, options.chunk)
     if options.threads == 1 or len(starts) == 1:
@@ -111,7 +121,7 @@ def decode(
     else:
         with ThreadPoolExecutor(options.threads) as pool:
             forwards = sum(pool.map(fill, starts))
-    return Decoded(tokens, steps, impossible, forwards, time.perf_counter() - began)
+    return Decoded(tokens, steps, dead_from, forwards, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ class _Loop:
     options: DecodeOptions
     start: int
 
-    def run(self, tokens: NDArray[np.int8], revealed: NDArray[np.int16], impossible: NDArray[np.bool_]) -> int:
+    def run(self, tokens: NDArray[np.int8], revealed: NDArray[np.int16], dead_from: NDArray[np.int16]) -> int:
         """Fill in ``tokens`` in place; return the rows sent through the posterior."""
         layout, options, forwards = self.posterior.layout, self.options, 0
         masked = tokens == MASK
@@ -137,7 +147,7 @@ class _Loop:
                 continue
             marginals = self.posterior.marginals(tokens)
             forwards += len(tokens)
-            impossible |= np.isneginf(marginals.log_evidence)
+            dead_from[np.isneginf(marginals.log_evidence) & (dead_from < 0)] = step
             view = View(tokens, masked, marginals, layout, step, steps, key, self.start, options.noise)
             next_masked = self.policy.plan(view, budget)
             if options.observer is not None:

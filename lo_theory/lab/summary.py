@@ -23,6 +23,7 @@ SHARES = frozenset(
         "infill_drawn",
         "observation_mean",
         "impossible",
+        "after_dead_end",
         "deterministic",
         "excluded",
         "converged",

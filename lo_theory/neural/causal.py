@@ -139,7 +139,7 @@ class CausalLearner:
                 rows = slice(first, min(n, first + options.chunk))
                 self._fill(tokens[rows], steps[rows], known, key, options, first)
         seconds = time.perf_counter() - began
-        return Decoded(tokens, steps, np.zeros(n, np.bool_), n * self.layout.length, seconds)
+        return Decoded(tokens, steps, np.full(n, -1, np.int16), n * self.layout.length, seconds)
 
     def _fill(
         self,

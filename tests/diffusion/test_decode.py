@@ -131,7 +131,22 @@ def test_contradictory_context_is_a_flagged_row():
     truth[:, 6:] = -1
     decoded = decode(ExactPosterior(distribution), margin(), OneAtATime(), key=KEY, n=6, given=truth)
     assert np.array_equal(decoded.impossible, [False, False, True, False, False, False])
+    assert np.array_equal(decoded.dead_from, [-1, -1, 0, -1, -1, -1])
+    assert np.array_equal(decoded.after_dead_end, (decoded.step_revealed >= 0) & decoded.impossible[:, None])
     assert (decoded.tokens >= 0).all()
+
+
+def test_a_sequence_is_dead_from_the_first_step_whose_context_is_impossible():
+    posterior = ExactPosterior(nae_sat(6, 18, seed=1))
+    decoded = decode(posterior, margin(), FixedCount(6), key=KEY, n=50)
+    died = np.full(50, -1)
+    for step in reversed(range(6)):
+        context = np.where(decoded.step_revealed < step, decoded.tokens, np.int8(-1))
+        died[np.isneginf(posterior.marginals(context).log_evidence)] = step
+    assert np.array_equal(decoded.dead_from, died)
+    assert len(set(died)) > 3
+    written = decoded.after_dead_end.sum(axis=1)
+    assert np.array_equal(written, np.where(died < 0, 0, 24 - 4 * died))
 
 
 def test_argmax_decodes_one_single_sequence_of_a_skewed_problem():

@@ -112,14 +112,12 @@ def _difference_panel(axes: Axes, cells: Sequence[Decode]) -> None:
 def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:
     dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
     for policy, part in _by(dead, lambda it: it.policy):
-        label = f"dead ends: {policy}, exact, several tokens a step"
-        _curve(
-            axes,
-            [it.ratio for it in part],
-            [it.impossible for it in part],
-            label=label,
-            **_look("exact", "several", policy),
-        )
+        ratios, look = [it.ratio for it in part], _look("exact", "several", policy)
+        if any(math.isnan(it.after[0]) for it in part):  # a run that is older than this quantity
+            _curve(axes, ratios, [it.impossible for it in part], label=f"sequences in a dead end, {policy}", **look)
+            continue
+        label = f"observations written in a dead end, {policy}"
+        _curve(axes, ratios, [it.after for it in part], label=label, **look)
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
     ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):

@@ -29,7 +29,8 @@ class Decode:
     """One way to decode at one (N, P): ``kind`` is ``L`` (one token a step) or ``several``.
 
     ``accuracy``: self-consistency of the generated observations; ``impossible``: share of sequences that met a context
-    of probability 0, which only the exact posterior notices (0 for a model); ``problems``: row -> accuracy.
+    of probability 0, which only the exact posterior notices (0 for a model); ``after``: share of the observations
+    written after that (nan in runs older than this quantity); ``problems``: row -> accuracy.
     """
 
     pair: tuple[int, int]
@@ -38,6 +39,7 @@ class Decode:
     kind: str
     accuracy: Interval
     impossible: Interval
+    after: Interval
     problems: Mapping[int, float]
 
     @property
@@ -79,6 +81,7 @@ def decodes(rows: Iterable[Row]) -> list[Decode]:
             *place,
             between([cell.value("self_consistency") for cell in cells]),
             between([cell.value("impossible") for cell in cells]),
+            between([cell.value("after_dead_end") for cell in cells]),
             {int(cell.keys["row"]): cell.value("self_consistency") for cell in cells},
         )
         for place, cells in found.items()
@@ -166,6 +169,8 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 _text(margin.minus(vanilla)) if margin else "-",
                 _text(vanilla.impossible) if vanilla.denoiser == "exact" else "-",
                 _text(margin.impossible) if margin and vanilla.denoiser == "exact" else "-",
+                _text(vanilla.after) if vanilla.denoiser == "exact" else "-",
+                _text(margin.after) if margin and vanilla.denoiser == "exact" else "-",
             )
         )
     columns = (
@@ -178,10 +183,13 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "margin minus\nvanilla",
         "vanilla,\ndead ends",
         "margin,\ndead ends",
+        "vanilla,\nwritten dead",
+        "margin,\nwritten dead",
     )
     notes = (
         "Self-consistency of generated observations in per cent; dead ends: sequences that the tokens of one step made "
-        "impossible. Means over problems with 95 % intervals over problems; differences are taken problem by problem.",
+        "impossible; written dead: observations written after that, coin flips. Means over problems with 95 % "
+        "intervals over problems; differences are taken problem by problem.",
     )
     return Table(experiment.title or experiment.experiment, columns, tuple(map(tuple, lines.values())), notes)
 

@@ -228,6 +228,8 @@ class RowWork(ProblemWork):
         judge = key.fold("judge")
         metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
         metrics["impossible"] = Sums.of(decoded.impossible)
+        observations = self.distribution.layout.observation_positions
+        metrics["after_dead_end"] = Sums.of(decoded.after_dead_end[:, observations].mean(axis=1))
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
         keys = {**cell.keys, "steps": steps, "temperature": temperature}
