@@ -27,7 +27,7 @@ _MOST_FAILURES = 20  # shown with their errors at the end
 _EXAMPLES = """\
 examples:
   lo-theory sweep experiments/sweep_example.yaml                 on this machine's cores
-  lo-theory sweep FILE --axis seed=[0,1,2,3]                     more seeds; finished cells are kept
+  lo-theory sweep FILE --axis problem.seed,seed=[0,1,2,3]        more seeds; finished cells are kept
   lo-theory sweep FILE --shard 3/8                               one of eight jobs of an array
   lo-theory sweep FILE --dask tcp://head:8786                    on a Dask cluster
   lo-theory sweep FILE --show --pool seed                        what is finished, pooled over seeds; computes nothing
@@ -47,7 +47,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", help="one of the file's presets (default: the one the file names)")
     for name, metavar, words in (
         ("--set", "PATH=VALUE", "override settings, such as training.steps=500"),
-        ("--axis", "PATH=[VALUES]", "replace an axis, or add one, such as seed=[0,1,2]"),
+        ("--axis", "PATH=[VALUES]", "replace an axis, or add one, such as seed=[0,1,2] or problem.seed,seed=[0,1,2]"),
     ):
         command.add_argument(name, action="extend", nargs="+", default=[], metavar=metavar, help=words)
     command.add_argument("--pool", nargs="*", metavar="PATH", help="axes that the tables average over, such as seed")
@@ -116,7 +116,9 @@ def _request(options: argparse.Namespace) -> SweepRequest:
         options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
     )
     crew = "serial" if options.serial else "pool" if options.dask is None else "dask"
-    return SweepRequest(request, Shard.parse(options.shard), crew, options.dask or "local", options.attempts)
+    return SweepRequest(
+        request, Shard.parse(options.shard), crew, "local" if options.dask is None else options.dask, options.attempts
+    )
 
 
 def _confirm(grid: Grid, options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.tidy import from_csv
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["FinishedRun", "Run", "finished_runs", "no_finished_run", "read_facts", "write_json"]
+__all__ = ["FinishedRun", "Run", "finished_runs", "no_finished_run", "read_facts", "unwritten", "write_json"]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -210,6 +210,15 @@ def _reason(error: OSError) -> str:
 def _unwritable(folder: Path, error: OSError) -> OSError:
     return OSError(
         error.errno, f"the output folder {folder} cannot be written ({_reason(error)}): choose another with --out"
+    )
+
+
+def unwritten(folder: Path, error: OSError) -> OSError:
+    """The error of results that could not be written, in words: what they are made of is kept."""
+    return OSError(
+        error.errno,
+        f"the results in {folder} could not be written ({_reason(error)}); what was computed is kept, and once the "
+        "cause is cured the same command writes them",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import subprocess
@@ -113,6 +114,32 @@ def test_a_larger_grid_and_more_seeds_keep_what_is_finished(tmp_path: Path) -> N
     new = read_rows(tmp_path / PART / "rows.jsonl")
     assert [row for row in new if row.unit in {row.unit for row in old}] == old
     assert len(list((tmp_path / "grid").glob("*/done.json"))) == 2  # the results of both grids
+
+
+def test_more_seeds_of_paths_taken_together_are_given_on_the_command_line(tmp_path: Path, capsys: Any) -> None:
+    file = write_grid(tmp_path / "grid.yaml", pool=["seed", "problem.seed"])
+    assert sweep(file, tmp_path) == 0
+    assert sweep(file, tmp_path, "--axis", "seed,problem.seed=[0,1,2,3]") == 0
+    assert capsys.readouterr().out.count("4/4") == 2  # both rows of the table, refined
+    assert len(events(tmp_path, "cell")) == 8
+
+
+def test_a_disk_that_fills_while_results_are_written_is_told_with_its_remedy(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = write_grid(tmp_path / "grid.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr("lo_theory.lab.sweep.results.write_figures", full)
+        assert sweep(file, tmp_path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"lo-theory: the results in {tmp_path / 'grid'}")
+    assert "no space is left on the disk" in error
+    assert not list((tmp_path / "grid").glob("*/done.json"))
+    assert sweep(file, tmp_path) == 0
+    assert len(events(tmp_path, "cell")) == 6
 
 
 def test_pooled_cells_add(tmp_path: Path, capsys: Any) -> None:
@@ -238,6 +265,9 @@ def test_going_on_with_other_threads_is_refused(tmp_path: Path, capsys: Any) -> 
         (["--attempts", "0"], "attempts must be at least 1, got 0"),
         (["--workers", "0"], "workers must be at least 1, got 0"),
         (["--axis", "problem.Q=[1]"], "unknown key problem.Q"),
+        (["--axis", "problem.Q=[1]"], "grid.yaml: axes at problem.P=10, problem.seed=0, seed=0, problem.Q=1: unknown"),
+        (["--axis", "seed=[0,1]"], "together: give --axis problem.seed,seed=[values] if their values are the same"),
+        (["--axis", "problem.seed,seed=[]"], "--axis problem.seed is empty: give it at least one value"),
         (["--pool", "sed"], "pool names sed, which is no path of an axis: the closest is seed"),
         (["--preset", "cpu"], "unknown preset 'cpu': there are no presets"),
     ],
@@ -248,6 +278,11 @@ def test_bad_input_is_one_clear_line(options: list[str], complaint: str, tmp_pat
     assert complaint in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "grid").exists()
+
+
+def test_an_empty_address_is_not_taken_for_a_local_cluster(tmp_path: Path, capsys: Any) -> None:
+    assert main(["sweep", str(write_grid(tmp_path / "grid.yaml")), "--out", str(tmp_path), "--dask", ""]) == 2
+    assert "--dask takes the address of a scheduler, such as tcp://host:8786, or local" in capsys.readouterr().err
 
 
 def test_a_very_large_grid_is_begun_only_if_it_is_meant(

@@ -5,9 +5,12 @@ All but the first test need the packages of the extra ``cluster`` and are skippe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +116,26 @@ def test_an_address_that_nobody_answers_is_one_clear_line_after_ten_seconds(addr
     assert process.returncode == 2
     assert len(said.splitlines()) == 1, said
     assert said.startswith(f"lo-theory: no Dask scheduler answers at {address} (")
+    assert not (tmp_path / "grid").exists()
+
+
+@needs_dask
+def test_an_address_where_something_else_answers_is_one_clear_line(tmp_path: Path, capsys: Any) -> None:
+    """Such as a web server: Dask takes its bytes for the sizes of what follows, and asks for exabytes."""
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                visitor = server.accept()[0]
+                visitor.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20)
+                visitor.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        assert main([*command(tmp_path)[3:], "--dask", address]) == 2
+        assert capsys.readouterr().err.startswith(f"lo-theory: no Dask scheduler answers at {address} (")
+        server.shutdown(socket.SHUT_RDWR)
     assert not (tmp_path / "grid").exists()
 
 

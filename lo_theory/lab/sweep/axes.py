@@ -57,7 +57,7 @@ def parse_axes(given: Any) -> list[Axis]:
     for i, axis in enumerate(given):
         if not isinstance(axis, Mapping) or not axis or not all(isinstance(path, str) for path in axis):
             raise ValueError(f"axes[{i}] must be a mapping from paths to lists of values, got {axis!r}")
-        axes.append(_axis(axis, f"axes[{i}]"))
+        axes.append(_axis(axis, f"axes[{i}]."))
     _check_overlaps(axes)
     return axes
 
@@ -65,19 +65,21 @@ def parse_axes(given: Any) -> list[Axis]:
 def _axis(axis: Mapping[str, Any], where: str) -> Axis:
     for path, values in axis.items():
         if not isinstance(values, list):
-            raise ValueError(f"{where}.{path} must be a list of values, got {values!r}")
+            raise ValueError(f"{where}{path} must be a list of values, got {values!r}")
         if not values:
-            raise ValueError(f"{where}.{path} is empty: give it at least one value")
+            raise ValueError(f"{where}{path} is empty: give it at least one value")
     lengths = {path: len(values) for path, values in axis.items()}
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{path} has {length} values" for path, length in lengths.items())
-        raise ValueError(f"{where}: {counted}; paths of one axis are taken together, so their lists are equally long")
+        raise ValueError(
+            f"{where.strip('. ')}: {counted}; paths of one axis are taken together, so their lists are equally long"
+        )
     parsed = Axis(tuple(path.strip() for path in axis), tuple(zip(*axis.values(), strict=True)))
     seen: set[str] = set()
     for i, point in enumerate(parsed.points):
         text = json.dumps(point, sort_keys=True, default=str)
         if text in seen:
-            raise ValueError(f"{where} holds {label(parsed.at(i))} twice: leave one out")
+            raise ValueError(f"{where.strip('. ')} holds {label(parsed.at(i))} twice: leave one out")
         seen.add(text)
     return parsed
 
@@ -90,18 +92,27 @@ def _check_overlaps(axes: Sequence[Axis]) -> None:
 
 
 def with_axes(axes: Sequence[Axis], assignments: Sequence[str]) -> list[Axis]:
-    """Replace the axes that have the paths of "path=[values]", and add those that are new."""
+    """Replace the axes that have the paths of "path=[values]", and add those that are new.
+
+    Several paths, ``problem.seed,seed=[0,1]``, are one axis on which they take the same values.
+    """
     result = list(axes)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        path = path.strip()
-        if not equals or not path:
+        paths = [name.strip() for name in path.split(",")]
+        if not equals or not all(paths) or len(set(paths)) < len(paths):
             raise ValueError(f"--axis takes path=[values], such as seed=[0,1,2], got {assignment!r}")
-        fresh = _axis({path: parse_yaml(text, f"--axis {assignment}")}, "--axis")
-        for zipped in (axis.paths for axis in result if path in axis.paths and len(axis.paths) > 1):
-            raise ValueError(f"--axis {path}: the file takes {' and '.join(zipped)} together, so edit the file")
-        if fresh.paths in [axis.paths for axis in result]:
-            result = [fresh if axis.paths == fresh.paths else axis for axis in result]
+        values = parse_yaml(text, f"--axis {assignment}")
+        for shared in (axis.paths for axis in result if 0 < len(set(paths) & set(axis.paths)) < len(axis.paths)):
+            raise ValueError(
+                f"--axis {path.strip()}: the file takes {' and '.join(shared)} together: give "
+                f"--axis {','.join(shared)}=[values] if their values are the same, or edit the file"
+            )
+        places = [i for i, axis in enumerate(result) if set(axis.paths) == set(paths)]
+        order = result[places[0]].paths if places else paths
+        fresh = _axis(dict.fromkeys(order, values), "--axis ")
+        if places:
+            result[places[0]] = fresh
         else:
             result.append(fresh)
     _check_overlaps(result)

@@ -32,20 +32,23 @@ def _quiet() -> Iterator[None]:
 
 
 def _local_cluster(distributed: Any, workers: int) -> Any:
-    return distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        silence_logs=logging.ERROR,
-        preload="lo_theory.lab.sweep.worker",  # its ``dask_setup``
-    )
+    try:
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+            preload="lo_theory.lab.sweep.worker",  # its ``dask_setup``
+        )
+    except RuntimeError as error:  # a worker died before it had begun
+        raise RuntimeError(f"the local Dask cluster could not be started ({error}): try again") from error
 
 
 def _connect(distributed: Any, cluster: Any, address: str) -> Any:
     try:
         return distributed.Client(cluster, timeout=_SECONDS_TO_ANSWER)
-    except (OSError, TimeoutError, ValueError) as error:
+    except Exception as error:  # whatever answers there, such as a web server, whose bytes Dask takes for sizes
         reason = " ".join(str(error).split())
         raise ValueError(
             f"no Dask scheduler answers at {address} ({reason}): is it running there, and is the address right?"

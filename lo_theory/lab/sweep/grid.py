@@ -167,8 +167,12 @@ def _check_points(grid: Grid) -> None:
                     f"axes[{i}].{path}: unknown key {path}: the closest is {near} (keys: {', '.join(names)})"
                 )
         first |= axis.at(0)
+    try:
+        check(row_type, merge(shared, _laid(grid.settings, first)))
+    except ValueError as error:  # which of the axes it is, the error's own path says
+        raise ValueError(f"axes at {label(first)}: {error}" if first else str(error)) from error
     for i, axis in enumerate(grid.axes):
-        for j in range(min(len(axis.points), _POINTS_CHECKED)):
+        for j in range(1, min(len(axis.points), _POINTS_CHECKED)):
             try:
                 check(row_type, merge(shared, _laid(grid.settings, first | axis.at(j))))
             except ValueError as error:

@@ -22,7 +22,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.render import Table, write_tables
 from lo_theory.lab.rows import Row, Rows
-from lo_theory.lab.runs import write_json
+from lo_theory.lab.runs import unwritten, write_json
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
 from lo_theory.lab.tables import tables
@@ -117,10 +117,18 @@ def write_results(folder: Path, results: Results, facts: Mapping[str, Any]) -> P
     ``facts`` go into done.json. Two drivers that end together write one after the other. Returns the run's folder.
     """
     target = folder / results.name
+    try:
+        _write(target, results, facts)
+    except OSError as error:
+        raise unwritten(target, error) from error
+    return target
+
+
+def _write(target: Path, results: Results, facts: Mapping[str, Any]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with _alone(target / "lock"):
         if (target / "done.json").exists():
-            return target
+            return
         text = yaml.safe_dump(common_settings(results.experiment), sort_keys=False, allow_unicode=True, width=120)
         write_atomically(target / "config.yaml", lambda file: file.write(text.encode()))
         kept = Rows(target / "rows.jsonl")
@@ -133,4 +141,3 @@ def write_results(folder: Path, results: Results, facts: Mapping[str, Any]) -> P
         write_figures(target, results.experiment, results.rows)
         if results.complete:
             write_json(target / "done.json", dict(facts))
-    return target

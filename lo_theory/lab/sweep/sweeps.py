@@ -59,6 +59,8 @@ class SweepRequest:
     def __post_init__(self) -> None:
         if self.crew not in CREWS:
             raise ValueError(f"crew must be one of {', '.join(CREWS)}, got {self.crew!r}")
+        if not self.address.strip():
+            raise ValueError("--dask takes the address of a scheduler, such as tcp://host:8786, or local; got nothing")
         if self.attempts < 1:
             raise ValueError(f"attempts must be at least 1, got {self.attempts}")
 
