@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
+from lo_theory.diffusion.decode import Decoded
 from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.observations import TableObservations
 from lo_theory.rng import Key
 
-__all__ = ["conditional_accuracy", "generated_accuracies", "infill_accuracies"]
+__all__ = ["conditional_accuracy", "dead_checks", "generated_accuracies", "infill_accuracies"]
 
 _CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
 _BATCH = 1024  # contexts sent through a posterior at once
@@ -57,6 +59,25 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     result = {name: Sums.of(np.concatenate(values)) for name, values in parts.items()}
     result["consistent"] = Sums.of(np.isfinite(distribution.log_prob(rows)))
     return result
+
+
+def dead_checks(distribution: LODistribution, decoded: Decoded) -> Sums:
+    """Share of observations whose check holds a token written after the dead end, per generated sequence.
+
+    A check is an observation with the latents that it reads. After tokens of one step have excluded each other the
+    exact posterior has nothing left to say, and what is written is a coin flip: a check that holds one agrees by
+    chance. An observation written long before counts too if one of its latents comes after. Cost: n P k.
+    """
+    parts = distribution.layout.split(decoded.after_dead_end.astype(np.int8))
+    latents, observations = (part.astype(np.bool_) for part in parts)
+    law = distribution.observations
+    if not isinstance(law, TableObservations):  # every latent is read
+        return Sums.of(np.where(latents.any(axis=1), 1.0, observations.mean(axis=1)))
+    found = [
+        (observations[rows] | latents[rows][:, law.scopes].any(axis=2)).mean(axis=1)
+        for rows in (slice(first, first + _CHUNK) for first in range(0, len(latents), _CHUNK))
+    ]
+    return Sums.of(np.concatenate(found))
 
 
 def _check_count(n: int) -> None:

@@ -23,7 +23,7 @@ SHARES = frozenset(
         "infill_drawn",
         "observation_mean",
         "impossible",
-        "after_dead_end",
+        "dead_checks",
         "deterministic",
         "excluded",
         "converged",

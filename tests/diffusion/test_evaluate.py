@@ -11,10 +11,12 @@ from scipy import stats
 
 from lo_theory.diffusion import (
     Diversity,
+    FixedCount,
     OneAtATime,
     Sums,
     Uniform,
     conditional_accuracy,
+    dead_checks,
     decode,
     diversity,
     gap_closed,
@@ -270,3 +272,18 @@ def test_interval_of_unanimous_shares_is_not_empty():
     low, high = Sums.of(np.ones(2_000)).interval(share=True)
     assert math.isclose(high, 1)
     assert math.isclose(low, 2_000 / (2_000 + 1.959963984540054**2), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("make", [lambda: nae_sat(6, 18, seed=1), lambda: random_slab(6, 18, 0.5, seed=1)])
+def test_a_check_is_dead_when_its_value_or_a_latent_it_reads_was_written_after_the_dead_end(make):
+    law = make()
+    decoded = decode(ExactPosterior(law), margin(), FixedCount(6), key=KEY, n=40)
+    order, scopes = law.layout.order, getattr(law.observations, "scopes", np.tile(np.arange(6), (18, 1)))
+    shares = []
+    for died, step in zip(decoded.dead_from, decoded.step_revealed, strict=True):
+        written = [step[order[role]] for role in range(24)]
+        last = [max(written[6 + j], *(written[i] for i in scopes[j])) for j in range(18)]
+        shares.append(np.mean([died >= 0 and at >= died for at in last]))
+    found = dead_checks(law, decoded)
+    assert found.mean == pytest.approx(np.mean(shares))
+    assert found.mean > decoded.after_dead_end[:, law.layout.observation_positions].mean() > 0

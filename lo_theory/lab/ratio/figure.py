@@ -113,11 +113,11 @@ def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -
     dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
     for policy, part in _by(dead, lambda it: it.policy):
         ratios, look = [it.ratio for it in part], _look("exact", "several", policy)
-        if any(math.isnan(it.after[0]) for it in part):  # a run that is older than this quantity
+        if any(math.isnan(it.dead[0]) for it in part):  # a run that is older than this quantity
             _curve(axes, ratios, [it.impossible for it in part], label=f"sequences in a dead end, {policy}", **look)
             continue
-        label = f"observations written in a dead end, {policy}"
-        _curve(axes, ratios, [it.after for it in part], label=label, **look)
+        label = f"checks that hold a token written in a dead end, {policy}"
+        _curve(axes, ratios, [it.dead for it in part], label=label, **look)
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
     ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):

@@ -29,8 +29,8 @@ class Decode:
     """One way to decode at one (N, P): ``kind`` is ``L`` (one token a step) or ``several``.
 
     ``accuracy``: self-consistency of the generated observations; ``impossible``: share of sequences that met a context
-    of probability 0, which only the exact posterior notices (0 for a model); ``after``: share of the observations
-    written after that (nan in runs older than this quantity); ``problems``: row -> accuracy.
+    of probability 0, which only the exact posterior notices (0 for a model); ``dead``: share of the checks
+    that hold a token written after that (``dead_checks``; nan in older runs); ``problems``: row -> accuracy.
     """
 
     pair: tuple[int, int]
@@ -39,7 +39,7 @@ class Decode:
     kind: str
     accuracy: Interval
     impossible: Interval
-    after: Interval
+    dead: Interval
     problems: Mapping[int, float]
 
     @property
@@ -81,7 +81,7 @@ def decodes(rows: Iterable[Row]) -> list[Decode]:
             *place,
             between([cell.value("self_consistency") for cell in cells]),
             between([cell.value("impossible") for cell in cells]),
-            between([cell.value("after_dead_end") for cell in cells]),
+            between([cell.value("dead_checks") for cell in cells]),
             {int(cell.keys["row"]): cell.value("self_consistency") for cell in cells},
         )
         for place, cells in found.items()
@@ -169,8 +169,8 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 _text(margin.minus(vanilla)) if margin else "-",
                 _text(vanilla.impossible) if vanilla.denoiser == "exact" else "-",
                 _text(margin.impossible) if margin and vanilla.denoiser == "exact" else "-",
-                _text(vanilla.after) if vanilla.denoiser == "exact" else "-",
-                _text(margin.after) if margin and vanilla.denoiser == "exact" else "-",
+                _text(vanilla.dead) if vanilla.denoiser == "exact" else "-",
+                _text(margin.dead) if margin and vanilla.denoiser == "exact" else "-",
             )
         )
     columns = (
@@ -183,13 +183,13 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "margin minus\nvanilla",
         "vanilla,\ndead ends",
         "margin,\ndead ends",
-        "vanilla,\nwritten dead",
-        "margin,\nwritten dead",
+        "vanilla,\ndead checks",
+        "margin,\ndead checks",
     )
     notes = (
         "Self-consistency of generated observations in per cent; dead ends: sequences that the tokens of one step made "
-        "impossible; written dead: observations written after that, coin flips. Means over problems with 95 % "
-        "intervals over problems; differences are taken problem by problem.",
+        "impossible; dead checks: observations that were written after that, or one of whose latents was: they agree "
+        "by chance. Means over problems with 95 % intervals over problems; differences are taken problem by problem.",
     )
     return Table(experiment.title or experiment.experiment, columns, tuple(map(tuple, lines.values())), notes)
 

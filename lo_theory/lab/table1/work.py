@@ -27,6 +27,7 @@ from lo_theory.diffusion import (
     Sums,
     Uniform,
     conditional_accuracy,
+    dead_checks,
     decode,
     diversity,
     generated_accuracies,
@@ -228,8 +229,7 @@ class RowWork(ProblemWork):
         judge = key.fold("judge")
         metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
         metrics["impossible"] = Sums.of(decoded.impossible)
-        observations = self.distribution.layout.observation_positions
-        metrics["after_dead_end"] = Sums.of(decoded.after_dead_end[:, observations].mean(axis=1))
+        metrics["dead_checks"] = dead_checks(self.distribution, decoded)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
         keys = {**cell.keys, "steps": steps, "temperature": temperature}
