@@ -212,6 +212,21 @@ def test_the_time_left_is_that_of_the_cells_still_missing(monkeypatch: pytest.Mo
     ]
 
 
+def test_what_comes_once_does_not_count_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("lo_theory.lab.sweep.watch.time.monotonic", lambda: now[0])
+    clock, said = Clock(1000), []
+    for seconds in (600, *[1] * 9):  # the first cell waits for its worker and for what is compiled
+        now[0] += seconds
+        said.append(clock.settle())
+    assert said[0] == "about 166.5 h left"
+    assert said[-1] == "about 16 min left"
+    for _ in range(60):
+        now[0] += 10  # larger cells: what counts is how it goes now
+        left = clock.settle()
+    assert left == "about 2.6 h left"
+
+
 def test_a_pipe_gets_a_line_a_cell() -> None:
     stream = io.StringIO()
     lines = SweepLines(Console(file=stream, width=40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +14,9 @@ from lo_theory.lab.progress import BarProgress, LineProgress, SilentProgress
 __all__ = ["Clock", "SweepBars", "SweepLines", "SweepSilence", "duration", "make_watcher"]
 
 
+_FEW, _RECENT = 6, 50  # cells
+
+
 def duration(seconds: float) -> str:
     """``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
@@ -21,18 +25,25 @@ def duration(seconds: float) -> str:
 
 
 class Clock:
-    """Estimates the time left from the cells settled since the sweep was begun or gone on with."""
+    """Estimates the time left from the rate of the last cells.
+
+    The start of the workers and their compiling count only until a few cells have come: they do not come again.
+    """
 
     def __init__(self, missing: int) -> None:
-        self._began, self._missing, self._settled = time.monotonic(), missing, 0
+        self._times = deque([time.monotonic()], maxlen=_RECENT + 1)  # of the start, and at which cells settled
+        self._missing, self._settled = missing, 0
 
     def settle(self) -> str:
         """Count a cell, and say how long the others will take at this rate."""
         self._settled += 1
+        self._times.append(time.monotonic())
+        if self._settled == _FEW:
+            self._times.popleft()
         left = self._missing - self._settled
         if left <= 0:
             return ""
-        return f"about {duration((time.monotonic() - self._began) / self._settled * left)} left"
+        return f"about {duration((self._times[-1] - self._times[0]) / (len(self._times) - 1) * left)} left"
 
 
 class SweepSilence(SilentProgress):
