@@ -61,23 +61,32 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     return result
 
 
-def dead_checks(distribution: LODistribution, decoded: Decoded) -> Sums:
-    """Share of observations whose check holds a token written after the dead end, per generated sequence.
+def dead_checks(distribution: LODistribution, decoded: Decoded) -> dict[str, Sums]:
+    """Which checks were decided after a dead end, and how many of the others are wrong; shares per generated sequence.
 
     A check is an observation with the latents that it reads. After tokens of one step have excluded each other the
-    exact posterior has nothing left to say, and what is written is a coin flip: a check that holds one agrees by
-    chance. An observation written long before counts too if one of its latents comes after. Cost: n P k.
+    exact posterior has nothing left to say, and what is written is a coin flip. ``dead_checks``: observations that were
+    written after that, or one of whose latents was, as may happen long after the observation; such a check agrees by
+    chance. ``live_errors``: observations of other checks that are not the most likely value given their latents: tokens
+    of one step that exclude each other themselves. 1 - self-consistency is ``live_errors`` and the wrong ones among the
+    dead. Cost: n P (r + k).
     """
-    parts = distribution.layout.split(decoded.after_dead_end.astype(np.int8))
-    latents, observations = (part.astype(np.bool_) for part in parts)
-    law = distribution.observations
-    if not isinstance(law, TableObservations):  # every latent is read
-        return Sums.of(np.where(latents.any(axis=1), 1.0, observations.mean(axis=1)))
-    found = [
-        (observations[rows] | latents[rows][:, law.scopes].any(axis=2)).mean(axis=1)
-        for rows in (slice(first, first + _CHUNK) for first in range(0, len(latents), _CHUNK))
-    ]
-    return Sums.of(np.concatenate(found))
+    law, layout, parts = distribution.observations, distribution.layout, []
+    for rows in (slice(first, first + _CHUNK) for first in range(0, len(decoded.tokens), _CHUNK)):
+        written, dead = (part.astype(np.bool_) for part in layout.split(decoded.after_dead_end[rows].astype(np.int8)))
+        if isinstance(law, TableObservations):
+            dead |= written[:, law.scopes].any(axis=2)
+        else:  # every latent is read
+            dead |= written.any(axis=1, keepdims=True)
+        latents, observed = layout.split(decoded.tokens[rows])
+        probabilities = law.probabilities(latents)
+        seen = np.take_along_axis(probabilities, observed.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
+        wrong = ~dead & (seen < probabilities.max(axis=2))
+        parts.append((dead.mean(axis=1), wrong.mean(axis=1)))
+    both = zip(*parts, strict=True)
+    return {
+        name: Sums.of(np.concatenate(found)) for name, found in zip(("dead_checks", "live_errors"), both, strict=True)
+    }
 
 
 def _check_count(n: int) -> None:

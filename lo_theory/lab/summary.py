@@ -24,6 +24,7 @@ SHARES = frozenset(
         "observation_mean",
         "impossible",
         "dead_checks",
+        "live_errors",
         "deterministic",
         "excluded",
         "converged",

@@ -279,11 +279,15 @@ def test_a_check_is_dead_when_its_value_or_a_latent_it_reads_was_written_after_t
     law = make()
     decoded = decode(ExactPosterior(law), margin(), FixedCount(6), key=KEY, n=40)
     order, scopes = law.layout.order, getattr(law.observations, "scopes", np.tile(np.arange(6), (18, 1)))
-    shares = []
-    for died, step in zip(decoded.dead_from, decoded.step_revealed, strict=True):
+    latents, observed = law.layout.split(decoded.tokens)
+    likely = law.observations.probabilities(latents).argmax(axis=2)
+    dead = np.zeros((40, 18), bool)
+    for row, (died, step) in enumerate(zip(decoded.dead_from, decoded.step_revealed, strict=True)):
         written = [step[order[role]] for role in range(24)]
         last = [max(written[6 + j], *(written[i] for i in scopes[j])) for j in range(18)]
-        shares.append(np.mean([died >= 0 and at >= died for at in last]))
+        dead[row] = [died >= 0 and at >= died for at in last]
     found = dead_checks(law, decoded)
-    assert found.mean == pytest.approx(np.mean(shares))
-    assert found.mean > decoded.after_dead_end[:, law.layout.observation_positions].mean() > 0
+    assert found["dead_checks"].mean == pytest.approx(dead.mean())
+    assert found["dead_checks"].mean > decoded.after_dead_end[:, law.layout.observation_positions].mean() > 0
+    assert found["live_errors"].mean == pytest.approx((~dead & (likely != observed)).mean())
+    assert 0 < found["live_errors"].mean < (likely != observed).mean()

@@ -42,7 +42,15 @@ def curve(*accuracies: float) -> list[Decode]:
     nothing = (math.nan,) * 3
     return [
         Decode(
-            (8, 8 * (i + 1)), "exact", "vanilla", "several", (value, math.nan, math.nan), nothing, nothing, {i: value}
+            (8, 8 * (i + 1)),
+            "exact",
+            "vanilla",
+            "several",
+            (value, math.nan, math.nan),
+            nothing,
+            nothing,
+            nothing,
+            {i: value},
         )
         for i, value in enumerate(accuracies)
     ]
@@ -59,6 +67,7 @@ def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(finished: F
     late = [it for it in found if it.kind == "several" and it.ratio == 7]
     assert all(0.5 < it.accuracy[0] < 0.9 and it.impossible[0] > 0.2 for it in late)
     assert all(0.2 < it.dead[0] <= it.impossible[0] for it in late)
+    assert all(1 - it.dead[0] < it.accuracy[0] + it.live_errors[0] < 1 for it in late)
 
 
 def test_a_difference_is_taken_problem_by_problem(finished: FinishedRun) -> None:

@@ -30,7 +30,8 @@ class Decode:
 
     ``accuracy``: self-consistency of the generated observations; ``impossible``: share of sequences that met a context
     of probability 0, which only the exact posterior notices (0 for a model); ``dead``: share of the checks
-    that hold a token written after that (``dead_checks``; nan in older runs); ``problems``: row -> accuracy.
+    that hold a token written after that, ``live_errors``: wrong observations of the others (see the function
+    ``dead_checks``; both nan in older runs); ``problems``: row -> accuracy.
     """
 
     pair: tuple[int, int]
@@ -40,6 +41,7 @@ class Decode:
     accuracy: Interval
     impossible: Interval
     dead: Interval
+    live_errors: Interval
     problems: Mapping[int, float]
 
     @property
@@ -82,6 +84,7 @@ def decodes(rows: Iterable[Row]) -> list[Decode]:
             between([cell.value("self_consistency") for cell in cells]),
             between([cell.value("impossible") for cell in cells]),
             between([cell.value("dead_checks") for cell in cells]),
+            between([cell.value("live_errors") for cell in cells]),
             {int(cell.keys["row"]): cell.value("self_consistency") for cell in cells},
         )
         for place, cells in found.items()
@@ -167,10 +170,10 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 _text(vanilla.accuracy),
                 _text(margin.accuracy) if margin else "-",
                 _text(margin.minus(vanilla)) if margin else "-",
-                _text(vanilla.impossible) if vanilla.denoiser == "exact" else "-",
-                _text(margin.impossible) if margin and vanilla.denoiser == "exact" else "-",
                 _text(vanilla.dead) if vanilla.denoiser == "exact" else "-",
                 _text(margin.dead) if margin and vanilla.denoiser == "exact" else "-",
+                _text(vanilla.live_errors) if vanilla.denoiser == "exact" else "-",
+                _text(margin.live_errors) if margin and vanilla.denoiser == "exact" else "-",
             )
         )
     columns = (
@@ -181,15 +184,16 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "vanilla",
         "margin",
         "margin minus\nvanilla",
-        "vanilla,\ndead ends",
-        "margin,\ndead ends",
         "vanilla,\ndead checks",
         "margin,\ndead checks",
+        "vanilla,\nlive errors",
+        "margin,\nlive errors",
     )
     notes = (
-        "Self-consistency of generated observations in per cent; dead ends: sequences that the tokens of one step made "
-        "impossible; dead checks: observations that were written after that, or one of whose latents was: they agree "
-        "by chance. Means over problems with 95 % intervals over problems; differences are taken problem by problem.",
+        "Self-consistency of generated observations in per cent; dead checks: observations that were written after "
+        "tokens of one step had excluded each other, or one of whose latents was: they agree by chance; live errors: wrong "
+        "observations of the other checks. Means over problems with 95 % intervals over problems; differences are taken "
+        "problem by problem.",
     )
     return Table(experiment.title or experiment.experiment, columns, tuple(map(tuple, lines.values())), notes)
 

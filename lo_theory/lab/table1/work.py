@@ -229,7 +229,7 @@ class RowWork(ProblemWork):
         judge = key.fold("judge")
         metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
         metrics["impossible"] = Sums.of(decoded.impossible)
-        metrics["dead_checks"] = dead_checks(self.distribution, decoded)
+        metrics |= dead_checks(self.distribution, decoded)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
         keys = {**cell.keys, "steps": steps, "temperature": temperature}
