@@ -119,7 +119,7 @@ def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -
         label = f"checks that hold a token written in a dead end, {policy}"
         _curve(axes, ratios, [it.dead for it in part], label=label, **look)
         label = f"wrong observations of the other checks, {policy}"
-        _curve(axes, ratios, [it.live_errors for it in part], label=label, **{**look, "color": COLOURS["alarm"]})
+        _curve(axes, ratios, [it.live_errors for it in part], label=label, **{**look, "linestyle": ":"})
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
     ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):

@@ -191,9 +191,9 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     )
     notes = (
         "Self-consistency of generated observations in per cent; dead checks: observations that were written after "
-        "tokens of one step had excluded each other, or one of whose latents was: they agree by chance; live errors: wrong "
-        "observations of the other checks. Means over problems with 95 % intervals over problems; differences are taken "
-        "problem by problem.",
+        "tokens of one step had excluded each other, or one of whose latents was: they agree by chance; live errors: "
+        "wrong observations of the other checks. Means over problems with 95 % intervals over problems; differences "
+        "are taken problem by problem.",
     )
     return Table(experiment.title or experiment.experiment, columns, tuple(map(tuple, lines.values())), notes)
 
