@@ -130,7 +130,11 @@ def _confirm(grid: Grid, options: argparse.Namespace) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ValueError(f"the grid has {grid.size:,} cells: give --yes if that is meant, or fewer values")
     print(f"The grid has {grid.size:,} cells. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise ValueError("nothing was begun")
 
 

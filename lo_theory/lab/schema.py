@@ -74,7 +74,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def closest(word: str, choices: Sequence[str]) -> str:
     """Name the choice most like ``word``, however unlike."""
-    return difflib.get_close_matches(word, choices, n=1, cutoff=0.0)[0]
+    same = [choice for choice in choices if choice.lower() == word.lower()]
+    return (same or difflib.get_close_matches(word, choices, n=1, cutoff=0.0))[0]
 
 
 def setting(

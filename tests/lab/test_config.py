@@ -39,6 +39,7 @@ def test_a_mapping_becomes_settings_of_the_right_types() -> None:
     [
         ("training.stpes", 5, r"unknown key training\.stpes: the closest is training\.steps"),
         ("trainin", {}, r"unknown key trainin: the closest is training"),
+        ("problem.Q", 5, r"unknown key problem\.Q: the closest is problem\.q"),
         ("problem.M", 5, r"unknown key rows\[0\]\.problem\.M|unknown key problem\.M"),
         ("model.shape.widht", 5, r"model\.shape\.widht: the closest is model\.shape\.width"),
         (

@@ -299,7 +299,12 @@ def test_a_very_large_grid_is_begun_only_if_it_is_meant(
         def isatty(self) -> bool:
             return True
 
-    for answer, code in (("n\n", 2), ("", 2), ("y\n", 0)):
+        def readline(self, *size: Any) -> str:  # type: ignore[override]
+            if self.getvalue() == "Ctrl-C":
+                raise KeyboardInterrupt
+            return super().readline(*size)
+
+    for answer, code in (("n\n", 2), ("", 2), ("Ctrl-C", 2), ("y\n", 0)):
         monkeypatch.setattr(sys, "stdin", Terminal(answer))
         screen = Terminal()
         monkeypatch.setattr(sys, "stderr", screen)
