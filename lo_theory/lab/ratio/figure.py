@@ -48,8 +48,10 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         grid[:, 0], ("self-consistent observations, %", "margin - vanilla, percentage points", "share, %"), strict=True
     ):
         axes.set_ylabel(label)
-    for axes in grid[1:, 0]:
-        axes.legend(fontsize=8, frameon=False)
+    grid[1, 0].legend(fontsize=8, frameon=False)
+    grid[2, 0].set_ylim(-4, 138)  # room for its legend, above the largest share
+    grid[2, 0].set_yticks(range(0, 101, 20))
+    grid[2, 0].legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
     letter_panels(figure.axes)
     _legend(figure, cells)
     return {"figure": figure}
@@ -111,15 +113,15 @@ def _difference_panel(axes: Axes, cells: Sequence[Decode]) -> None:
 
 def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:
     dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
-    for policy, part in _by(dead, lambda it: it.policy):
+    for policy, part in _by(dead, lambda it: it.policy):  # dead checks, live errors: see ``dead_checks``
         ratios, look = [it.ratio for it in part], _look("exact", "several", policy)
         if any(math.isnan(it.dead[0]) for it in part):  # a run that is older than this quantity
-            _curve(axes, ratios, [it.impossible for it in part], label=f"sequences in a dead end, {policy}", **look)
+            _curve(axes, ratios, [it.impossible for it in part], label=f"dead ends, {policy}", **look)
             continue
-        label = f"checks that hold a token written in a dead end, {policy}"
+        label = f"dead checks, {policy}"
         _curve(axes, ratios, [it.dead for it in part], label=label, **look)
-        label = f"wrong observations of the other checks, {policy}"
-        _curve(axes, ratios, [it.live_errors for it in part], label=label, **{**look, "linestyle": ":"})
+        label = f"live errors, {policy}"
+        _curve(axes, ratios, [it.live_errors for it in part], label=label, **{**look, "color": COLOURS["alarm"]})
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
     ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):
