@@ -114,6 +114,15 @@ def test_a_larger_grid_and_more_seeds_keep_what_is_finished(tmp_path: Path) -> N
     new = read_rows(tmp_path / PART / "rows.jsonl")
     assert [row for row in new if row.unit in {row.unit for row in old}] == old
     assert len(list((tmp_path / "grid").glob("*/done.json"))) == 2  # the results of both grids
+    write_grid(file, axes=[{"problem.P": [9]}])
+    assert sweep(file, tmp_path) == 0
+    ended = [entry["seconds"] for entry in events(tmp_path, "end")]
+    found = {}
+    for path in (tmp_path / "grid").glob("*/done.json"):
+        facts = json.loads(path.read_text())
+        found[facts["cells"]] = facts["seconds"]
+    # A grid took the sessions that computed cells of it, though all share a folder.
+    assert found == pytest.approx({6: ended[0], 12: ended[0] + ended[1], 1: ended[2]}, abs=0.11)
 
 
 def test_more_seeds_of_paths_taken_together_are_given_on_the_command_line(tmp_path: Path, capsys: Any) -> None:

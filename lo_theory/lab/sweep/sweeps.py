@@ -127,13 +127,7 @@ def show_sweep(sweep: Sweep, command: str, *, only_complete: bool = False) -> tu
     results = collect(sweep.experiment, sweep.cells, sweep.grid.pool, stored_rows(sweep))
     if not results.finished or (only_complete and not results.complete):
         return results, None
-    sessions: dict[tuple[Path, Any], float] = {}
-    last: dict[str, Any] = {}
-    for part in _parts(sweep):
-        for entry in journal(part):
-            place = (part, entry["session"])
-            sessions[place] = max(sessions.get(place, 0.0), float(entry["seconds"]))
-            last = entry if entry["event"] == "session" else last
+    seconds, last = _sessions(sweep)
     facts = {
         "versions": versions(),
         "processor": processor(),
@@ -142,9 +136,25 @@ def show_sweep(sweep: Sweep, command: str, *, only_complete: bool = False) -> tu
         **{name: last.get(name) for name in ("workers", "threads", "device", "crew")},
         "cells": results.cells,
         "pool": list(sweep.grid.pool),
-        "seconds": round(sum(sessions.values()), 1),
+        "seconds": round(seconds, 1),
     }
     return results, write_results(sweep.folder.parent, results, facts)
+
+
+def _sessions(sweep: Sweep) -> tuple[float, dict[str, Any]]:
+    """Seconds of the sessions that computed cells of this grid, and the last of them; other grids share its folder."""
+    own = {cell.id for cell in sweep.cells}
+    total = 0.0
+    last: dict[str, Any] = {}
+    for part in _parts(sweep):
+        sessions: dict[Any, list[dict[str, Any]]] = {}
+        for entry in journal(part):
+            sessions.setdefault(entry["session"], []).append(entry)
+        for entries in sessions.values():
+            if any(entry["event"] == "cell" and entry["cell"] in own for entry in entries):
+                total += max(float(entry["seconds"]) for entry in entries)
+                last = next((entry for entry in entries if entry["event"] == "session"), last)
+    return total, last
 
 
 def _document(sweep: Sweep) -> dict[str, Any]:
