@@ -85,6 +85,7 @@ def test_a_cluster_by_its_address_computes_the_same_rows(cluster: Any, tmp_path:
 
 
 @needs_dask
+@pytest.mark.soak
 def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "serial").mkdir()
     assert main([*command(tmp_path / "serial")[3:], "--serial"]) == 0

@@ -194,6 +194,7 @@ def test_noisy_parities_are_found_although_the_scan_once_ran_away_from_them():
     assert found.dynamic.value < found.condensation.value <= ensemble.first_moment
 
 
+@pytest.mark.soak
 def test_a_planted_state_below_kesten_stigum_is_not_called_continuous():
     """Noisy NAE q=2 k=5: the state lies 6 % below Kesten-Stigum, at an overlap that weak overlaps say nothing about."""
     ensemble = planted_ensemble(nae(2, 5), channel=flip(0.04))
