@@ -22,9 +22,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 table1: $(VENV)/ready
 	$(BIN)/lo-theory run experiments/table1.yaml --preset $(PRESET)
 
-# Each of the two takes one half of the files, so that few fixtures and kernels are made twice, and then what the other has left.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not soak' --ignore=tests/bench $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
 
 soak: $(VENV)/ready
 	$(BIN)/python -m pytest -m soak --ignore=tests/bench $(ARGS)

@@ -147,6 +147,7 @@ def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(tmp_path:
     assert len(rows_file(tmp_path)) >= len(rows_file(reference))
 
 
+@pytest.mark.soak
 def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, reference: Path) -> None:
     """A limit on the size of files stands for a disk that fills."""
     with begun(tmp_path, limit=len(rows_file(reference)) // 2) as process:

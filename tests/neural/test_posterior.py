@@ -55,6 +55,7 @@ def test_bfloat16_answers_are_close_and_say_the_same() -> None:
     assert resolve_precision("auto", "cpu") in ("float32", "bfloat16")
 
 
+@pytest.mark.soak
 def test_the_compiled_network_answers_the_same_whatever_the_number_of_rows() -> None:
     model, tokens = Transformer(NETWORK, seed=1), contexts(PROBLEM, 7)
     plain = TrainedPosterior(model, PROBLEM.layout, batch=5).marginals(tokens)

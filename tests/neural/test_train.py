@@ -164,8 +164,12 @@ train(NETWORK, config, OBJECTIVE, KEY, checkpoint=sys.argv[1], checkpoint_second
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"optimiser": "muon", "ema": 0.99, "microbatch": 3, "prefetch": 5, "weight_decay": 0.1}],
-    ids=["plain", "everything"],
+    [
+        pytest.param({}, id="plain", marks=pytest.mark.soak),
+        pytest.param(
+            {"optimiser": "muon", "ema": 0.99, "microbatch": 3, "prefetch": 5, "weight_decay": 0.1}, id="everything"
+        ),
+    ],
 )
 def test_a_killed_process_continues_to_the_same_bytes(settings: dict[str, Any], tmp_path: Path) -> None:
     root = Path(__file__).parents[2]

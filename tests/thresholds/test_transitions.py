@@ -49,6 +49,7 @@ def test_closed_equations_of_parities(k):
         parity_thresholds(2)
 
 
+@pytest.mark.soak
 def test_parity_by_population_dynamics():
     found = find_transition(planted_ensemble(xor(3)), Key(1), QUICK)
     assert not found.continuous
@@ -92,6 +93,7 @@ def test_starts_agree_or_not_as_the_curve_says():
     assert told.uninformed[0] > 0.5
 
 
+@pytest.mark.soak
 def test_few_revealed_latents_leave_a_fold_and_many_do_not():
     ensemble, effort = planted_ensemble(colouring(5)), Effort(size=1000, dynamic=1e7)
     few, many = (find_fold(ensemble, rate, Key(0), effort) for rate in (0.01, 0.12))
@@ -185,6 +187,7 @@ def test_intervals_hold_the_closed_form_as_often_as_they_say():
         reject("threshold intervals, long", binomial(hits, runs, 0.95))
 
 
+@pytest.mark.soak
 def test_noisy_parities_are_found_although_the_scan_once_ran_away_from_them():
     """The scan begins above the first-moment degree, which condensation does not exceed."""
     ensemble = planted_ensemble(xor(3), channel=flip(0.3))
