@@ -8,6 +8,8 @@ The paper's Table 1 has one column "accuracy" and does not say which; the four r
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,10 +45,9 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
         latents, observed = distribution.layout.split(rows[first : first + _CHUNK])
         _, unrelated = distribution.layout.split(truth[first : first + _CHUNK])
         probabilities = distribution.observations.probabilities(latents)
-        seen = np.take_along_axis(probabilities, observed.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
         largest = probabilities.max(axis=2)
         for name, values in (
-            ("self_consistency", (seen >= largest).mean(axis=1)),
+            ("self_consistency", _most_likely(probabilities, observed).mean(axis=1)),
             (
                 "self_consistency_ceiling",
                 (probabilities * (probabilities >= largest[..., None])).sum(axis=2).mean(axis=1),
@@ -59,6 +60,13 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     result = {name: Sums.of(np.concatenate(values)) for name, values in parts.items()}
     result["consistent"] = Sums.of(np.isfinite(distribution.log_prob(rows)))
     return result
+
+
+def _most_likely(probabilities: NDArray[np.float64], observed: NDArray[Any]) -> NDArray[np.bool_]:
+    """bool[n, P]: whether an observed value is (tied for) most likely, given ``probabilities`` [n, P, r]."""
+    seen = np.take_along_axis(probabilities, observed.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
+    likely: NDArray[np.bool_] = seen >= probabilities.max(axis=2)
+    return likely
 
 
 def dead_checks(distribution: LODistribution, decoded: Decoded) -> dict[str, Sums]:
@@ -79,9 +87,7 @@ def dead_checks(distribution: LODistribution, decoded: Decoded) -> dict[str, Sum
         else:  # every latent is read
             dead |= written.any(axis=1, keepdims=True)
         latents, observed = layout.split(decoded.tokens[rows])
-        probabilities = law.probabilities(latents)
-        seen = np.take_along_axis(probabilities, observed.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
-        wrong = ~dead & (seen < probabilities.max(axis=2))
+        wrong = ~dead & ~_most_likely(law.probabilities(latents), observed)
         parts.append((dead.mean(axis=1), wrong.mean(axis=1)))
     both = zip(*parts, strict=True)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -31,7 +31,7 @@ from lo_theory.neural import (
 from lo_theory.problem import Layout, LODistribution
 from lo_theory.rng import Key
 
-__all__ = ["Learner", "choose_device", "make_masked", "make_network", "train_masked", "train_model"]
+__all__ = ["Learner", "choose_device", "make_masked", "make_network", "train_model"]
 
 
 def choose_device(name: str) -> str:
@@ -67,25 +67,6 @@ def make_masked(setting: ObjectiveSetting, distribution: LODistribution, steps: 
     return Masked(distribution, _law(setting.laws), stages)
 
 
-class MaskedRow(Protocol):
-    """The settings of a row that trains one masked model, or none."""
-
-    @property
-    def model(self) -> Model:
-        """Its network."""
-        ...
-
-    @property
-    def objective(self) -> ObjectiveSetting:
-        """What it learns."""
-        ...
-
-    @property
-    def training(self) -> Training | None:
-        """How long and how fast; None: no model."""
-        ...
-
-
 _OURS = ("warmup_share", "evaluations", "evaluation_contexts")  # settings that the trainer does not know
 
 
@@ -105,52 +86,6 @@ class Learner:
     objective: Objective
     key: Key
     lines: Mapping[str, float]
-
-
-class RowWork(Protocol):
-    """What the work of a row with one masked model knows of it."""
-
-    @property
-    def index(self) -> int:
-        """Number of the row."""
-        ...
-
-    @property
-    def row(self) -> MaskedRow:
-        """Its settings."""
-        ...
-
-    @property
-    def distribution(self) -> LODistribution:
-        """Its problem."""
-        ...
-
-    @property
-    def key(self) -> Key:
-        """Root of its randomness."""
-        ...
-
-    @property
-    def context(self) -> Context:
-        """Where it runs."""
-        ...
-
-    @property
-    def lines(self) -> Mapping[str, float]:
-        """See Learner."""
-        ...
-
-
-def train_masked(work: RowWork, name: str) -> Trained:
-    """Train the one masked model of a row, called ``name`` on screens, with randomness from its key's "training"."""
-    row = work.row
-    if row.training is None:
-        raise ValueError(f"row {work.index} has no training settings, so it has no model")
-    network = make_network(row.model, work.distribution.layout)
-    objective = make_masked(row.objective, work.distribution, row.training.steps)
-    key = work.key.fold("training")
-    learner = Learner(name, str(work.index), network, row.training, objective, key, work.lines)
-    return train_model(learner, work.context)
 
 
 def train_model(

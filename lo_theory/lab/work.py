@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,9 @@ from lo_theory.problem import LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
-    from lo_theory.neural import Transformer
+    from lo_theory.neural import Trained, TrainedPosterior, Transformer
 
-__all__ = ["ProblemWork", "network_facts"]
+__all__ = ["ModelWork", "ProblemWork", "network_facts"]
 
 
 def network_facts(network: Transformer) -> dict[str, Sums]:
@@ -90,3 +92,37 @@ class ProblemWork:
         """The same as rows of the unit ``name``."""
         found = self.held_out(file, keys)
         return [line for place, metrics in found for line in self.rows(name, "held_out", place, metrics)]
+
+
+@dataclass(frozen=True)
+class ModelWork(ProblemWork):
+    """The work of a row with one masked model, trained by the settings model, objective and training of the row."""
+
+    _training: threading.Lock = field(default_factory=threading.Lock)
+    _trained: list[TrainedPosterior] = field(default_factory=list)
+
+    @property
+    def model(self) -> TrainedPosterior:
+        """The trained model: trained, trained further from its checkpoint, or read; by one unit at a time."""
+        # No cached_property: before Python 3.12 it holds one lock for all rows, and rows train side by side.
+        with self._training:
+            if not self._trained:
+                self._trained.append(self._train())
+            return self._trained[0]
+
+    @abstractmethod
+    def _train(self) -> TrainedPosterior:
+        """Train, and say how the model is asked."""
+
+    def train(self, name: str) -> Trained:
+        """Train the network, which screens call ``name``, with the randomness of the row's key "training"."""
+        from lo_theory.lab.training import Learner, make_masked, make_network, train_model
+
+        row = self.row
+        if row.training is None:
+            raise ValueError(f"row {self.index} has no training settings, so it has no model")
+        network = make_network(row.model, self.distribution.layout)
+        objective = make_masked(row.objective, self.distribution, row.training.steps)
+        key = self.key.fold("training")
+        learner = Learner(name, str(self.index), network, row.training, objective, key, self.lines)
+        return train_model(learner, self.context)

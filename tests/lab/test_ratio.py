@@ -49,7 +49,6 @@ def curve(*accuracies: float) -> list[Decode]:
             (value, math.nan, math.nan),
             nothing,
             nothing,
-            nothing,
             {i: value},
         )
         for i, value in enumerate(accuracies)
@@ -63,10 +62,9 @@ def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(finished: F
         assert len(it.problems) == 2
         if it.kind == "L":
             assert it.accuracy == (1.0, 1.0, 1.0)
-            assert it.impossible[0] == it.dead[0] == 0
+            assert it.dead[0] == it.live_errors[0] == 0
     late = [it for it in found if it.kind == "several" and it.ratio == 7]
-    assert all(0.5 < it.accuracy[0] < 0.9 and it.impossible[0] > 0.2 for it in late)
-    assert all(0.2 < it.dead[0] <= it.impossible[0] for it in late)
+    assert all(0.5 < it.accuracy[0] < 0.9 and it.dead[0] > 0.2 for it in late)
     assert all(1 - it.dead[0] < it.accuracy[0] + it.live_errors[0] < 1 for it in late)
 
 

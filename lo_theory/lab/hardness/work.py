@@ -6,9 +6,8 @@ A unit of cells holds all mask rates of observations at one rate of latents, so 
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from lo_theory.lab.ensembles import Budget
 from lo_theory.lab.hardness.row import Population, Row
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.units import Unit, Watched
-from lo_theory.lab.work import ProblemWork, network_facts
+from lo_theory.lab.work import ModelWork, network_facts
 from lo_theory.posterior import BPPosterior, ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition, planted_ensemble, transition_columns
@@ -54,12 +53,10 @@ def degree(distribution: LODistribution, ensemble: PlantedEnsemble, masked: floa
 
 
 @dataclass(frozen=True)
-class RowWork(ProblemWork):
+class RowWork(ModelWork):
     """The units of one row; the model and the posteriors are made when a unit first asks for them."""
 
     row: Row
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _trained: list[TrainedPosterior] = field(default_factory=list)
 
     @property
     def names(self) -> Mapping[str, Any]:
@@ -79,18 +76,10 @@ class RowWork(ProblemWork):
         """Planted ensembles by what is observed."""
         return ensembles(self.row, self.distribution)
 
-    def model(self) -> TrainedPosterior:
-        """The trained model: trained, trained further from its checkpoint, or read; by one unit at a time."""
-        with self._lock:
-            if not self._trained:
-                self._trained.append(self._train())
-            return self._trained[0]
-
     def _train(self) -> TrainedPosterior:
-        from lo_theory.lab.training import train_masked
         from lo_theory.neural import TrainedPosterior
 
-        model, batch = train_masked(self, f"{self.title} model").model, self.context.options.rows_at_once
+        model, batch = self.train(f"{self.title} model").model, self.context.options.rows_at_once
         return TrainedPosterior(model, self.distribution.layout, batch=batch, precision="float32")
 
     def units(self) -> Iterator[Unit]:
@@ -122,12 +111,15 @@ class RowWork(ProblemWork):
         return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
     def _network(self) -> list[Line]:
-        facts = network_facts(self.model().model)
+        facts = network_facts(self.model.model)
         return self.rows("training", "training", {}, facts) + self.held_out_rows("training", str(self.index), {})
 
     def _judged(self) -> dict[str, Watched]:
         """Everything that is judged, by name; each stops when work is to stop."""
-        makers: dict[str, Callable[[], Any]] = {"bp": lambda: BPPosterior(self.distribution), "model": self.model}
+        makers: dict[str, Callable[[], Any]] = {
+            "bp": lambda: BPPosterior(self.distribution),
+            "model": lambda: self.model,
+        }
         return {name: Watched(makers[name](), self.context.stop) for name in self.row.judged}
 
     def _column(self, a: float, rates: tuple[float, ...]) -> Callable[[], list[Line]]:

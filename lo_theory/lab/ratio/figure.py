@@ -115,9 +115,6 @@ def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -
     dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
     for policy, part in _by(dead, lambda it: it.policy):  # dead checks, live errors: see ``dead_checks``
         ratios, look = [it.ratio for it in part], _look("exact", "several", policy)
-        if any(math.isnan(it.dead[0]) for it in part):  # a run that is older than this quantity
-            _curve(axes, ratios, [it.impossible for it in part], label=f"dead ends, {policy}", **look)
-            continue
         label = f"dead checks, {policy}"
         _curve(axes, ratios, [it.dead for it in part], label=label, **look)
         label = f"live errors, {policy}"

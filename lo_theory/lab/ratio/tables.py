@@ -28,10 +28,9 @@ _POLICIES = ("vanilla", "margin")
 class Decode:
     """One way to decode at one (N, P): ``kind`` is ``L`` (one token a step) or ``several``.
 
-    ``accuracy``: self-consistency of the generated observations; ``impossible``: share of sequences that met a context
-    of probability 0, which only the exact posterior notices (0 for a model); ``dead``: share of the checks
-    that hold a token written after that, ``live_errors``: wrong observations of the others (see the function
-    ``dead_checks``; both nan in older runs); ``problems``: row -> accuracy.
+    ``accuracy``: self-consistency of the generated observations; ``dead`` and ``live_errors``: see ``dead_checks`` of
+    the diffusion room; only the exact posterior notices a dead end, so ``dead`` is 0 for a model; ``problems``: row ->
+    accuracy.
     """
 
     pair: tuple[int, int]
@@ -39,7 +38,6 @@ class Decode:
     policy: str
     kind: str
     accuracy: Interval
-    impossible: Interval
     dead: Interval
     live_errors: Interval
     problems: Mapping[int, float]
@@ -82,7 +80,6 @@ def decodes(rows: Iterable[Row]) -> list[Decode]:
         Decode(
             *place,
             between([cell.value("self_consistency") for cell in cells]),
-            between([cell.value("impossible") for cell in cells]),
             between([cell.value("dead_checks") for cell in cells]),
             between([cell.value("live_errors") for cell in cells]),
             {int(cell.keys["row"]): cell.value("self_consistency") for cell in cells},

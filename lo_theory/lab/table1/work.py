@@ -6,9 +6,8 @@ accuracies, and a grid of decodes.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,7 @@ from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import Cell, mask_law, step_count
 from lo_theory.lab.table1.row import Row
 from lo_theory.lab.units import Unit, Watched
-from lo_theory.lab.work import ProblemWork, network_facts
+from lo_theory.lab.work import ModelWork, network_facts
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations
 
@@ -93,12 +92,10 @@ def _consistency_lines(distribution: LODistribution, observed: NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class RowWork(ProblemWork):
+class RowWork(ModelWork):
     """The units of one row; networks and posteriors are made when a unit first asks for them."""
 
     row: Row
-    _training: threading.Lock = field(default_factory=threading.Lock)
-    _trained: list[TrainedPosterior] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -121,21 +118,11 @@ class RowWork(ProblemWork):
         threads = self.context.options.threads
         return ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=threads)
 
-    @property
-    def model(self) -> TrainedPosterior:
-        """The trained model: trained, trained further from its checkpoint, or read."""
-        # No cached_property: before Python 3.12 it holds one lock for all rows, and rows train side by side.
-        with self._training:
-            if not self._trained:
-                self._trained.append(self._train())
-            return self._trained[0]
-
     def _train(self) -> TrainedPosterior:
-        from lo_theory.lab.training import train_masked
         from lo_theory.neural import TrainedPosterior
 
         row, layout, options = self.row, self.distribution.layout, self.context.options
-        trained = train_masked(self, self.title)
+        trained = self.train(self.title)
         compiled = row.training is not None and row.training.compile
         # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
         batch = min(options.rows_at_once, row.decoding.sequences) if compiled else options.rows_at_once
