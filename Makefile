@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= cpu
 
-.PHONY: help table1 test soak bench lint clean
+.PHONY: help table1 test soak bench kernels lint clean
 
 help:
 	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: six to seven minutes on two cores)"
 	@echo "make test                              the test suite"
 	@echo "make soak                              its long versions"
 	@echo "make bench                             the benchmarks, with their goals"
+	@echo "make kernels                           compile the kernels, which the first run otherwise does"
 	@echo "make lint                              ruff and mypy"
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -30,6 +31,9 @@ soak: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m pytest tests/bench --benchmark-only $(ARGS)
+
+kernels: $(VENV)/ready
+	$(BIN)/lo-theory compile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

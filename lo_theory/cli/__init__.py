@@ -1,4 +1,4 @@
-"""The command line ``lo-theory``: run, sweep, agenda, table, figure, report, decode-view, sample, thresholds, info.
+"""The command line ``lo-theory``: runs, sweeps, agendas, tables, figures, samples, thresholds, and what they run on.
 
 Parses, calls one function of a group of commands, explains errors. Each file of this room is a group: it adds its
 commands to the parser and imports whatever is heavy only when one of them runs, so that ``--help`` is instant. Errors

@@ -1,4 +1,4 @@
-"""Commands on experiments: ``run``, ``table``, ``figure``, ``report``, and ``info`` on where they run.
+"""Commands on experiments: ``run``, ``table``, ``figure``, ``report``; and ``info``, ``compile`` on where they run.
 
 Writes below the folder of runs, through the lab only.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add ``run``, ``table``, ``figure``, ``report`` and ``info``; ``shared`` are options of all."""
+    """Add ``run``, ``table``, ``figure``, ``report``, ``info`` and ``compile``; ``shared`` are options of all."""
     _add_run(
         commands.add_parser(
             "run", parents=[shared], help="run an experiment, or go on with it, and show its table and figure"
@@ -49,6 +50,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     info = commands.add_parser("info", parents=[shared], help="versions, device and threads")
     info.set_defaults(function=_info)
+    words = "compile the kernels now, once, before many processes need them"
+    commands.add_parser("compile", parents=[shared], help=words).set_defaults(function=_compile)
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -145,6 +148,14 @@ def _figure(options: argparse.Namespace) -> None:
     finished = find_run(options.run, options.out)
     for path in write_figures(finished.folder, resolve(finished.config), finished.rows):
         print(path)
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from lo_theory.lab.kernels import compile_kernels
+
+    began = time.perf_counter()
+    compile_kernels()
+    print(f"the kernels are compiled: {time.perf_counter() - began:.0f} s")
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ def _add_crew(command: argparse.ArgumentParser) -> None:
     crew = command.add_mutually_exclusive_group()
     crew.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, or `local` for a cluster on this machine")
     crew.add_argument("--serial", action="store_true", help="no worker processes: one cell after the other")
-    command.add_argument("--workers", type=int, help="worker processes (default: what fits the processors)")
+    command.add_argument("--workers", type=int, help="worker processes of this machine (default: what fits)")
     command.add_argument("--threads", type=int, help="threads of each (default: 1, or what the sweep was begun with)")
     command.add_argument("--device", default="auto", help="of cells that train: cpu, cuda, or auto (default)")
     add_checkpoint_seconds(command)

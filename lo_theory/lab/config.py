@@ -21,7 +21,7 @@ from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_ya
 from lo_theory.lab.task import TASKS, Task
 from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
 
-__all__ = ["Experiment", "load", "resolve"]
+__all__ = ["Experiment", "load", "resolve", "written_row"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
@@ -71,12 +71,16 @@ def _shared(task: Task) -> tuple[str, ...]:
     return tuple(part.name for part in dataclasses.fields(task.row)) + tuple(name for name, _, _ in _recipe(task))
 
 
+def written_row(task: Task) -> type:
+    """The dataclass of a row as files write it: ``recipe`` is a key of it, where the task takes one."""
+    return dataclasses.make_dataclass("Row", _recipe(task), bases=(task.row,), frozen=True)
+
+
 def _document(task: Task) -> type:
     """The dataclass of a file without presets: an experiment's own keys and those that its rows share."""
-    open_row = dataclasses.make_dataclass("Row", _recipe(task), bases=(task.row,), frozen=True)
     hints: dict[str, Any] = {
         "experiment": str,
-        "rows": types.GenericAlias(tuple, (open_row, ...)),
+        "rows": types.GenericAlias(tuple, (written_row(task), ...)),
         "task": Literal[tuple(TASKS)],
         "title": str,
         "preset": str,

@@ -94,6 +94,20 @@ def test_a_preset_has_axes_of_its_own_and_the_command_line_replaces_or_adds_some
         make_grid(document)  # presets that are not chosen are checked too
 
 
+def test_a_recipe_is_written_out_where_it_stands_and_may_be_an_axis() -> None:
+    mixed, pure = ("two_rates(0.1,0.9)", "uniform"), ("two_rates(0.1,0.9)",)
+    document = tiny_grid(objective={"stages": [{"share": 0.5, "laws": list(mixed)}]})
+    document["presets"] = {"tuned": {"recipe": "tuned", "training": {"steps": 9}}}
+    row = make_grid(document, preset="tuned").expand()[0].rows[0]
+    assert (row.training.optimiser, row.training.steps) == ("muon", 9)
+    assert [(stage.share, stage.laws) for stage in row.objective.stages] == [(0.25, pure)]  # the preset's, not the file's
+    document |= {"axes": [{"recipe": ["paper", "tuned"]}, {"training.batch": [4, 8]}], "training": {"steps": 9}}
+    document["problem"]["P"] = 10
+    rows = make_grid(document).expand()[0].rows
+    found = [(row.training.optimiser, row.training.batch, len(row.objective.stages)) for row in rows]
+    assert found == [("adamw", 4, 0), ("adamw", 8, 0), ("muon", 4, 1), ("muon", 8, 1)]
+
+
 def test_a_million_cells_cost_nothing_before_they_are_made() -> None:
     hundred = list(range(100))
     began = time.process_time()
@@ -136,6 +150,8 @@ def test_a_million_cells_cost_nothing_before_they_are_made() -> None:
         ({"pool": ["sed"]}, r"pool names sed, which is no path of an axis: the closest is seed"),
         ({"pool": "seed"}, r"pool must be a list of paths"),
         ({"decoding": {"sequenzes": 3}}, r"unknown key decoding\.sequenzes: the closest is decoding\.sequences"),
+        ({"recipe": "tunde"}, r"recipe must be one of paper, tuned, got 'tunde'"),
+        ({"axes": [{"recipe": ["tuned", "tunde"]}]}, r"axes\[0\] at recipe=tunde: recipe must be one of"),
         ({"tsk": "table1"}, r"unknown key tsk: the closest is task"),
         ({"presets": {"a": {"axes": [{"seed": []}]}}}, r"axes\[0\]\.seed is empty"),
         ({"presets": ["a"]}, r"presets must be a mapping"),
@@ -152,6 +168,10 @@ def test_a_wrong_axis_is_named_with_its_path(over: dict[str, Any], complaint: st
     [
         ({"sets": ["problem.P=5"]}, r"--set problem\.P: the axis problem\.P gives its values; use --axis problem\.P="),
         ({"sets": ["problem={}"]}, r"--set problem: the axis problem\.P gives its values"),
+        (
+            {"sets": ["recipe=tuned"], "axes": ["training.batch=[4, 8]"]},
+            r"--set recipe: the axis training\.batch gives its values",
+        ),
         ({"sets": ["rows.0.seed=1"]}, r"--set rows\.0\.seed: the rows of a sweep are its cells"),
         ({"sets": ["axes=[]"]}, r"--set axes: the rows of a sweep are its cells"),
         ({"sets": ["decoding.sequenzes=1"]}, r"unknown key decoding\.sequenzes"),

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.config import Experiment, resolve, written_row
 from lo_theory.lab.schema import check, closest, merge, read_yaml
 from lo_theory.lab.sweep.axes import Axis, Point, label, overlap, parse_axes, parse_pool, path_names, with_axes
 from lo_theory.lab.task import TASKS, Task
+from lo_theory.lab.training_recipes import RECIPES, spell_out
 
 __all__ = ["LARGEST_GRID", "Grid", "load_grid", "make_grid", "pooled_over"]
 
@@ -26,6 +27,7 @@ LARGEST_GRID = 100_000
 """Cells above which a grid is begun only by someone who has said that it is meant."""
 
 _OWN = ("axes", "pool")
+_SET_BY_RECIPES = sorted({f"{part}.{key}" for parts in RECIPES.values() for part in parts for key in parts[part]})
 _POINTS_CHECKED = (
     1000  # of an axis before anything is made (a second); what is wrong in the rest is found with its cell
 )
@@ -124,12 +126,20 @@ def _without(part: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _grid(document: Mapping[str, Any], part: Mapping[str, Any], assignments: Sequence[str] = ()) -> Grid:
-    """The grid of a file with one preset laid over it, checked."""
-    base = merge(_without(document, ("presets", "default_preset")), part)
+    """The grid of a file with one preset laid over it, checked; a recipe is written out where it stands."""
+    base = merge(_spelled(_without(document, ("presets", "default_preset"))), _spelled(part))
     axes = with_axes(parse_axes(base.get("axes")), assignments)
     grid = Grid(_without(base, _OWN), tuple(axes))
     _check_points(grid)
     return pooled_over(grid, base.get("pool"))
+
+
+def _spelled(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Write out a recipe that file or preset share; a name that is none is left to the checks, rows to ``resolve``."""
+    name = part.get("recipe")
+    if not (isinstance(name, str) and name in RECIPES):
+        return dict(part)
+    return spell_out(_without(part, ("rows",))) | {key: value for key, value in part.items() if key == "rows"}
 
 
 def _rows(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -147,13 +157,14 @@ def _check_set(assignment: str, axes: Sequence[Axis]) -> None:
     path = assignment.partition("=")[0].strip()
     if path_names(path)[0] in _OWN or (axes and path_names(path)[0] == "rows"):
         raise ValueError(f"--set {path}: the rows of a sweep are its cells; use --axis or --pool, or edit the file")
-    for other in (other for axis in axes for other in axis.paths if overlap(path, other)):
+    written = _SET_BY_RECIPES if path == "recipe" else (path,)
+    for other in (other for axis in axes for other in axis.paths if any(overlap(part, other) for part in written)):
         raise ValueError(f"--set {path}: the axis {other} gives its values; use --axis {other}=[...]")
 
 
 def _check_points(grid: Grid) -> None:
     """Check names, types and ranges of every value of every axis, the other axes at their first point."""
-    row_type = _task(grid.settings).row
+    row_type = written_row(_task(grid.settings))
     names = [part.name for part in dataclasses.fields(row_type)]
     shared = {name: value for name, value in grid.settings.items() if name in names}
     for row in _rows(grid.settings):

@@ -1,0 +1,101 @@
+"""Compile the kernels before they are needed: once, by one process, where many would otherwise do it at the same time.
+
+Numba compiles a kernel at its first call and keeps it beside the source, for every process that comes later. The calls
+here are those, on the smallest problems that reach all of them. Writes nothing but that cache.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from lo_theory.diffusion import (
+    POLICIES,
+    BinomialRule,
+    DecodeOptions,
+    Noise,
+    OneAtATime,
+    Pattern,
+    Suffix,
+    TwoRates,
+    Uniform,
+    decode,
+    generated_accuracies,
+    losses,
+    margin,
+)
+from lo_theory.posterior import BPOptions, BPPosterior, ExactPosterior
+from lo_theory.problem import LODistribution, colouring, nae, nae_sat, random_slab, sparse_parity
+from lo_theory.rng import Key
+from lo_theory.thresholds import Dynamics, planted_ensemble, run_at_degree
+
+__all__ = ["compile_kernels"]
+
+_KEY = Key(0).fold("compile")
+_ROWS = 8
+
+
+def compile_kernels() -> None:
+    """Call the kernels once, so that they are in the cache: a minute or two on two cores where none is, else seconds.
+
+    Kernels are kept by processor and version of numba. Where the package's folder cannot be written, numba's own
+    setting NUMBA_CACHE_DIR names another, for this process and all later ones.
+    """
+    with ProcessPoolExecutor(len(_PARTS), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in [pool.submit(part) for part in _PARTS]:
+            future.result()
+
+
+def _compile_exact() -> None:
+    for problem in _with_tables():
+        _ask_exact(problem)
+    _ask_exact(random_slab(6, 12, 1.0, seed=0))
+    _decode(nae_sat(6, 12, seed=0))
+
+
+def _compile_messages() -> None:
+    for problem in _with_tables():
+        _ask_bp(problem)
+    _run_populations()
+
+
+_PARTS = (_compile_exact, _compile_messages)  # two thirds and one third of the work, with next to no kernel in common
+
+
+def _with_tables() -> Iterator[LODistribution]:
+    """Two values and three, certain and noisy, few latents (enumerated) and many (eliminated), and parities."""
+    yield nae_sat(6, 12, seed=0)
+    yield nae_sat(6, 12, seed=0, noise=0.1)
+    yield nae_sat(40, 80, seed=0)
+    yield nae_sat(6, 12, seed=0, q=3)
+    yield sparse_parity(6, 12, 3, 0.1, seed=0)
+
+
+def _ask_exact(problem: LODistribution) -> None:
+    exact = ExactPosterior(problem)
+    for law in (Uniform(), Pattern(1), Suffix(), TwoRates(1, 0), TwoRates(0.5, 0.5)):
+        losses(exact, exact, problem, law, key=_KEY, n=_ROWS)
+
+
+def _ask_bp(problem: LODistribution) -> None:
+    tokens = problem.sample(_KEY, _ROWS)
+    tokens[:, :3] = -1
+    for schedule in ("flooding", "sequential"):
+        for closed_forms in (True, False):
+            options = BPOptions(schedule=schedule, closed_forms=closed_forms, iterations=20)
+            BPPosterior(problem, options=options).marginals(tokens)
+
+
+def _decode(problem: LODistribution) -> None:
+    exact = ExactPosterior(problem)
+    for name in POLICIES:
+        generated = decode(exact, POLICIES[name](), OneAtATime(), key=_KEY, n=_ROWS)
+        generated_accuracies(problem, generated.tokens, _KEY)
+    decode(exact, margin(), BinomialRule(4), key=_KEY, n=_ROWS, options=DecodeOptions(noise=Noise(0.5)))
+
+
+def _run_populations() -> None:
+    for predicate in (nae(2, 3), colouring(3)):
+        dynamics = Dynamics(planted_ensemble(predicate), 1000)
+        run_at_degree(dynamics, 2.0, dynamics.planted(0.5), _KEY, sweeps=1, discard=1)
