@@ -18,12 +18,11 @@ from lo_theory.cli.shared import (
     check_rate,
     end_on_sigterm,
     find_run,
+    show_dry_run,
     show_tables,
 )
 
 if TYPE_CHECKING:
-    from lo_theory.lab.config import Experiment
-    from lo_theory.lab.execute import Request
     from lo_theory.lab.runs import FinishedRun
 
 __all__ = ["add_commands"]
@@ -106,7 +105,7 @@ def _run(options: argparse.Namespace) -> None:
         options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
     )
     if options.dry_run:
-        _dry_run(experiment, request, options.rate)
+        show_dry_run(experiment, request, options.rate)
         return
     if own_rank() > 0:  # of torchrun's ranks the first writes, and shows what came out
         assist(experiment, request)
@@ -116,16 +115,6 @@ def _run(options: argparse.Namespace) -> None:
     _show_tables(finished)
     if not options.quiet:
         print(f"{finished.folder}: table.csv, table.md, figure.png, figure.pdf, rows.jsonl", file=sys.stderr)
-
-
-def _dry_run(experiment: Experiment, request: Request, rate: float | None) -> None:
-    from lo_theory.lab.dry_run import dry_run, estimate_table
-
-    estimates = dry_run(experiment, request, None if rate is None else 1e12 * rate)
-    if estimates:
-        show_tables([estimate_table(experiment, estimates, stated=rate is not None)])
-    else:
-        print("nothing is trained: there is nothing to estimate")
 
 
 def _show_tables(finished: FinishedRun) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lo_theory.lab.config import Experiment
+    from lo_theory.lab.execute import Request
     from lo_theory.lab.render import Table
     from lo_theory.lab.runs import FinishedRun
 
@@ -22,6 +24,7 @@ __all__ = [
     "check_rate",
     "end_on_sigterm",
     "find_run",
+    "show_dry_run",
     "show_tables",
 ]
 
@@ -59,6 +62,17 @@ def check_rate(options: argparse.Namespace) -> None:
         raise ValueError("--rate says how fast another GPU trains, for an estimate: give it with --dry-run")
     if not 0 < options.rate < math.inf:
         raise ValueError(f"--rate must be positive, got {options.rate:g} TFLOP/s")
+
+
+def show_dry_run(experiment: Experiment, request: Request, rate: float | None) -> None:
+    """Print what the trainings of an experiment would take, at ``rate`` TFLOP/s or as measured here."""
+    from lo_theory.lab.dry_run import dry_run, estimate_table
+
+    estimates = dry_run(experiment, request, None if rate is None else 1e12 * rate)
+    if estimates:
+        show_tables([estimate_table(experiment, estimates, stated=rate is not None)])
+    else:
+        print("nothing is trained: there is nothing to estimate")
 
 
 def end_on_sigterm() -> None:

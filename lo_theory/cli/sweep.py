@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.cli.shared import add_checkpoint_seconds, add_out, end_on_sigterm, show_tables
+from lo_theory.cli.shared import (
+    add_checkpoint_seconds,
+    add_dry_run,
+    add_out,
+    check_rate,
+    end_on_sigterm,
+    show_dry_run,
+    show_tables,
+)
 
 if TYPE_CHECKING:
     from lo_theory.lab.sweep.driver import Failure
@@ -60,6 +68,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("--yes", action="store_true", help="do not ask before a very large grid")
     command.add_argument("--show", action="store_true", help="show what is finished, and compute nothing")
     command.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    add_dry_run(command)
     command.set_defaults(function=_sweep, resumes=True)
 
 
@@ -78,6 +87,7 @@ def _sweep(options: argparse.Namespace) -> None:
     from lo_theory.lab.sweep.sweeps import prepare_sweep, run_sweep, show_sweep
     from lo_theory.lab.sweep.watch import make_watcher
 
+    check_rate(options)
     end_on_sigterm()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         raise ValueError("a sweep hires its own workers, one a GPU: start it without torchrun, and give --workers")
@@ -86,6 +96,9 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.pool is not None:
         grid = pooled_over(grid, options.pool)
     _confirm(grid, options)
+    if options.dry_run:
+        show_dry_run(grid.expand()[0], request.request, options.rate)
+        return
     sweep = prepare_sweep(grid, options.out)
     failures: list[Failure] = []
     if not options.show:

@@ -1,7 +1,7 @@
 """Several experiments one after the other, each in a time box: what a day on a borrowed machine is to get done.
 
-Every entry is a ``lo-theory run`` in a process of its own, so that one that fails or is slow costs no other anything;
-the same agenda again goes on with what is not finished. Starts processes; writes nothing itself.
+Every entry is a ``lo-theory run``, or ``sweep``, in a process of its own, so that one that fails or is slow costs no
+other anything; the same agenda again goes on with what is not finished. Starts processes; writes nothing itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from lo_theory.lab.config import load
 from lo_theory.lab.render import Table
 from lo_theory.lab.schema import build, read_yaml, setting
+from lo_theory.lab.sweep.grid import load_grid
 
 __all__ = ["Agenda", "Entry", "Outcome", "load_agenda", "outcome_table", "run_entry"]
 
@@ -25,7 +26,7 @@ _SECONDS_TO_STOP = 60.0
 
 @dataclass(frozen=True)
 class Entry:
-    """One experiment: its file beside the agenda, preset and settings, and the minutes it may take in one go.
+    """One experiment or sweep: its file beside the agenda, preset and settings, and the minutes it may take in one go.
 
     ``why``: what question it answers, for the table.
     """
@@ -68,19 +69,32 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Command:
-    """What every entry's command shares: the agenda's folder, further options of ``run``, and how many ranks."""
+    """What every entry's command shares: the agenda's folder, further options, and the ranks of a ``run``."""
 
     folder: Path
     options: tuple[str, ...] = field(default_factory=tuple)
     ranks: int = 1
 
     def of(self, entry: Entry) -> list[str]:
-        """The words of the command."""
+        """The words of the command; a sweep has no ranks, it hires a worker for each GPU itself."""
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.ranks)]
-        words = [sys.executable, *(launcher if self.ranks > 1 else []), "-m", "lo_theory.cli", "run"]
-        words += [str(self.folder / entry.experiment), *self.options]
+        path = self.folder / entry.experiment
+        name = "sweep" if _is_sweep(path) else "run"
+        words = [sys.executable, *(launcher if self.ranks > 1 and name == "run" else []), "-m", "lo_theory.cli", name]
+        words += [str(path), *self.options]
         words += ["--preset", entry.preset] if entry.preset is not None else []
         return [*words, *(["--set", *entry.sets] if entry.sets else [])]
+
+
+def _is_sweep(path: Path) -> bool:
+    """Whether a file that is there names axes, by itself or in a preset."""
+    return path.exists() and any(key == "axes" for part in _parts(read_yaml(path)) for key in part)
+
+
+def _parts(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    presets = document.get("presets")
+    named = presets.values() if isinstance(presets, Mapping) else ()
+    return [document, *(part for part in named if isinstance(part, Mapping))]
 
 
 def load_agenda(path: Path, only: Sequence[str] = ()) -> Agenda:
@@ -99,7 +113,9 @@ def load_agenda(path: Path, only: Sequence[str] = ()) -> Agenda:
             raise ValueError(f"{path} has no entry {name!r}: the entries are {', '.join(names)}")
     for entry in agenda.entries:
         try:
-            load(path.parent / entry.experiment, preset=entry.preset, sets=entry.sets)
+            experiment = path.parent / entry.experiment
+            check = load_grid if _is_sweep(experiment) else load
+            check(experiment, preset=entry.preset, sets=entry.sets)
         except OSError as error:
             raise ValueError(f"{path}, entry {entry.name}: {error.filename}: {error.strerror}") from error
         except ValueError as error:

@@ -12,6 +12,7 @@ import yaml
 from lo_theory.cli import main
 from lo_theory.lab.agenda import Entry, load_agenda, run_entry
 from tests.cli.complaint import complaint
+from tests.lab.grids import write_grid
 from tests.lab.tiny import tiny
 
 OWED = Path(__file__).parents[2] / "experiments" / "owed.yaml"
@@ -73,6 +74,26 @@ def test_an_entry_ends_by_itself_or_when_its_time_is_up(code: str, ending: str, 
         *("2", "-m", "lo_theory.cli", "run", str(tmp_path / "a.yaml"), "--device", "cpu"),
         *("--preset", "paper", "--set", "training.steps=3", "seed=1"),
     ]
+
+
+def test_a_file_with_axes_is_a_sweep_of_one_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    started: list[list[str]] = []
+
+    def start(command: list[str]) -> subprocess.Popen[bytes]:
+        started.append(command)
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    for name, over in (("own", {}), ("preset", {"presets": {"exact": {"axes": [{"seed": [0]}]}}})):
+        write_grid(tmp_path / f"{name}.yaml", **over)
+        run_entry(Entry(name, f"{name}.yaml", 1.0), tmp_path, [], 2, start=start)
+    assert [command[1:4] for command in started] == [["-m", "lo_theory.cli", "sweep"]] * 2
+    path = write(tmp_path, {"name": "grid", "experiment": "own.yaml", "minutes": 2}, QUICK)
+    assert main(["agenda", str(path), "--out", str(tmp_path / "runs")]) == 0
+    assert "finished" in capfd.readouterr().out
+    assert len(list((tmp_path / "runs" / "grid").glob("*/done.json"))) == 1
+    path = write(tmp_path, {"name": "grid", "experiment": "own.yaml", "minutes": 2, "sets": ["problem.P=3"]})
+    line = complaint(["agenda", str(path), "--out", str(tmp_path / "other")], capfd)
+    assert re.search(r"entry grid: .*--set problem\.P: the axis problem\.P gives its values", line)
 
 
 def test_what_is_owed_can_be_begun() -> None:

@@ -18,6 +18,7 @@ from lo_theory.lab.units import Context, Options
 from lo_theory.lab.workers import Stop
 from lo_theory.neural import Transformer, estimate_memory, flop_per_token
 from tests.cli.complaint import complaint
+from tests.lab.grids import write_grid
 from tests.lab.tiny import tiny
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -50,6 +51,18 @@ def test_a_stated_rate_gives_the_operations_that_can_be_counted_by_hand(tmp_path
     assert estimate.training.config.device == "cuda"  # which need not be here
     assert estimate.memory == estimate_memory(network, estimate.training.config)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_is_estimated_cell_by_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    over = {"training": {"steps": 150, "batch": 16}, "model": {"shape": {"layers": 1, "heads": 2, "width": 16}}}
+    file, out = write_grid(tmp_path / "grid.yaml", **over), tmp_path / "runs"
+    assert main(["sweep", str(file), "--dry-run", "--rate", "1e-6", "--out", str(out)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in lines if line[:1] and line[0].isdigit()] == [
+        [str(i), "(5,", f"{P})"] for i, P in enumerate((10, 10, 10, 15, 15, 15))
+    ]
+    assert not out.exists()
+    assert complaint(["sweep", str(file), "--rate", "3"], capsys).endswith("give it with --dry-run")
 
 
 def test_the_command_measures_shows_and_leaves_nothing(
