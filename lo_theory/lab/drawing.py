@@ -1,6 +1,7 @@
 """What every figure of the project is drawn with: the style, a sheet without a display, lettered panels, files.
 
-Loads matplotlib when called, never ``pyplot``: no global state of it is changed. Writes only the files it is told.
+Loads matplotlib when called, never ``pyplot``: no global state of it is changed, but by ``use_style``. Writes only the
+files it is told.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["describe", "letter_panels", "mark_empty", "new_figure", "styled", "write_figure"]
+__all__ = ["describe", "letter_panels", "mark_empty", "new_figure", "styled", "use_style", "write_figure"]
 
 _METADATA: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("Description", {"Software": None}),
@@ -35,6 +36,13 @@ def styled() -> Iterator[None]:
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **RC}):
         yield
+
+
+def use_style() -> None:
+    """Lay the style over pyplot's settings, for a notebook: the one place where they are changed. Its backend stays."""
+    import matplotlib
+
+    matplotlib.rcParams.update({name: value for name, value in RC.items() if name != "backend"})
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
