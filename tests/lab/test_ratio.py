@@ -133,7 +133,7 @@ def test_the_published_figure_marks_where_a_curve_ends_below_and_cuts_no_legend(
         assert box.x1 <= figure.bbox.x1
 
 
-@pytest.mark.parametrize(("preset", "cells"), [(None, 64), ("quick", 16), ("models", 6), ("wide", 15), ("paper", 24)])
+@pytest.mark.parametrize(("preset", "cells"), [(None, 64), ("quick", 16), ("models", 6), ("wide", 36), ("paper", 24)])
 def test_the_file_is_a_grid(preset: str | None, cells: int) -> None:
     grid = load_grid(Path(__file__).parents[2] / "experiments" / "ratio.yaml", preset=preset)
     assert grid.size == cells
