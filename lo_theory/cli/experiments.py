@@ -142,7 +142,9 @@ def _figure(options: argparse.Namespace) -> None:
 def _compile(options: argparse.Namespace) -> None:
     from lo_theory.lab.kernels import compile_kernels
 
+    end_on_sigterm()
     began = time.perf_counter()
+    print("compiling: a minute or two on two cores, seconds where it is done", file=sys.stderr)
     compile_kernels()
     print(f"the kernels are compiled: {time.perf_counter() - began:.0f} s")
 

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,13 +64,16 @@ def check_rate(options: argparse.Namespace) -> None:
         raise ValueError(f"--rate must be positive, got {options.rate:g} TFLOP/s")
 
 
-def show_dry_run(experiment: Experiment, request: Request, rate: float | None) -> None:
-    """Print what the trainings of an experiment would take, at ``rate`` TFLOP/s or as measured here."""
+def show_dry_run(experiment: Experiment, request: Request, rate: float | None, names: Sequence[str] = ()) -> None:
+    """Print what the trainings of an experiment would take, at ``rate`` TFLOP/s or as measured here.
+
+    ``names`` of its rows in place of their numbers.
+    """
     from lo_theory.lab.dry_run import dry_run, estimate_table
 
     estimates = dry_run(experiment, request, None if rate is None else 1e12 * rate)
     if estimates:
-        show_tables([estimate_table(experiment, estimates, stated=rate is not None)])
+        show_tables([estimate_table(experiment, estimates, stated=rate is not None, names=names)])
     else:
         print("nothing is trained: there is nothing to estimate")
 

@@ -6,6 +6,7 @@ Writes below the folder of runs, through the lab only.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -88,6 +89,8 @@ def _sweep(options: argparse.Namespace) -> None:
     from lo_theory.lab.sweep.watch import make_watcher
 
     check_rate(options)
+    if options.dry_run and options.show:
+        raise ValueError("--dry-run says what a sweep would take, --show what is finished: give one of them")
     end_on_sigterm()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         raise ValueError("a sweep hires its own workers, one a GPU: start it without torchrun, and give --workers")
@@ -96,10 +99,12 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.pool is not None:
         grid = pooled_over(grid, options.pool)
     _confirm(grid, options)
-    if options.dry_run:
-        show_dry_run(grid.expand()[0], request.request, options.rate)
-        return
     sweep = prepare_sweep(grid, options.out)
+    if options.dry_run:
+        own = [i for i, cell in enumerate(sweep.cells) if request.shard.has(cell)]
+        part = dataclasses.replace(sweep.experiment, rows=tuple(sweep.experiment.rows[i] for i in own))
+        show_dry_run(part, request.request, options.rate, [sweep.cells[i].label for i in own])
+        return
     failures: list[Failure] = []
     if not options.show:
         watcher = make_watcher(quiet=options.quiet)

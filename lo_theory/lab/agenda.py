@@ -47,6 +47,8 @@ class Agenda:
     title: str = ""
 
     def __post_init__(self) -> None:
+        if not self.entries:
+            raise ValueError("entries is empty: give it at least one")
         names = [entry.name for entry in self.entries]
         for name in names:
             if names.count(name) > 1:

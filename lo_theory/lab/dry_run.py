@@ -142,10 +142,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _line(estimate: Estimate) -> tuple[str, ...]:
+def _line(estimate: Estimate, names: Sequence[str]) -> tuple[str, ...]:
     config, (parameters, core) = estimate.training.config, estimate.parameters
     return (
-        str(estimate.training.row),
+        names[estimate.training.row] if names else str(estimate.training.row),
         estimate.training.unit.label.removesuffix(" training"),
         f"{parameters:,}",
         f"{core:,}",
@@ -158,14 +158,16 @@ def _line(estimate: Estimate) -> tuple[str, ...]:
     )
 
 
-def estimate_table(experiment: Experiment, estimates: Sequence[Estimate], *, stated: bool) -> Table:
-    """Every training a line, and all of them together."""
+def estimate_table(
+    experiment: Experiment, estimates: Sequence[Estimate], *, stated: bool, names: Sequence[str] = ()
+) -> Table:
+    """Every training a line, and all of them together; ``names`` of the rows in place of their numbers."""
     total = (
         "all",
         *[""] * 4,
         gib(max((one.memory for one in estimates), default=0)),
         f"{sum(one.flops for one in estimates):.2e}",
-        f"{sum(one.forward_flops for one in estimates):.2e}",
+        f"{after:.2e}" if (after := sum(one.forward_flops for one in estimates)) else "-",
         "",
         _duration(sum(one.seconds for one in estimates)),
     )
@@ -180,5 +182,5 @@ def estimate_table(experiment: Experiment, estimates: Sequence[Estimate], *, sta
         free = min(one.free for one in estimates if one.free is not None)
         notes.append(f"! does not fit the {gib(free)} GiB free on this device: set training.microbatch.")
     title = f"{experiment.title or experiment.experiment}{f' ({experiment.preset})' if experiment.preset else ''}"
-    sections = (tuple(_line(one) for one in estimates), (total,)) if estimates else ()
+    sections = (tuple(_line(one, names) for one in estimates), (total,)) if estimates else ()
     return Table(f"Dry run: {title}", columns, sections, tuple(notes), left=("row", "training"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 
 from lo_theory.diffusion import (
     POLICIES,
@@ -42,9 +41,15 @@ def compile_kernels() -> None:
     Kernels are kept by processor and version of numba. Where the package's folder cannot be written, numba's own
     setting NUMBA_CACHE_DIR names another, for this process and all later ones.
     """
-    with ProcessPoolExecutor(len(_PARTS), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(part) for part in _PARTS]:
-            future.result()
+    # Plain processes, not a pool: those of a pool outlive a parent that is killed, and wait for work for ever.
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=part, daemon=True) for part in _PARTS]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError("a process that compiled kernels failed; its own lines say why")
 
 
 def _compile_exact() -> None:

@@ -91,7 +91,10 @@ class Learner:
 def train_model(
     learner: Learner, context: Context, *, on_values: Callable[[int, Mapping[str, Any]], None] | None = None
 ) -> Trained:
-    """Bring a network to its last step. ``on_values(step, values)`` is told what the trainer logs."""
+    """Bring a network to its last step. ``on_values(step, values)`` is told what the trainer logs.
+
+    FloatingPointError naming training, step and checkpoint at a loss that is not finite; the journal has it too.
+    """
     options = context.options
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
     # What share of the device's own matrix rate is used, for the progress; on shared CPU cores it would mean little.
@@ -114,19 +117,24 @@ def train_model(
             on_values(step, values)
         context.stop.check()
 
-    return train(
-        learner.network,
-        config,
-        learner.objective,
-        learner.key,
-        checkpoint=context.run.folder / f"model-{learner.file}.safetensors",
-        checkpoint_seconds=options.checkpoint_seconds,
-        on_log=Observer(
-            report,
-            _evaluation(learner, context) if evaluations else None,
-            -(-config.steps // evaluations) if evaluations else 0,  # rounded up: never more of them than asked for
-        ),
-    )
+    checkpoint = context.run.folder / f"model-{learner.file}.safetensors"
+    try:
+        return train(
+            learner.network,
+            config,
+            learner.objective,
+            learner.key,
+            checkpoint=checkpoint,
+            checkpoint_seconds=options.checkpoint_seconds,
+            on_log=Observer(
+                report,
+                _evaluation(learner, context) if evaluations else None,
+                -(-config.steps // evaluations) if evaluations else 0,  # rounded up: never more of them than asked for
+            ),
+        )
+    except FloatingPointError as error:
+        context.run.log("not finite", model=learner.file, error=str(error))
+        raise FloatingPointError(f"{learner.name}, {checkpoint}: {error}") from error
 
 
 def _evaluation(learner: Learner, context: Context) -> Callable[[int, Transformer], Mapping[str, Any]]:

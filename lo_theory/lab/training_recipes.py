@@ -56,8 +56,13 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def spell_out(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a ``recipe`` out where it stands: its settings under those given beside it; the same of all ``rows``."""
+    """Write a ``recipe`` out where it stands: its settings under those given beside it; the same of all ``rows``.
+
+    ValueError for ``recipe: null``, which would read as if it undid another.
+    """
     given = dict(settings)
+    if "recipe" in given and given["recipe"] is None:
+        raise ValueError(f"recipe: null undoes nothing: name one of {', '.join(RECIPES)}, or leave it out")
     name = given.pop("recipe", None)
     if isinstance(given.get("rows"), list):
         given["rows"] = [spell_out(row) for row in given["rows"]]

@@ -116,6 +116,7 @@ def test_an_entry_that_cannot_be_estimated_is_not_said_to_go_on(
 @pytest.mark.parametrize(
     ("entries", "extra", "expected"),
     [
+        ([], [], "agenda.yaml: .*entries is empty: give it at least one"),
         ([QUICK, QUICK], [], "agenda.yaml: .*entries: 'quick' stands there twice"),
         ([{**QUICK, "minutes": 0}], [], r"agenda.yaml: entries\[0\]\.minutes must be greater than 0, got 0"),
         ([{**QUICK, "preset": "papre"}], [], "entry quick: .*unknown preset 'papre'"),

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lo_theory.cli import main
-from lo_theory.lab.runs import Run
+from lo_theory.lab.runs import Run, journal
 from lo_theory.neural import load
 from tests.cli.complaint import complaint
 from tests.lab.tiny import tiny
@@ -173,6 +173,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
     found = re.search(r"is (?:nan|inf) at step (\d+) of 150: training stopped, the last checkpoint is kept", line)
     assert found is not None, line
     (path,) = (tmp_path / "runs" / "tiny").glob("*/model-0.safetensors")
+    assert line.startswith(f"lo-theory: (6, 18), {path}: "), line
+    assert any(event["event"] == "not finite" for event in journal(path.parent))
     kept = load(path)
     assert kept.header["step"] <= int(found[1])
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())

@@ -57,11 +57,14 @@ def test_a_sweep_is_estimated_cell_by_cell(tmp_path: Path, capsys: pytest.Captur
     over = {"training": {"steps": 150, "batch": 16}, "model": {"shape": {"layers": 1, "heads": 2, "width": 16}}}
     file, out = write_grid(tmp_path / "grid.yaml", **over), tmp_path / "runs"
     assert main(["sweep", str(file), "--dry-run", "--rate", "1e-6", "--out", str(out)]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[:3] for line in lines if line[:1] and line[0].isdigit()] == [
-        [str(i), "(5,", f"{P})"] for i, P in enumerate((10, 10, 10, 15, 15, 15))
-    ]
+    shown = capsys.readouterr().out
+    for P in (10, 15):
+        assert shown.count(f"problem.P={P}, problem.seed=") == shown.count(f"(5, {P})") == 3
+    assert main(["sweep", str(file), "--dry-run", "--rate", "1e-6", "--out", str(out), "--shard", "1/2"]) == 0
+    assert 0 < capsys.readouterr().out.count("problem.P=") < 6
     assert not out.exists()
+    both = complaint(["sweep", str(file), "--dry-run", "--show"], capsys)
+    assert both.endswith("--show what is finished: give one of them")
     assert complaint(["sweep", str(file), "--rate", "3"], capsys).endswith("give it with --dry-run")
 
 

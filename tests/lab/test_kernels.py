@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lo_theory.cli import main
+from tests.lab.grids import worker_processes
+from tests.lab.test_sweep_pool import wait_until
 
 _LISTEN = """
 import numba
@@ -42,3 +46,13 @@ def test_nothing_is_left_to_compile(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("the kernels are compiled: ")
     assert compiled(_USUAL) == 0
     assert compiled(_UNKNOWN) == 1  # the listener hears what is not in the cache
+
+
+def test_a_compilation_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
+    empty = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "lo_theory.cli", "compile"], env=empty) as process:
+        wait_until(lambda: len(worker_processes(process.pid)) == 2)
+        begun = worker_processes(process.pid)
+        process.terminate()
+        assert process.wait(60) == 143
+    wait_until(lambda: not set(begun) & set(worker_processes()))

@@ -100,12 +100,20 @@ def test_a_recipe_is_written_out_where_it_stands_and_may_be_an_axis() -> None:
     document["presets"] = {"tuned": {"recipe": "tuned", "training": {"steps": 9}}}
     row = make_grid(document, preset="tuned").expand()[0].rows[0]
     assert (row.training.optimiser, row.training.steps) == ("muon", 9)
-    assert [(stage.share, stage.laws) for stage in row.objective.stages] == [(0.25, pure)]  # the preset's, not the file's
+    assert [(stage.share, stage.laws) for stage in row.objective.stages] == [
+        (0.25, pure)
+    ]  # the preset's, not the file's
     document |= {"axes": [{"recipe": ["paper", "tuned"]}, {"training.batch": [4, 8]}], "training": {"steps": 9}}
     document["problem"]["P"] = 10
     rows = make_grid(document).expand()[0].rows
     found = [(row.training.optimiser, row.training.batch, len(row.objective.stages)) for row in rows]
     assert found == [("adamw", 4, 0), ("adamw", 8, 0), ("muon", 4, 1), ("muon", 8, 1)]
+    document["axes"] = [{"recipe": ["tuned"]}, {"objective.stages.0.share": [0.1, 0.2]}]  # of the recipe's stage
+    rows = make_grid(document).expand()[0].rows
+    assert [[(stage.share, stage.laws) for stage in row.objective.stages] for row in rows] == [
+        [(0.1, pure)],
+        [(0.2, pure)],
+    ]
 
 
 def test_a_million_cells_cost_nothing_before_they_are_made() -> None:
@@ -172,6 +180,12 @@ def test_a_wrong_axis_is_named_with_its_path(over: dict[str, Any], complaint: st
             {"sets": ["recipe=tuned"], "axes": ["training.batch=[4, 8]"]},
             r"--set recipe: the axis training\.batch gives its values",
         ),
+        ({"sets": ["recipe=paper"], "axes": ["recipe=[tuned]"]}, r"--set recipe: the axis recipe gives its values"),
+        (
+            {"sets": ["model.positions=both"], "axes": ["recipe=[tuned, paper]"]},
+            r"--set model\.positions: the axis recipe gives its values",
+        ),
+        ({"axes": ["recipe=[null, paper]"]}, r"recipe: null undoes nothing: name one of paper, tuned"),
         ({"sets": ["rows.0.seed=1"]}, r"--set rows\.0\.seed: the rows of a sweep are its cells"),
         ({"sets": ["axes=[]"]}, r"--set axes: the rows of a sweep are its cells"),
         ({"sets": ["decoding.sequenzes=1"]}, r"unknown key decoding\.sequenzes"),

@@ -157,9 +157,14 @@ def _check_set(assignment: str, axes: Sequence[Axis]) -> None:
     path = assignment.partition("=")[0].strip()
     if path_names(path)[0] in _OWN or (axes and path_names(path)[0] == "rows"):
         raise ValueError(f"--set {path}: the rows of a sweep are its cells; use --axis or --pool, or edit the file")
-    written = _SET_BY_RECIPES if path == "recipe" else (path,)
-    for other in (other for axis in axes for other in axis.paths if any(overlap(part, other) for part in written)):
+    for other in (other for axis in axes for other in axis.paths if _meet(path, other)):
         raise ValueError(f"--set {path}: the axis {other} gives its values; use --axis {other}=[...]")
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two paths give a setting in common; a recipe gives many."""
+    ones, others = ([path, *(_SET_BY_RECIPES if path == "recipe" else ())] for path in (one, other))
+    return any(overlap(a, b) for a in ones for b in others)
 
 
 def _check_points(grid: Grid) -> None:
@@ -199,6 +204,8 @@ def _task(settings: Mapping[str, Any]) -> Task:
 def _laid(settings: Mapping[str, Any], point: Point) -> Any:
     """The cell's row of the file with the values of a point laid over it."""
     row: Any = _rows(settings)[point.get("rows", 0)]
+    if point.get("recipe") in RECIPES:  # lists that another axis reaches into are then the recipe's
+        settings = merge(settings, RECIPES[point["recipe"]])
     for path, value in point.items():
         if path != "rows":
             row = _lay(row, settings, path_names(path), value, path)
