@@ -2,7 +2,13 @@
 
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
-from lo_theory.diffusion.evaluate import conditional_accuracy, dead_checks, generated_accuracies, infill_accuracies
+from lo_theory.diffusion.evaluate import (
+    conditional_accuracy,
+    dead_checks,
+    find_dead_ends,
+    generated_accuracies,
+    infill_accuracies,
+)
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import (
@@ -73,6 +79,7 @@ __all__ = [
     "diversity",
     "entropy",
     "evidence",
+    "find_dead_ends",
     "find_leaks",
     "fixed_order",
     "gap_closed",

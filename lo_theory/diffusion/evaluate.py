@@ -8,6 +8,7 @@ The paper's Table 1 has one column "accuracy" and does not say which; the four r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.observations import TableObservations
 from lo_theory.rng import Key
 
-__all__ = ["conditional_accuracy", "dead_checks", "generated_accuracies", "infill_accuracies"]
+__all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_accuracies", "infill_accuracies"]
 
 _CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
 _BATCH = 1024  # contexts sent through a posterior at once
@@ -93,6 +94,29 @@ def dead_checks(distribution: LODistribution, decoded: Decoded) -> dict[str, Sum
     return {
         name: Sums.of(np.concatenate(found)) for name, found in zip(("dead_checks", "live_errors"), both, strict=True)
     }
+
+
+def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
+    """The same decode with ``dead_from`` as ``exact`` sees it, for a denoiser that does not know its evidence.
+
+    A context that is impossible stays so, whatever is written into it, so bisection finds the first step that met one:
+    some log2(steps) calls of n rows each.
+    """
+    low, high = np.zeros(len(decoded.tokens), np.int16), decoded.step_revealed.max(axis=1)
+
+    def impossible(steps: NDArray[np.int16]) -> NDArray[np.bool_]:
+        contexts = np.where(decoded.step_revealed < steps[:, None], decoded.tokens, MASK).astype(np.int8)
+        batches = range(0, len(contexts), _BATCH)
+        return np.concatenate(
+            [np.isneginf(exact.marginals(contexts[first : first + _BATCH]).log_evidence) for first in batches]
+        )
+
+    ends = impossible(high)
+    while (low < high).any():
+        middle = (low + high) // 2
+        found = impossible(middle)
+        low, high = np.where(found, low, middle + 1), np.where(found, middle, high)
+    return replace(decoded, dead_from=np.where(ends, high, -1).astype(np.int16))
 
 
 def _check_count(n: int) -> None:

@@ -23,6 +23,7 @@ SHARES = frozenset(
         "infill_drawn",
         "observation_mean",
         "impossible",
+        "alive_steps",
         "dead_checks",
         "live_errors",
         "deterministic",

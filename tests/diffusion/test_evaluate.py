@@ -19,14 +19,16 @@ from lo_theory.diffusion import (
     dead_checks,
     decode,
     diversity,
+    find_dead_ends,
     gap_closed,
     generated_accuracies,
     infill_accuracies,
     losses,
     margin,
+    vanilla,
 )
 from lo_theory.diffusion.diversity import expected_distinct, total_variation
-from lo_theory.posterior import ExactPosterior
+from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, nae_sat, random_slab
 from lo_theory.rng import Key
 from tests.budget import accept, reject, z_test
@@ -291,3 +293,33 @@ def test_a_check_is_dead_when_its_value_or_a_latent_it_reads_was_written_after_t
     assert found["dead_checks"].mean > decoded.after_dead_end[:, law.layout.observation_positions].mean() > 0
     assert found["live_errors"].mean == pytest.approx((~dead & (likely != observed)).mean())
     assert 0 < found["live_errors"].mean < (likely != observed).mean()
+
+
+@pytest.mark.parametrize("schedule", [FixedCount(6), OneAtATime()], ids=lambda schedule: schedule.name)
+def test_dead_ends_of_a_decode_that_does_not_notice_them(schedule):
+    """The exact posterior finds in its own decodes what it noticed, in those of others the first impossible context."""
+    law = nae_sat(6, 18, seed=1)
+    exact = ExactPosterior(law)
+    own = decode(exact, margin(), schedule, key=KEY, n=60)
+    forgotten = replace(own, dead_from=np.zeros(60, np.int16))
+    assert np.array_equal(find_dead_ends(exact, forgotten).dead_from, own.dead_from)
+    blind = decode(_Blind(exact), vanilla(), schedule, key=KEY, n=60)
+    assert (blind.dead_from == -1).all()
+    first = np.full(60, -1)
+    for step in range(int(blind.step_revealed.max()), -1, -1):
+        context = np.where(blind.step_revealed < step, blind.tokens, -1)
+        first[np.isneginf(exact.marginals(context).log_evidence)] = step
+    assert np.array_equal(find_dead_ends(exact, blind).dead_from, first)
+    assert (first > 0).mean() > 0.5
+    assert len(np.unique(first)) > 3
+
+
+class _Blind:
+    """Coin flips, and nothing known of the evidence."""
+
+    def __init__(self, exact):
+        self.layout = exact.layout
+
+    def marginals(self, tokens):
+        probs = np.full((*tokens.shape, 2), 0.5)
+        return Marginals(probs, np.full(len(tokens), np.nan), np.ones(len(tokens), bool))

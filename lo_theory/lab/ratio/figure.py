@@ -41,7 +41,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
         _reason_panel(grid[2, i], mine, fact)
         grid[0, i].set_title(f"N = {n}: accuracy", loc="left")
         grid[1, i].set_title("Margin minus vanilla", loc="left")
-        grid[2, i].set_title("Why: tokens of one step exclude each other", loc="left")
+        grid[2, i].set_title("Why: what is written after a dead end", loc="left")
         grid[2, i].set_xlabel("P/N")
         _ratio_axis(grid[2, i], fact)
     for axes, label in zip(
@@ -49,9 +49,9 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     ):
         axes.set_ylabel(label)
     grid[1, 0].legend(fontsize=8, frameon=False)
-    grid[2, 0].set_ylim(-4, 138)  # room for its legend, above the largest share
+    grid[2, 0].set_ylim(-4, 160)  # room for its legend, above the largest share
     grid[2, 0].set_yticks(range(0, 101, 20))
-    grid[2, 0].legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
+    grid[2, 0].legend(fontsize=7, frameon=False, loc="upper left", ncols=2, columnspacing=1)
     letter_panels(figure.axes)
     _legend(figure, cells)
     return {"figure": figure}
@@ -82,14 +82,12 @@ def _look(denoiser: str, kind: str, policy: str) -> dict[str, Any]:
 
 def _accuracy_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:
     level = known[0].independent[0]  # of one law of observations, whatever the ratio
+    met: list[float] = []
     for place, part in _by(cells, lambda it: (it.denoiser, it.kind, it.policy)):
         _curve(axes, [it.ratio for it in part], [it.accuracy for it in part], **_look(*place))
-        met = settling_ratio(part, level)
-        if not math.isnan(met):
-            axes.plot(met, 100 * level, **_MET)
-            where = (met, 100 * level)
-            style: dict[str, Any] = {"color": COLOURS["alarm"], "fontsize": 8, "ha": "center"}
-            axes.annotate(f"{met:.1f}", where, (0, 9), textcoords="offset points", **style)
+        met.append(settling_ratio(part, level))
+    _mark(axes, sorted(ratio for ratio in met if not math.isnan(ratio)), 100 * level)
+    axes.set_ylim(max(0, axes.get_ylim()[0]), 105)  # an interval over few problems may reach beyond 100
     axes.plot(
         [fact.pair[1] / fact.pair[0] for fact in known],
         [100 * fact.independent[0] for fact in known],
@@ -98,6 +96,20 @@ def _accuracy_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts])
         linewidth=2,
         zorder=0,
     )
+
+
+def _mark(axes: Axes, ratios: Sequence[float], level: float) -> None:
+    """Mark the ratios from which curves stay at the level; those that lie too close together share a label."""
+    style: dict[str, Any] = {"color": COLOURS["alarm"], "fontsize": 8, "ha": "center"}
+    start = 0
+    for end in range(1, len(ratios) + 1):
+        axes.plot(ratios[end - 1], level, **_MET)
+        if end == len(ratios) or ratios[end] > 1.3 * ratios[end - 1]:
+            first, last = f"{ratios[start]:.1f}", f"{ratios[end - 1]:.1f}"
+            middle = math.sqrt(ratios[start] * ratios[end - 1])
+            text = first if first == last else f"{first} to {last}"
+            axes.annotate(text, (middle, level), (0, 9), textcoords="offset points", **style)
+            start = end
 
 
 def _difference_panel(axes: Axes, cells: Sequence[Decode]) -> None:
@@ -115,10 +127,14 @@ def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -
     dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
     for policy, part in _by(dead, lambda it: it.policy):  # dead checks, live errors: see ``dead_checks``
         ratios, look = [it.ratio for it in part], _look("exact", "several", policy)
-        label = f"dead checks, {policy}"
+        label = f"dead checks, {policy}, exact, several tokens"
         _curve(axes, ratios, [it.dead for it in part], label=label, **look)
-        label = f"live errors, {policy}"
+        label = f"live errors, {policy}, exact, several tokens"
         _curve(axes, ratios, [it.live_errors for it in part], label=label, **{**look, "color": COLOURS["alarm"]})
+    seen = [it for it in cells if it.denoiser == "model" and it.kind == "L" and not math.isnan(it.dead[0])]
+    for policy, part in _by(seen, lambda it: it.policy):
+        label = f"dead checks, {policy}, model, one token"
+        _curve(axes, [it.ratio for it in part], [it.dead for it in part], label=label, **_look("model", "L", policy))
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
     ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):

@@ -29,6 +29,7 @@ from lo_theory.diffusion import (
     dead_checks,
     decode,
     diversity,
+    find_dead_ends,
     generated_accuracies,
     infill_accuracies,
     losses,
@@ -215,8 +216,12 @@ class RowWork(ModelWork):
         )
         judge = key.fold("judge")
         metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
-        metrics["impossible"] = Sums.of(decoded.impossible)
-        metrics |= dead_checks(self.distribution, decoded)
+        if cell.denoiser != "exact" and self.row.evaluation.exact:
+            decoded = find_dead_ends(self.denoiser("exact"), decoded)
+        if cell.denoiser == "exact" or self.row.evaluation.exact:
+            alive = np.where(decoded.impossible, decoded.dead_from / (decoded.step_revealed.max(axis=1) + 1), 1.0)
+            metrics |= {"impossible": Sums.of(decoded.impossible), "alive_steps": Sums.of(alive)}
+            metrics |= dead_checks(self.distribution, decoded)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
         keys = {**cell.keys, "steps": steps, "temperature": temperature}
