@@ -49,6 +49,7 @@ def curve(*accuracies: float) -> list[Decode]:
             (value, math.nan, math.nan),
             nothing,
             nothing,
+            nothing,
             {i: value},
         )
         for i, value in enumerate(accuracies)
@@ -66,6 +67,22 @@ def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(finished: F
     late = [it for it in found if it.kind == "several" and it.ratio == 7]
     assert all(0.5 < it.accuracy[0] < 0.9 and it.dead[0] > 0.2 for it in late)
     assert all(1 - it.dead[0] < it.accuracy[0] + it.live_errors[0] < 1 for it in late)
+
+
+def test_dead_ends_of_a_model_are_those_that_the_exact_posterior_sees(tmp_path: Path) -> None:
+    """A hardly trained model contradicts itself soon; rows in which nobody has looked say nothing of it."""
+    document = {**_TINY, "rows": _TINY["rows"][2:3], "training": {"steps": 2, "batch": 4}}
+    document |= {"model": {"shape": {"layers": 1, "heads": 1, "width": 8}}, "objective": {"laws": ["uniform"]}}
+    document["decoding"] = {**_TINY["decoding"], "denoisers": ["exact", "model"]}
+    rows = execute(resolve(document), Request(tmp_path, threads=1, workers=1), SilentProgress()).rows
+    for it in decodes(rows):
+        if it.denoiser == "model":
+            assert 0.8 < it.dead[0] <= 1
+            assert 0 < it.alive[0] < 0.8
+        elif it.kind == "L":
+            assert (it.dead[0], it.alive[0]) == (0, 1)
+    older = [row for row in rows if row.metric != "alive_steps"]
+    assert all(math.isnan(it.dead[0]) == (it.denoiser == "model") for it in decodes(older))
 
 
 def test_a_difference_is_taken_problem_by_problem(finished: FinishedRun) -> None:
