@@ -51,7 +51,7 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     grid[1, 0].legend(fontsize=8, frameon=False)
     grid[2, 0].set_ylim(-4, 160)  # room for its legend, above the largest share
     grid[2, 0].set_yticks(range(0, 101, 20))
-    grid[2, 0].legend(fontsize=7, frameon=False, loc="upper left", ncols=2, columnspacing=1)
+    grid[2, 0].legend(fontsize=7, frameon=False, loc="upper left", ncols=2, columnspacing=1, handlelength=1.6)
     letter_panels(figure.axes)
     _legend(figure, cells)
     return {"figure": figure}
@@ -127,18 +127,18 @@ def _reason_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -
     dead = [it for it in cells if it.denoiser == "exact" and it.kind == "several"]
     for policy, part in _by(dead, lambda it: it.policy):  # dead checks, live errors: see ``dead_checks``
         ratios, look = [it.ratio for it in part], _look("exact", "several", policy)
-        label = f"dead checks, {policy}, exact, several tokens"
+        label = f"dead, exact, {policy}, several"
         _curve(axes, ratios, [it.dead for it in part], label=label, **look)
-        label = f"live errors, {policy}, exact, several tokens"
+        label = f"live errors, exact, {policy}, several"
         _curve(axes, ratios, [it.live_errors for it in part], label=label, **{**look, "color": COLOURS["alarm"]})
     seen = [it for it in cells if it.denoiser == "model" and it.kind == "L" and not math.isnan(it.dead[0])]
     for policy, part in _by(seen, lambda it: it.policy):
-        label = f"dead checks, {policy}, model, one token"
+        label = f"dead, model, {policy}, one"
         _curve(axes, [it.ratio for it in part], [it.dead for it in part], label=label, **_look("model", "L", policy))
     ratios = [fact.pair[1] / fact.pair[0] for fact in known]
     ink = {"color": INK, "marker": "x", "linestyle": "-"}
     if any(fact.deterministic[0] == fact.deterministic[0] for fact in known):
-        _curve(axes, ratios, [fact.deterministic for fact in known], label="uniform masks that fix every latent", **ink)
+        _curve(axes, ratios, [fact.deterministic for fact in known], label="masks that fix every latent", **ink)
     if any(fact.gap[0] == fact.gap[0] for fact in known):
         style = {"color": COLOURS["model"], "marker": "*", "linestyle": "-"}
         _curve(axes, ratios, [fact.gap for fact in known], label="gap closed by the models", **style)
