@@ -133,7 +133,7 @@ def train_model(
             ),
         )
     except FloatingPointError as error:
-        context.run.log("not finite", model=learner.file, error=str(error))
+        context.run.log("not finite", model=learner.file, step=-1, error=str(error))
         raise FloatingPointError(f"{learner.name}, {checkpoint}: {error}") from error
 
 

@@ -92,7 +92,8 @@ def test_a_recipe_is_short_for_its_settings_where_it_stands() -> None:
     assert (first.training.optimiser, first.training.batch) == ("muon", 16)
     (only,) = resolve(document, sets=["rows=[{name: a, recipe: tuned}]", "training.batch=2"]).rows
     assert (only.training.optimiser, only.training.batch) == ("muon", 2), "what is set last wins"
-    assert spell_out({"recipe": None, "seed": 1}) == {"seed": 1}
+    with pytest.raises(ValueError, match="recipe: null undoes nothing"):
+        spell_out({"recipe": None, "seed": 1})
     again = resolve(document)
     assert resolve(again.to_mapping()).rows == again.rows
 
