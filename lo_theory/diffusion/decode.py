@@ -77,6 +77,12 @@ class Decoded:
         return self.dead_from >= 0
 
     @property
+    def alive_steps(self) -> NDArray[np.float64]:
+        """float64[n]: share of a row's steps that were made while its context was possible."""
+        steps = np.maximum(self.step_revealed.max(axis=1) + 1, 1)
+        return np.where(self.impossible, np.minimum(self.dead_from / steps, 1.0), 1.0)
+
+    @property
     def after_dead_end(self) -> NDArray[np.bool_]:
         """bool[n, L]: tokens written where the context was already impossible, so that nothing said what they are."""
         return self.impossible[:, None] & (self.step_revealed >= self.dead_from[:, None])

@@ -310,6 +310,8 @@ def test_dead_ends_of_a_decode_that_does_not_notice_them(schedule):
         context = np.where(blind.step_revealed < step, blind.tokens, -1)
         first[np.isneginf(exact.marginals(context).log_evidence)] = step
     assert np.array_equal(find_dead_ends(exact, blind).dead_from, first)
+    alive = np.where(first >= 0, first / (blind.step_revealed.max(axis=1) + 1), 1)
+    assert find_dead_ends(exact, blind).alive_steps == pytest.approx(alive)
     assert (first > 0).mean() > 0.5
     assert len(np.unique(first)) > 3
 

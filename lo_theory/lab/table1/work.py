@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lo_theory.diffusion import (
     POLICIES,
     BinomialRule,
+    Decoded,
     DecodeOptions,
     FixedCount,
     Losses,
@@ -29,7 +30,6 @@ from lo_theory.diffusion import (
     dead_checks,
     decode,
     diversity,
-    find_dead_ends,
     generated_accuracies,
     infill_accuracies,
     losses,
@@ -216,16 +216,18 @@ class RowWork(ModelWork):
         )
         judge = key.fold("judge")
         metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
-        if cell.denoiser != "exact" and self.row.evaluation.exact:
-            decoded = find_dead_ends(self.denoiser("exact"), decoded)
-        if cell.denoiser == "exact" or self.row.evaluation.exact:
-            alive = np.where(decoded.impossible, decoded.dead_from / (decoded.step_revealed.max(axis=1) + 1), 1.0)
-            metrics |= {"impossible": Sums.of(decoded.impossible), "alive_steps": Sums.of(alive)}
-            metrics |= dead_checks(self.distribution, decoded)
+        seen = self._with_dead_ends(cell, decoded)
+        if seen is not None:
+            metrics |= {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
+            metrics |= dead_checks(self.distribution, seen)
         spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
         metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
         keys = {**cell.keys, "steps": steps, "temperature": temperature}
         return self.rows(f"decode/{cell.name}", "decode", keys, metrics)
+
+    def _with_dead_ends(self, cell: Cell, decoded: Decoded) -> Decoded | None:
+        """The decode with its dead ends; None where nobody has looked: a model does not notice them."""
+        return decoded if cell.denoiser == "exact" else None
 
     def _schedule(self, cell: Cell, steps: int) -> Schedule:
         if cell.schedule == "binomial":
