@@ -159,6 +159,7 @@ def test_a_million_cells_cost_nothing_before_they_are_made() -> None:
         ({"pool": "seed"}, r"pool must be a list of paths"),
         ({"decoding": {"sequenzes": 3}}, r"unknown key decoding\.sequenzes: the closest is decoding\.sequences"),
         ({"recipe": "tunde"}, r"recipe must be one of paper, tuned, got 'tunde'"),
+        ({"axes": [{"recipe": [["tuned"]]}]}, r"recipe must be one of"),
         ({"axes": [{"recipe": ["tuned", "tunde"]}]}, r"axes\[0\] at recipe=tunde: recipe must be one of"),
         ({"tsk": "table1"}, r"unknown key tsk: the closest is task"),
         ({"presets": {"a": {"axes": [{"seed": []}]}}}, r"axes\[0\]\.seed is empty"),

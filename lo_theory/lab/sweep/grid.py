@@ -204,8 +204,8 @@ def _task(settings: Mapping[str, Any]) -> Task:
 def _laid(settings: Mapping[str, Any], point: Point) -> Any:
     """The cell's row of the file with the values of a point laid over it."""
     row: Any = _rows(settings)[point.get("rows", 0)]
-    if point.get("recipe") in RECIPES:  # lists that another axis reaches into are then the recipe's
-        settings = merge(settings, RECIPES[point["recipe"]])
+    if "recipe" in point:  # lists that another axis reaches into are then the recipe's
+        settings = merge(settings, _spelled({"recipe": point["recipe"]}))
     for path, value in point.items():
         if path != "rows":
             row = _lay(row, settings, path_names(path), value, path)
