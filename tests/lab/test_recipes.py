@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import csv
+import math
+import runpy
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +80,8 @@ def test_the_paper_is_what_the_paper_says_and_shares_scale() -> None:
     (stage,) = tuned.objective.stages
     assert [stage.length(steps) for steps in (30, 1_000, 2_000)] == [8, 250, 500]
     assert tuned.training.warmup_steps == 3
+    assert paper.model.embedding_scale == pytest.approx(math.sqrt(2 / (5 * 384)), rel=1e-3), "the borrowed code's"
+    assert (tuned.model.embedding_scale, tuned.training.learning_rate) == (0.1, 2e-3)
 
 
 def test_a_recipe_is_short_for_its_settings_where_it_stands() -> None:
@@ -146,14 +153,15 @@ def test_what_came_later_is_silent_at_its_default() -> None:
 
 
 def test_the_presets() -> None:
-    for preset in ("quick", "cpu", "search", "paper"):
+    for preset in ("quick", "cpu", "full", "larger", "widest", "paper"):
         rows = load(FILE, preset=preset).rows
         for row in rows:
             row.check_fits(row.problem.make())
             own = [other for other in rows if other.problem == row.problem]
             sequences = [other.training.steps * other.training.batch for other in own]
             assert max(sequences) - min(sequences) <= max(other.training.batch for other in own), "equal operations"
-    assert load(FILE, preset="cpu").rows[0].seed != load(FILE, preset="search").rows[0].seed
+    former = load(FILE, preset="larger").rows[1]  # what `tuned` set until it met N = 32
+    assert (former.model.embedding_scale, former.training.learning_rate) == (1.0, 4e-3)
     assert load(FILE, preset="paper").rows[0].model.shape == "19M"
 
 
@@ -240,3 +248,29 @@ def test_a_recipe_that_diverges_is_a_result(tmp_path: Path) -> None:
     assert found["steady"].diverged == 0
     text = (run.folder / "table.md").read_text()
     assert "0 (1 diverged)" in text
+
+
+# --- the script beside it ---------------------------------------------------------------------------------------------
+
+
+def test_sequences_until_the_forward_direction_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training that learns it is ended by it; at a rate at which nothing moves, the sequences run out."""
+    words = ["--problems", "5:6", "--ways", "muon:2e-3:0.1:16", "muon:1e-9:0.1:16", "--sequences", "4000"]
+    monkeypatch.setattr(sys, "argv", ["forward_direction.py", "--out", str(tmp_path), *words, "--workers", "1"])
+    script = runpy.run_path(str(EXPERIMENTS / "forward_direction.py"), run_name="forward_direction")
+    pool = script["main"].__globals__
+    pool["ProcessPoolExecutor"] = lambda workers, context: ThreadPoolExecutor(
+        workers
+    )  # the function has no file to import
+    script["main"]()
+    with open(tmp_path / "forward.csv") as file:
+        learned, still = csv.DictReader(file)
+    reached = [int(learned[f"sequences_to_{share}"]) for share in (0.9, 0.5, 0.1)]
+    assert reached == sorted(reached)
+    assert int(learned["sequences"]) == reached[-1] < 4_000
+    assert float(learned["loss_share"]) < 0.1
+    assert [still[f"sequences_to_{share}"] for share in (0.9, 0.5, 0.1)] == ["", "", ""]
+    assert (int(still["sequences"]), float(still["loss_share"])) == (4_000, pytest.approx(1, abs=0.3))
+    assert len(capsys.readouterr().out.splitlines()) == 2
