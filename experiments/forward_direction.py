@@ -2,12 +2,13 @@
 
     python experiments/forward_direction.py --out DIR [--problems 32:64 64:128] [--ways muon:1e-3:0.1:16 ...]
 
-The easiest fill-in problem of L&O data (no inference: every observation is a function of three visible tokens), and
-the slowest to be learned as N grows: which three? Each way, ``optimiser:rate:embedding scale:batch``, trains a network
-on masks ``two_rates(0,1)`` alone, at a constant rate after a warm-up, until the running loss on fresh data falls below
-a tenth of the entropy of a single observation, or ``--sequences`` are used up. Writes ``forward.csv`` to DIR, one line
-as each training ends: sequences and operations until the loss is below 0.9, 0.5 and 0.1 of that entropy (empty: it
-never was), and where it ended. On a GPU: ``--device cuda --shape 19M --workers 1 --problems 25:275 30:270``.
+The easiest fill-in problem of L&O data: no inference, every observation is a function of three visible tokens, but
+which three must be learned. Each way, ``optimiser:rate:embedding scale:batch``, trains a network on masks
+``two_rates(0,1)`` alone, at a constant rate after a warm-up, until the running loss on fresh data falls below a tenth
+of the entropy of a single observation, or ``--sequences`` are used up. Writes ``forward.csv`` to DIR, one line as each
+training ends: sequences and operations until the loss is below 0.9, 0.5 and 0.1 of that entropy (empty: it never was),
+and where it ended. A training that fails is told on stderr and the exit code is then 1; the others are kept.
+On a GPU: ``--device cuda --shape 19M --workers 1 --problems 25:275 30:270``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import csv
 import math
 import multiprocessing
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -33,7 +35,7 @@ from lo_theory.rng import Key
 SHARES = (0.9, 0.5, 0.1)  # of the entropy of a single observation
 SINGLE = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))  # of an NAE of three distinct latents, nats
 WINDOW = 800  # sequences over which the running loss is taken
-WARM = 100  # steps
+WARM = 1_600  # sequences, so that batches are compared by sequences alone
 
 
 class Way(NamedTuple):
@@ -47,33 +49,54 @@ class Way(NamedTuple):
 
 def way(text: str) -> Way:
     """``muon:1e-3:0.1:16``."""
-    optimiser, rate, scale, batch = text.split(":")
-    return Way(optimiser, float(rate), float(scale), int(batch))
+    try:
+        optimiser, rate, scale, batch = text.split(":")
+        return Way(optimiser, float(rate), float(scale), int(batch))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no optimiser:rate:scale:batch, such as muon:1e-3:0.1:16"
+        ) from None
 
 
 def problem(text: str) -> tuple[int, int]:
     """``N:P``."""
-    n, p = text.split(":")
-    return int(n), int(p)
+    try:
+        n, p = text.split(":")
+        return int(n), int(p)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no N:P, such as 32:64") from None
 
 
 class Learned(Exception):
     """Raised out of training when the loss has fallen far enough."""
 
 
-def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train one network; a line of the table."""
+def plan(
+    size: tuple[int, int], choice: Way, options: argparse.Namespace
+) -> tuple[TransformerConfig, TrainConfig, Masked]:
+    """What is to be trained; ValueError for what cannot be."""
     n, p = size
+    if choice.batch < 1 or options.sequences < WINDOW:
+        raise ValueError(
+            f"a batch has 1 sequence or more and a training {WINDOW}, got {choice.batch}, {options.sequences}"
+        )
     form: dict[str, Any] = {"n_values": 2, "length": n + p, "positions": "learned", "embedding_scale": choice.scale}
     if options.shape == "laptop":
         network = TransformerConfig(layers=3, heads=8, width=96, inner=192, **form)
     else:
         network = TransformerConfig.of(options.shape, **form)
+    window = max(1, WINDOW // choice.batch)  # steps
     config = TrainConfig(
-        steps=-(-options.sequences // choice.batch), batch=choice.batch, learning_rate=choice.rate, final_ratio=1.0,
-        warmup=WARM, optimiser=choice.optimiser, precision="auto", device=options.device, threads=options.threads,
-        log_every=max(1, WINDOW // choice.batch), compile=options.compile,
+        steps=window * max(1, options.sequences // (window * choice.batch)), batch=choice.batch,
+        learning_rate=choice.rate, final_ratio=1.0, warmup=WARM // choice.batch, optimiser=choice.optimiser,
+        precision="auto", device=options.device, threads=options.threads, log_every=window, compile=options.compile,
     )  # fmt: skip
+    return network, config, Masked(nae_sat(n, p, seed=0), TwoRates(0.0, 1.0))
+
+
+def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one network; a line of the table."""
+    network, config, objective = plan(size, choice, options)
     reached: dict[float, int] = {}
     last = (0, math.nan)
 
@@ -86,20 +109,20 @@ def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Nam
         if len(reached) == len(SHARES):
             raise Learned
 
-    objective = Masked(nae_sat(n, p, seed=0), TwoRates(0.0, 1.0))
     began = time.perf_counter()
     with contextlib.suppress(Learned):
         train(network, config, objective, Key(seed).fold("forward direction"), on_log=Observer(look))
     operations = flop_per_token(network) * network.length
-    line: dict[str, Any] = {"N": n, "P": p, **choice._asdict(), "shape": options.shape, "seed": seed}
+    line: dict[str, Any] = {"N": size[0], "P": size[1], **choice._asdict(), "shape": options.shape, "seed": seed}
     line |= {f"sequences_to_{share}": reached.get(share, "") for share in SHARES}
     line |= {f"flops_to_{share}": f"{operations * reached[share]:.3g}" if share in reached else "" for share in SHARES}
     line |= {"sequences": last[0], "loss_share": round(last[1], 4), "seconds": round(time.perf_counter() - began, 1)}
-    return line | {"torch": torch.__version__, "device": options.device}
+    device = torch.cuda.get_device_name() if torch.device(options.device).type == "cuda" else options.device
+    return line | {"torch": torch.__version__, "device": device}
 
 
-def main() -> None:
-    """Measure, print and write."""
+def main() -> int:
+    """Measure, print and write; 1 if a training failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--problems", type=problem, nargs="+", default=[(16, 32), (32, 64)], metavar="N:P")
@@ -115,14 +138,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch, for each training")
     parser.add_argument("--workers", type=int, default=2, help="trainings at once")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     jobs = [(size, choice, seed) for size in options.problems for choice in options.ways for seed in options.seeds]
+    target = options.out / "forward.csv"
+    if target.exists() or options.workers < 1:
+        parser.error(f"{target} is there: give another --out" if target.exists() else "--workers must be at least 1")
+    try:
+        for size, choice, _ in jobs:
+            plan(size, choice, options)
+    except ValueError as error:
+        parser.error(str(error))
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
     with (
-        open(options.out / "forward.csv", "w", newline="") as file,
+        open(target, "x", newline="") as file,
         ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool,
     ):
         table: csv.DictWriter[str] | None = None
-        for found in as_completed([pool.submit(measure, *job, options) for job in jobs]):
+        running = {pool.submit(measure, *job, options): job for job in jobs}
+        for found in as_completed(running):
+            if (error := found.exception()) is not None:  # a rate at which training diverges is a result too
+                failed += 1
+                print(f"{running[found]}: {error}", file=sys.stderr, flush=True)
+                continue
             line = found.result()
             if table is None:
                 table = csv.DictWriter(file, list(line), lineterminator="\n")
@@ -130,7 +167,8 @@ def main() -> None:
             table.writerow(line)
             file.flush()
             print(", ".join(f"{name} {value}" for name, value in line.items() if value != ""), flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -46,7 +46,7 @@ class TransformerConfig:
     """Everything a network's form depends on.
 
     ``n_values`` V and ``length`` L are those of the problem's layout. ``inner`` is 4 * width when left out.
-    ``positions``: "learned" (one vector a position, at unit scale like the token embeddings), "rope" (rotations of
+    ``positions``: "learned" (one vector a position, at the scale of the token embeddings), "rope" (rotations of
     base ``rope_base``; knows only differences of positions, which is not enough for data that tie meaning to places)
     or "both". With ``pad_to`` every sequence is filled up to that length with a pad token of its own, whose logits
     are never returned. ``embedding_scale``: standard deviation of the initial embeddings of tokens and positions.

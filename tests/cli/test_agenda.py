@@ -99,7 +99,7 @@ def test_a_file_with_axes_is_a_sweep_of_one_process(tmp_path: Path, capfd: pytes
 def test_what_is_owed_can_be_begun() -> None:
     """Every entry names an experiment and a preset that are there."""
     agenda = load_agenda(OWED)
-    assert [entry.name for entry in agenda.entries][:2] == ["tuned", "core-seed"]
+    assert [entry.name for entry in agenda.entries][:2] == ["recipes", "tuned"]
     assert len(load_agenda(OWED, ["figure2"]).entries) == 1
 
 

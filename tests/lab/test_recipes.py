@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import importlib
 import math
-import runpy
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ _TINY: dict[str, Any] = {
     "training": {"steps": 30, "batch": 8, "evaluations": 3, "evaluation_contexts": 32},
     "rows": [
         {"name": "first", "recipe": "tuned", "draws": 2, "training": {"batch": 8}},
-        {"name": "second", "recipe": "paper", "draws": 2, "training": {"batch": 8}, "model": {"embedding_scale": 0.1}},
+        {"name": "second", "recipe": "paper", "draws": 2, "training": {"batch": 8}, "model": {"embedding_scale": 0.2}},
         {"name": "elsewhere", "recipe": "tuned", "training": {"batch": 8}, "problem": {"N": 6}},
     ],
 }
@@ -209,8 +208,8 @@ def test_the_tables_hold_every_recipe(finished: FinishedRun, experiment: Experim
     assert all(len(row) == len(table.columns) for table in content for section in table.sections for row in section)
     assert to_markdown(content) == (finished.folder / "table.md").read_text()
     second = content[0].sections[0][1]
-    assert second[1:9] == ("second", "rope", "adamw", "0.0004", "8", "30", "none", "2")
-    assert content[0].sections[0][0][7] == "27 % two_rates(0.1,0.9)", "8 of 30 steps"
+    assert second[1:10] == ("second", "rope", "0.2", "adamw", "0.0004", "8", "30", "none", "2")
+    assert content[0].sections[0][0][8] == "27 % two_rates(0.1,0.9)", "8 of 30 steps"
 
 
 def test_the_figure_has_a_line_of_panels_for_each_problem(finished: FinishedRun, experiment: Experiment) -> None:
@@ -256,21 +255,38 @@ def test_a_recipe_that_diverges_is_a_result(tmp_path: Path) -> None:
 def test_sequences_until_the_forward_direction_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A training that learns it is ended by it; at a rate at which nothing moves, the sequences run out."""
-    words = ["--problems", "5:6", "--ways", "muon:2e-3:0.1:16", "muon:1e-9:0.1:16", "--sequences", "4000"]
-    monkeypatch.setattr(sys, "argv", ["forward_direction.py", "--out", str(tmp_path), *words, "--workers", "1"])
-    script = runpy.run_path(str(EXPERIMENTS / "forward_direction.py"), run_name="forward_direction")
-    pool = script["main"].__globals__
-    pool["ProcessPoolExecutor"] = lambda workers, context: ThreadPoolExecutor(
-        workers
-    )  # the function has no file to import
-    script["main"]()
+    """A training that learns it is ended by it, one at which nothing moves by its sequences, one that diverges by nan."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))  # where its worker finds it too
+    script = importlib.import_module("forward_direction")
+
+    def call(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["forward_direction.py", "--out", str(tmp_path), "--workers", "1", *words])
+        return int(script.main())
+
+    for words, message in (
+        (["--ways", "muon"], "'muon' is no optimiser:rate:scale:batch"),
+        (["--problems", "8"], "'8' is no N:P"),
+        (["--ways", "sgd:1e-3:0.1:16"], "optimiser must be one of adamw, muon, got 'sgd'"),
+        (["--sequences", "500"], "got 16, 500"),
+        (["--workers", "0"], "--workers must be at least 1"),
+    ):
+        with pytest.raises(SystemExit):
+            call(*words)
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing is begun"
+    ways = ("adamw:1e30:0.1:16", "muon:2e-3:0.1:16", "muon:1e-9:0.1:16")
+    assert call("--problems", "5:6", "--sequences", "2400", "--ways", *ways) == 1
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 2, "the others are kept"
+    assert "1e+30" in output.err
     with open(tmp_path / "forward.csv") as file:
         learned, still = csv.DictReader(file)
     reached = [int(learned[f"sequences_to_{share}"]) for share in (0.9, 0.5, 0.1)]
     assert reached == sorted(reached)
-    assert int(learned["sequences"]) == reached[-1] < 4_000
+    assert int(learned["sequences"]) == reached[-1] <= 2_400
     assert float(learned["loss_share"]) < 0.1
     assert [still[f"sequences_to_{share}"] for share in (0.9, 0.5, 0.1)] == ["", "", ""]
-    assert (int(still["sequences"]), float(still["loss_share"])) == (4_000, pytest.approx(1, abs=0.3))
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert (int(still["sequences"]), float(still["loss_share"])) == (2_400, pytest.approx(1, abs=0.3))
+    with pytest.raises(SystemExit):
+        call()
+    assert "forward.csv is there" in capsys.readouterr().err

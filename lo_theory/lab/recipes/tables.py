@@ -112,6 +112,7 @@ def _reached(recipe: Recipe) -> tuple[str, ...]:
         "{}, {}".format(*recipe.pair),
         setting.name,
         setting.model.positions,
+        f"{setting.model.embedding_scale:g}",
         training.optimiser,
         f"{training.learning_rate:g}",
         f"{training.batch}",
@@ -136,15 +137,15 @@ def _cost(recipe: Recipe, target: float, by: str, form: str) -> str:
 def reached_table(experiment: Experiment, found: Sequence[Recipe]) -> Table:
     """Settings, cost and gap closed of every recipe."""
     columns = (
-        *("N, P", "recipe", "positions", "optimiser", "rate", "batch", "steps", "first stage", "trainings"),
-        *("FLOPs", "seconds", "gap closed, %"),
+        *("N, P", "recipe", "positions", "embeddings", "optimiser", "rate", "batch", "steps", "first stage"),
+        *("trainings", "FLOPs", "seconds", "gap closed, %"),
     )
     clocks = {curve.clock for recipe in found for curve in recipe.curves}
     seconds = "of the training thread on a processor" if clocks == {"processor_seconds"} else "of the wall"
     notes: tuple[str, ...] = (
-        "Gap closed after the last step: (marginals only - loss)/(marginals only - floor) on held-out contexts of the "
-        "uniform law, with 95 % intervals, over trainings where there are several (Student's t), else over contexts "
-        f"only. Seconds: {seconds}, evaluations left out.",
+        "Embeddings: standard deviation at the start. Gap closed after the last step: (marginals only - loss)/"
+        "(marginals only - floor) on held-out contexts of the uniform law, with 95 % intervals, over trainings where "
+        f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out.",
     )
     notes += () if experiment.reference is None else (f"Paper: {experiment.reference.source}.",)
     return Table(
