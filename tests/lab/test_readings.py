@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import pytest
 
-from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.comparisons import effects_table, readings_table
 from lo_theory.lab.table1.reading_figure import readings_figure
 from lo_theory.lab.table1.readings import readings, verdict
+from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published, Reference
+from tests.lab.decodes import cell, pairs_of, share
 from tests.lab.tiny import tiny
 
 pairs = ((25, 275), (100, 200))
@@ -22,24 +19,6 @@ REFERENCE = Reference(
     "made up",
     tuple(Published(*pair, policy, PAPER[pair][i]) for pair in pairs for i, policy in enumerate(("vanilla", "margin"))),
 )
-
-
-def share(percent: float, n: int = 1000) -> Sums:
-    """Shares of ``n`` sequences, half of them 5 points above the mean and half below."""
-    return Sums.of([(percent + 5 * (-1) ** i) / 100 for i in range(n)])
-
-
-def cell(pair: tuple[int, int], policy: str, self_consistency: float, unpaired: float, **keys: Any) -> list[Row]:
-    place = {"kind": "decode", "row": 0, "N": pair[0], "P": pair[1], "problem": "a", "seed": 0, "denoiser": "model"}
-    place |= {"policy": policy, "steps": sum(pair), "argmax": False, "schedule": "fixed_count", "temperature": 1.0}
-    metrics = {"self_consistency": self_consistency, "unpaired": unpaired, "consistent": self_consistency / 2}
-    return [Row("unit", name, share(value), place | keys) for name, value in metrics.items()]
-
-
-def pairs_of(values: dict[tuple[int, int], tuple[float, float]], **keys: Any) -> Iterable[Row]:
-    for pair, (vanilla, margin) in values.items():
-        yield from cell(pair, "vanilla", vanilla, 62.5, **keys)
-        yield from cell(pair, "margin", margin, 62.5, **keys)
 
 
 def experiment(reference: Reference | None = REFERENCE) -> Experiment:
@@ -133,18 +112,3 @@ def test_the_table_and_the_figure_show_every_reading() -> None:
     assert [axes.get_title(loc="left")[-len(name) :] for axes, name in zip(figure.axes, pairs, strict=True)] == pairs
     assert len(figure.axes[0].get_yticklabels()) == len(lines)
     assert readings_figure(experiment(None), rows) == {}
-
-
-def test_effects_over_runs_have_students_interval_and_single_runs_have_none() -> None:
-    effects = (-6.0, -2.0, 1.0)
-    rows = [
-        row
-        for i, effect in enumerate(effects)
-        for row in pairs_of({(10, 30): (90.0, 90.0 + effect)}, row=i, problem=str(i), seed=i)
-    ]
-    table = effects_table(experiment(), [*rows, *pairs_of({(8, 24): (90.0, 80.0)}, row=7)])
-    ((line,),) = table.sections
-    assert line[:5] == ("10, 30", "model", "40", "drawn", "3")
-    half = 4.302652729696 * 3.511884584284 / 3**0.5  # Student's quantile of two degrees of freedom, times the error
-    assert line[5:8] == (f"-2.3 ±{half:.1f}", "-6.0, +1.0", "1/3")
-    assert line[8].startswith("-1.2 ±")

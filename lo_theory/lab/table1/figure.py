@@ -12,6 +12,7 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
+from lo_theory.lab.table1.effects_figure import effects_figure
 from lo_theory.lab.table1.reading_figure import readings_figure
 
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     _legend(figure, [*cells, *group(ordered, "one_pass")], experiment)
     mark_empty(figure.axes)
     shown = experiment.title or experiment.experiment
-    return {"figure": figure, **readings_figure(experiment, rows), **training_figures(shown, ordered)}
+    return {
+        "figure": figure,
+        **readings_figure(experiment, rows),
+        **effects_figure(experiment, rows),
+        **training_figures(shown, ordered),
+    }
 
 
 def _legend(figure: Figure, items: Sequence[Measured], experiment: Experiment) -> None:

@@ -10,7 +10,8 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
-from lo_theory.lab.table1.comparisons import effects_table, readings_table
+from lo_theory.lab.table1.effects import effects_table
+from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published
 
 __all__ = ["tables"]

@@ -1,0 +1,153 @@
+"""Adaptive minus vanilla decoding of one denoiser, run by run, and the table of it with intervals over the runs.
+
+A run is a problem with a training of its own. Runs are of one kind where all but the seeds agree: pair, name, settings,
+denoiser, steps, how tokens are drawn. Reads rows; touches nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.render import Table
+from lo_theory.lab.rows import Row
+from lo_theory.lab.schema import plain
+from lo_theory.lab.summary import Measured, between, gap_closed, group
+from lo_theory.lab.table1.readings import ADAPTIVE
+
+__all__ = ["Effect", "Kind", "effects", "effects_table"]
+
+_METRICS = (("self_consistency", "self-consistent"), ("consistent", "wholly consistent"))
+_SEEDS = frozenset({"seed", "problem.seed"})
+
+
+class Kind(NamedTuple):
+    """What runs have in common. ``settings``: in what they differ from others of their pair and name; else empty."""
+
+    pair: tuple[int, int]
+    name: str
+    settings: str
+    denoiser: str
+    steps: int
+    tokens: str
+
+    @property
+    def of(self) -> str:
+        """``12, 48 training.steps 500``."""
+        return " ".join(filter(None, ("{}, {}".format(*self.pair), self.name, self.settings)))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The two decodes of one run. ``gap``: gap closed by its model and half of its 95 % interval; nan where unknown."""
+
+    vanilla: Measured
+    adaptive: Measured
+    gap: tuple[float, float]
+
+    def points(self, metric: str) -> float:
+        """Adaptive minus vanilla in points of per cent."""
+        return 100 * (self.adaptive.value(metric) - self.vanilla.value(metric))
+
+    def half(self, metric: str) -> float:
+        """Half of its 95 % interval over sequences, which differ from decode to decode."""
+        errors = (decode.metrics[metric].standard_error for decode in (self.adaptive, self.vanilla))
+        return 196 * math.hypot(*errors)
+
+
+def effects(experiment: Experiment, rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
+    """All runs that were decoded both ways, by kind, in the order of the rows."""
+    settings, gaps = _settings(experiment), _gaps(rows)
+    runs: dict[tuple[Kind, int], dict[str, Measured]] = {}
+    for cell in group(rows, "decode"):
+        kind = _kind(cell, settings)
+        runs.setdefault((kind, int(cell.keys["row"])), {})[str(cell.keys["policy"])] = cell
+    found: dict[Kind, list[Effect]] = {}
+    for (kind, row), decodes in runs.items():
+        if {"vanilla", ADAPTIVE} <= decodes.keys():
+            gap = gaps.get(row, (math.nan, math.nan)) if kind.denoiser == "model" else (math.nan, math.nan)
+            found.setdefault(kind, []).append(Effect(decodes["vanilla"], decodes[ADAPTIVE], gap))
+    return found
+
+
+def _kind(cell: Measured, settings: Sequence[str]) -> Kind:
+    keys = cell.keys
+    warmth = "" if keys["temperature"] == 1.0 else f"temperature {keys['temperature']:g}"
+    schedule = "" if keys["schedule"] == "fixed_count" else str(keys["schedule"])
+    tokens = ("argmax" if keys["argmax"] else "drawn", str(keys.get("noise", "")), warmth, schedule)
+    return Kind(
+        cell.pair,
+        str(keys.get("name", "")),
+        settings[int(keys["row"])],
+        str(keys["denoiser"]),
+        int(keys["steps"]),
+        ", ".join(filter(None, tokens)),
+    )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Single settings of plain values, with their dotted paths."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _leaves(part, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value
+
+
+def _settings(experiment: Experiment) -> list[str]:
+    """By row, in what it differs from others of its pair and name, seeds aside, such as ``training.steps 500``."""
+    flat = [{path: value for path, value in _leaves(plain(row)) if path not in _SEEDS} for row in experiment.rows]
+    peers: dict[tuple[Any, ...], list[int]] = {}
+    for i, row in enumerate(flat):
+        peers.setdefault(tuple(row.get(path) for path in ("problem.N", "problem.P", "name")), []).append(i)
+    texts = [""] * len(flat)
+    for alike in peers.values():
+        first, paths = flat[alike[0]], dict.fromkeys(path for i in alike for path in flat[i])
+        differing = [path for path in paths if any(flat[i].get(path) != first.get(path) for i in alike)]
+        for i in alike:
+            texts[i] = ", ".join(f"{path} {_text(flat[i].get(path))}" for path in differing)
+    return texts
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _gaps(rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
+    """Gap closed and half of its interval, by row."""
+    problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
+    uniform = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
+    return {int(loss.keys["row"]): gap_closed(loss, problems[loss.keys["row"]]) for loss in uniform}
+
+
+def effects_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
+    """Adaptive minus vanilla where there are several runs of a kind, with intervals over them."""
+    lines = []
+    for kind, runs in effects(experiment, rows).items():
+        if len(runs) > 1:
+            gaps = [100 * run.gap[0] for run in runs if not math.isnan(run.gap[0])]
+            closed = f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""
+            named = (kind.of, kind.denoiser, str(kind.steps), kind.tokens, str(len(runs)), closed)
+            lines.append((*named, *(text for metric, _ in _METRICS for text in _over_runs(runs, metric))))
+    columns: tuple[str, ...] = ("N, P", "denoiser", "steps", "tokens", "runs", "gap\nclosed, %")
+    for _, title in _METRICS:
+        columns += (title.replace(" ", "\n"), "least, most", "above 0")
+    notes = (
+        "Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a problem "
+        "and a training of its own where their seeds differ, with its 95 % interval over runs (Student's t), which "
+        "holds what differs between them; the least and the most of a run; runs in which it is positive. Gap closed: "
+        "the least and the most of their models.",
+    )
+    left = ("N, P", "denoiser", "tokens")
+    return Table("Adaptive minus vanilla", columns, (tuple(lines),) if lines else (), notes, left=left)
+
+
+def _over_runs(runs: Sequence[Effect], metric: str) -> tuple[str, str, str]:
+    points = [run.points(metric) for run in runs]
+    mean, low, _ = between(points)
+    above = f"{sum(point > 0 for point in points)}/{len(points)}"
+    return f"{mean:+.1f} ±{mean - low:.1f}", f"{min(points):+.1f}, {max(points):+.1f}", above

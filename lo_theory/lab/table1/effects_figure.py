@@ -1,0 +1,65 @@
+"""The figure of the effects: adaptive minus vanilla against how far the model has learned, one mark a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import letter_panels, new_figure
+from lo_theory.lab.rows import Row
+from lo_theory.lab.style import CATEGORICAL, COLOURS
+from lo_theory.lab.table1.effects import Effect, Kind, effects
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["effects_figure"]
+
+_METRIC = "self_consistency"
+
+
+def effects_figure(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
+    """Self-consistency, one token a step and several; tokens drawn as they come. Nothing below two trained models."""
+    runs = [
+        (kind, run)
+        for kind, found in effects(experiment, rows).items()
+        for run in found
+        if kind.tokens == "drawn" and not math.isnan(run.gap[0])
+    ]
+    if len({run.vanilla.keys["row"] for _, run in runs}) < 2:
+        return {}
+    figure = new_figure(10, 4.6, "Adaptive minus vanilla against how far the model has learned")
+    one, several = figure.subplots(1, 2, sharex=True, sharey=True)
+    colours = dict(zip(dict.fromkeys(_of(kind) for kind, _ in runs), CATEGORICAL * len(runs), strict=False))
+    _panel(one, [(kind, run) for kind, run in runs if kind.steps == sum(kind.pair)], colours)
+    _panel(several, [(kind, run) for kind, run in runs if kind.steps < sum(kind.pair)], colours)
+    one.set_title("One token a step", loc="left")
+    several.set_title("Several tokens a step", loc="left")
+    one.set_ylabel("margin - vanilla, percentage points of self-consistency")
+    one.set_xlim(min(-4.0, *(110 * run.gap[0] for _, run in runs)), 104)
+    letter_panels(figure.axes)
+    handles = [several.plot([], [], "o", color=colour, label=name)[0] for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=8, frameon=False)
+    return {"effects": figure}
+
+
+def _of(kind: Kind) -> str:
+    return " ".join(filter(None, ("({}, {})".format(*kind.pair), kind.name)))
+
+
+def _panel(axes: Axes, runs: Sequence[tuple[Kind, Effect]], colours: Mapping[str, str]) -> None:
+    axes.axhline(0, color=COLOURS["line"], linewidth=1, zorder=0)
+    for kind, run in runs:
+        style: dict[str, Any] = {
+            "color": colours[_of(kind)],
+            "marker": "o",
+            "markersize": 4,
+            "elinewidth": 1,
+            "linestyle": "",
+        }
+        gap, half = run.gap
+        axes.errorbar(100 * gap, run.points(_METRIC), xerr=100 * half, yerr=run.half(_METRIC), **style)
+    axes.set_xlabel("gap closed by the model, % (0: marginals only; 100: Bayes-optimal)")
