@@ -5,30 +5,32 @@
 The easiest fill-in problem of L&O data: no inference, every observation is a function of three visible tokens, but
 which three must be learned. Each way, ``optimiser:rate:embedding scale:batch``, trains a network on masks
 ``two_rates(0,1)`` alone, at a constant rate after a warm-up, until the running loss on fresh data falls below a tenth
-of the entropy of a single observation, or ``--sequences`` are used up. Writes ``forward.csv`` to DIR, one line as each
-training ends: sequences and operations until the loss is below 0.9, 0.5 and 0.1 of that entropy (empty: it never was),
-and where it ended. A training that fails is told on stderr and the exit code is then 1; the others are kept.
+of the entropy of a single observation (``ended``: learned), ``--sequences`` are used up, or the loss is no number any
+more (diverged). Writes ``forward.csv`` to DIR, one line as each training ends: sequences and operations until the loss
+is below 0.9, 0.5 and 0.1 of that entropy (empty: it never was), and where it ended. A training that fails otherwise is
+told on stderr and the exit code is then 1; the others are kept. An interrupt keeps the lines that are written.
 On a GPU: ``--device cuda --shape 19M --workers 1 --problems 25:275 30:270``.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import math
 import multiprocessing
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 
 from lo_theory.diffusion.masks import TwoRates
+from lo_theory.lab.execute import processor
 from lo_theory.neural import Masked, Observer, TrainConfig, TransformerConfig, flop_per_token, train
+from lo_theory.neural.posterior import resolve_precision
 from lo_theory.problem import nae_sat
 from lo_theory.rng import Key
 
@@ -71,14 +73,15 @@ class Learned(Exception):
     """Raised out of training when the loss has fallen far enough."""
 
 
-def plan(
+def make_training(
     size: tuple[int, int], choice: Way, options: argparse.Namespace
 ) -> tuple[TransformerConfig, TrainConfig, Masked]:
     """What is to be trained; ValueError for what cannot be."""
     n, p = size
-    if choice.batch < 1 or options.sequences < WINDOW:
+    if choice.batch < 1 or options.sequences < max(WINDOW, choice.batch):
         raise ValueError(
-            f"a batch has 1 sequence or more and a training {WINDOW}, got {choice.batch}, {options.sequences}"
+            f"a batch has at least 1 sequence, and a training at least {WINDOW} and a batch: got a batch of "
+            f"{choice.batch} and --sequences {options.sequences}"
         )
     form: dict[str, Any] = {"n_values": 2, "length": n + p, "positions": "learned", "embedding_scale": choice.scale}
     if options.shape == "laptop":
@@ -89,18 +92,19 @@ def plan(
     config = TrainConfig(
         steps=window * max(1, options.sequences // (window * choice.batch)), batch=choice.batch,
         learning_rate=choice.rate, final_ratio=1.0, warmup=WARM // choice.batch, optimiser=choice.optimiser,
-        precision="auto", device=options.device, threads=options.threads, log_every=window, compile=options.compile,
+        precision=resolve_precision("auto", options.device), device=options.device, threads=options.threads,
+        log_every=window, compile=options.compile,
     )  # fmt: skip
     return network, config, Masked(nae_sat(n, p, seed=0), TwoRates(0.0, 1.0))
 
 
 def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one network; a line of the table."""
-    network, config, objective = plan(size, choice, options)
+    network, config, objective = make_training(size, choice, options)
     reached: dict[float, int] = {}
-    last = (0, math.nan)
+    last, ended = (0, math.nan), "used up"
 
-    def look(step: int, values: Mapping[str, Any]) -> None:
+    def note_loss(step: int, values: Mapping[str, Any]) -> None:
         nonlocal last
         if "loss" not in values:
             return
@@ -110,15 +114,20 @@ def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Nam
             raise Learned
 
     began = time.perf_counter()
-    with contextlib.suppress(Learned):
-        train(network, config, objective, Key(seed).fold("forward direction"), on_log=Observer(look))
+    try:
+        train(network, config, objective, Key(seed).fold("forward direction"), on_log=Observer(note_loss))
+    except Learned:
+        ended = "learned"
+    except FloatingPointError:  # a rate at which training diverges is a result, too
+        ended = "diverged"
     operations = flop_per_token(network) * network.length
     line: dict[str, Any] = {"N": size[0], "P": size[1], **choice._asdict(), "shape": options.shape, "seed": seed}
     line |= {f"sequences_to_{share}": reached.get(share, "") for share in SHARES}
     line |= {f"flops_to_{share}": f"{operations * reached[share]:.3g}" if share in reached else "" for share in SHARES}
-    line |= {"sequences": last[0], "loss_share": round(last[1], 4), "seconds": round(time.perf_counter() - began, 1)}
-    device = torch.cuda.get_device_name() if torch.device(options.device).type == "cuda" else options.device
-    return line | {"torch": torch.__version__, "device": device}
+    line |= {"ended": ended, "sequences": last[0], "loss_share": round(last[1], 4)}
+    line |= {"seconds": round(time.perf_counter() - began, 1), "threads": options.threads}
+    device = torch.cuda.get_device_name() if torch.device(options.device).type == "cuda" else processor()
+    return line | {"precision": config.precision, "torch": torch.__version__, "device": device}
 
 
 def main() -> int:
@@ -144,30 +153,43 @@ def main() -> int:
         parser.error(f"{target} is there: give another --out" if target.exists() else "--workers must be at least 1")
     try:
         for size, choice, _ in jobs:
-            plan(size, choice, options)
-    except ValueError as error:
+            make_training(size, choice, options)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch, of a device that it does not know or have
         parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
-    failed = 0
     with (
         open(target, "x", newline="") as file,
         ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool,
     ):
-        table: csv.DictWriter[str] | None = None
-        running = {pool.submit(measure, *job, options): job for job in jobs}
-        for found in as_completed(running):
-            if (error := found.exception()) is not None:  # a rate at which training diverges is a result too
-                failed += 1
-                print(f"{running[found]}: {error}", file=sys.stderr, flush=True)
-                continue
-            line = found.result()
-            if table is None:
-                table = csv.DictWriter(file, list(line), lineterminator="\n")
-                table.writeheader()
-            table.writerow(line)
-            file.flush()
-            print(", ".join(f"{name} {value}" for name, value in line.items() if value != ""), flush=True)
-    return 1 if failed else 0
+        try:
+            return write_lines(file, {pool.submit(measure, *job, options): job for job in jobs})
+        except BaseException:  # do not go through the queue first
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def write_lines(file: TextIO, running: Mapping[Future[dict[str, Any]], Any]) -> int:
+    """Write and print what each training found as it ends; 1 if one failed."""
+    table: csv.DictWriter[str] | None = None
+    failed = 0
+    for found in as_completed(running):
+        error = found.exception()
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C reaches the workers too
+            raise error
+        if error is not None:
+            failed = 1
+            print(f"{running[found]}: {error}", file=sys.stderr, flush=True)
+            continue
+        line = found.result()
+        if table is None:
+            table = csv.DictWriter(file, list(line), lineterminator="\n")
+            table.writeheader()
+        table.writerow(line)
+        file.flush()
+        print(", ".join(f"{name} {value}" for name, value in line.items() if value != ""), flush=True)
+    return failed
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class PatternLosses:
       ``kl_deterministic``: the same over the deterministic contexts alone;
     * ``log_ratio``: (ln q(true) - ln p(true))**2, the error of the paper's Figure 2; ``proxy_log_ratio``: the same with
       a proxy's probability for p, if there is one;
+    * ``above_rival``: ``kl`` minus that of a rival in the same context, if there is one: paired, so that what contexts
+      differ by cancels;
     * ``deterministic``: 1 where the exact posterior leaves one assignment of the latents: every latent has a value of
       probability above 1 - ``CERTAIN``. With noise no assignment is excluded; then all others have together at most N
       ``CERTAIN`` of the posterior;
@@ -64,7 +66,8 @@ class PatternLosses:
     * ``evidence``: a single number, ln of the wealth won by betting that the posterior beats Bayes on the tokens of
       which the exact one is not certain (see ``leaks``).
 
-    ``total``: ``model``, ``exact`` and ``kl`` over all contexts in nats per token, weighted as the law says.
+    ``total``: ``model``, ``exact``, ``kl`` and ``above_rival`` over all contexts in nats per token, weighted as the law
+    says.
     """
 
     law: str
@@ -146,7 +149,7 @@ def _check_possible(true: Values, batch: _Batch) -> None:
         )
 
 
-def _token_values(batch: _Batch, p: Values, q: Values, proxy: Values | None) -> dict[str, Values]:
+def _token_values(batch: _Batch, p: Values, q: Values, proxy: Values | None, rival: Values | None) -> dict[str, Values]:
     """float64[B, L] for every position."""
     exact, true = -np.log(batch.at_truth(p)), batch.at_truth(q)
     model = -np.log(np.maximum(true, LEAST))
@@ -160,6 +163,8 @@ def _token_values(batch: _Batch, p: Values, q: Values, proxy: Values | None) -> 
     }
     if proxy is not None:
         values["proxy_log_ratio"] = np.square(model + np.log(np.maximum(batch.at_truth(proxy), LEAST)))
+    if rival is not None:
+        values["above_rival"] = values["kl"] - kl_divergence(p, np.maximum(rival, LEAST))
     return values
 
 
@@ -183,7 +188,7 @@ def _collect(
 ) -> None:
     """Add one value a context: of ``tokens`` [B, L] the mean over the scored tokens of each role, and ``rows`` [B]."""
     scored = batch.weight > 0
-    for name in ("model", "exact", "kl"):
+    for name in ("model", "exact", "kl", *(["above_rival"] if "above_rival" in tokens else [])):
         into.total.setdefault(name, []).append(np.where(scored, batch.weight * tokens[name], 0.0).sum(axis=1))
     for role, own in zip(ROLES, (layout.is_latent, ~layout.is_latent), strict=True):
         here = scored & own
@@ -221,11 +226,12 @@ def _finish(law: str, collected: _Collected) -> PatternLosses:
     return PatternLosses(law, total, roles, dict(sorted(classes.items())))
 
 
-def _check(posteriors: Mapping[str, Posterior], n: int, proxy: str | None) -> None:
+def _check(posteriors: Mapping[str, Posterior], n: int, proxy: str | None, rival: str | None) -> None:
     if n < 1:
         raise ValueError(f"losses are measured on at least one context, got n = {n}")
-    if proxy is not None and proxy not in posteriors:
-        raise ValueError(f"the proxy {proxy!r} must be one of the posteriors ({', '.join(posteriors) or 'none'})")
+    for role, name in (("proxy", proxy), ("rival", rival)):
+        if name is not None and name not in posteriors:
+            raise ValueError(f"the {role} {name!r} must be one of the posteriors ({', '.join(posteriors) or 'none'})")
 
 
 def pattern_losses(
@@ -237,15 +243,17 @@ def pattern_losses(
     key: Key,
     n: int,
     proxy: str | None = None,
+    rival: str | None = None,
 ) -> dict[str, PatternLosses]:
     """Judge all ``posteriors`` by the ``exact`` one on the same n contexts: fresh data under a mask law.
 
     The contexts are those of ``losses`` with the same key. The name ``proxy`` of one of the posteriors puts the paper's
-    way of measuring beside: the others' errors against it in place of the exact posterior. Cost: n rows through each
+    way of measuring beside: the others' errors against it in place of the exact posterior. The name ``rival`` of one
+    has the others' KL compared with its own, context by context. Cost: n rows through each
     posterior; the exact one answers a batch, in as many threads as it was made with, while the others answer it.
     Errors: ValueError for answers that are no probabilities, and if the exact posterior excludes a true token.
     """
-    _check(posteriors, n, proxy)
+    _check(posteriors, n, proxy, rival)
     layout, collected = distribution.layout, {name: _Collected() for name in posteriors}
     latents = layout.latent_positions
     with ThreadPoolExecutor(1) as pool:
@@ -259,7 +267,7 @@ def pattern_losses(
             deterministic = (p[:, latents].max(axis=2) > 1 - CERTAIN).all(axis=1).astype(np.float64)
             for name, answer in answers.items():
                 rows = {"deterministic": deterministic, "converged": answer.converged.astype(np.float64)}
-                against = None if proxy is None or name == proxy else q[proxy]
-                values = {**_token_values(batch, p, q[name], against), "ratio": _ratios(batch, p, q[name])}
+                others = (None if other is None or name == other else q[other] for other in (proxy, rival))
+                values = {**_token_values(batch, p, q[name], *others), "ratio": _ratios(batch, p, q[name])}
                 _collect(collected[name], batch, layout, values, rows)
     return {name: _finish(law.name, parts) for name, parts in collected.items()}

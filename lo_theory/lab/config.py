@@ -7,6 +7,7 @@ stands. ``resolve`` leaves rows only. May read the file named.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -167,7 +168,7 @@ def _assign(base: dict[str, Any], assignment: str, shared: Sequence[str]) -> dic
 
 def _assign_recipe(base: dict[str, Any], name: str, shared: Sequence[str]) -> dict[str, Any]:
     """Apply every setting of a recipe, as if each had been given by ``--set``."""
-    for part, settings in RECIPES[name].items():
+    for part, settings in copy.deepcopy(RECIPES[name]).items():
         for key, value in settings.items():
             base = _assign_value(base, [part, key], value, shared)
     return base

@@ -88,10 +88,8 @@ class Learner:
     lines: Mapping[str, float]
 
 
-def train_model(
-    learner: Learner, context: Context, *, on_values: Callable[[int, Mapping[str, Any]], None] | None = None
-) -> Trained:
-    """Bring a network to its last step. ``on_values(step, values)`` is told what the trainer logs.
+def train_model(learner: Learner, context: Context) -> Trained:
+    """Bring a network to its last step; what the trainer logs goes to the journal and the progress.
 
     FloatingPointError naming training, step and checkpoint at a loss that is not finite; the journal has it too.
     """
@@ -113,8 +111,6 @@ def train_model(
         if "excess" in values:
             context.run.sync_journal()
         context.progress.training(learner.name, step, learner.setting.steps, {**learner.lines, **values})
-        if on_values is not None:
-            on_values(step, values)
         context.stop.check()
 
     checkpoint = context.run.folder / f"model-{learner.file}.safetensors"

@@ -7,6 +7,7 @@ recipe's. Plain values; what was tried, and how far each result carries, stands 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ PARTS = ("model", "objective", "training")
 
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "paper": {  # what the paper states, and where it is silent what the code it borrows does
-        "model": {"positions": "rope", "embedding_scale": 0.0323},  # sqrt(2/(5 width)) at width 384
+        "model": {"positions": "rope", "embedding_scale": 0.0323},  # sqrt(2/(5 width)) at the paper's width, 384
         "objective": {"laws": ["uniform"], "stages": []},
         "training": {
             "optimiser": "adamw",
@@ -68,4 +69,4 @@ def spell_out(settings: Mapping[str, Any]) -> dict[str, Any]:
     name = given.pop("recipe", None)
     if isinstance(given.get("rows"), list):
         given["rows"] = [spell_out(row) for row in given["rows"]]
-    return given if name is None else merge(RECIPES[name], given)
+    return given if name is None else merge(copy.deepcopy(RECIPES[name]), given)

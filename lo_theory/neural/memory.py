@@ -14,14 +14,13 @@ import torch
 
 from lo_theory.neural.config import TrainConfig
 from lo_theory.neural.flops import core_parameters
-from lo_theory.neural.model import TransformerConfig
+from lo_theory.neural.model import VECTOR, TransformerConfig
 from lo_theory.neural.parallel import Ranks
 from lo_theory.neural.posterior import resolve_precision
 
 __all__ = ["count_parameters", "estimate_memory", "free_memory", "require_memory"]
 
 _GIB = 2**30
-_VECTOR = 32  # keys of the CPU's bfloat16 attention are filled up to a multiple of it, see model.py
 _PEAK = 1.1  # what an allocator rounds up and cannot give back at once
 
 
@@ -46,7 +45,7 @@ def _sequence_bytes(network: TransformerConfig, *, half: bool, on_cpu: bool) -> 
         layer = 4 * (10 * width + turned + 4 * inner + network.heads) + 8
         passing = 4 * 5 * max(inner, width)
     else:
-        filled = places + -places % _VECTOR
+        filled = places + -places % VECTOR  # keys of the CPU's bfloat16 attention
         attention = 6 * width * 2 + 2 * network.heads * filled if on_cpu else (6 * width + turned) * 2
         layer = 4 * 4 * width + 2 * 5 * width + attention + 2 * 4 * inner + 4 * network.heads + 8
         passing = max(2 * 5 * inner, 3 * 2 * network.heads * filled if on_cpu else 0)

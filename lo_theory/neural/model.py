@@ -16,12 +16,13 @@ from torch.nn import functional
 
 from lo_theory.problem.layout import MASK
 
-__all__ = ["SHAPES", "Shape", "Transformer", "TransformerConfig"]
+__all__ = ["SHAPES", "VECTOR", "Shape", "Transformer", "TransformerConfig"]
 
 _POSITIONS = ("learned", "rope", "both")
 _NORM_EPSILON = 1e-5
 _HEAD_SCALE = 0.02
-_VECTOR = 32  # bfloat16 numbers in a 512-bit register
+VECTOR = 32
+"""bfloat16 numbers in a 512-bit register: the keys of the CPU's attention are filled up to a multiple of it."""
 
 
 class Shape(NamedTuple):
@@ -148,7 +149,7 @@ def _attend_in_products(query: Tensor, key: Tensor, value: Tensor, causal: bool)
 
     Keys are filled up to a multiple of the vector width, which nothing attends to: the softmax is slow on ragged rows.
     """
-    length, fill = query.shape[-2], -query.shape[-2] % _VECTOR
+    length, fill = query.shape[-2], -query.shape[-2] % VECTOR
     place = torch.arange(length + fill)
     shut = (place > torch.arange(length)[:, None]) if causal else (place >= length)
     bias = torch.zeros(shut.shape, dtype=query.dtype).masked_fill_(shut, -torch.inf)

@@ -125,6 +125,22 @@ def assert_sums_loosely(found: Sums, expected: Sums) -> None:
     assert found.mean == pytest.approx(expected.mean, rel=1e-6, abs=1e-9)
 
 
+def test_a_rival_is_compared_context_by_context() -> None:
+    """Contexts differ more than two mixtures of one posterior do: the paired difference is the sharper."""
+    distribution = nae_sat(6, 18, seed=0)
+    judged = {"far": Mixture(distribution, 0.3), "near": Mixture(distribution, 0.2)}
+    found = pattern_losses(
+        judged, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=1_500, rival="near"
+    )
+    far, near = found["far"], found["near"]
+    for one, other in ((far.total, near.total), (far.roles["latent"], near.roles["latent"])):
+        assert "above_rival" not in other
+        assert one["above_rival"].mean == pytest.approx(one["kl"].mean - other["kl"].mean)
+        assert 0 < one["above_rival"].standard_error < 0.5 * one["kl"].standard_error
+    with pytest.raises(ValueError, match="the rival 'bp' must be one of the posteriors"):
+        pattern_losses(judged, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=9, rival="bp")
+
+
 def test_posteriors_do_not_disturb_each_other_and_threads_change_no_bit() -> None:
     distribution = nae_sat(6, 18, seed=0)
     model, guesser = Mixture(distribution, 0.2), IndependentPosterior(distribution)

@@ -81,8 +81,8 @@ def test_other_draws_steps_and_denoisers_are_not_mixed() -> None:
 
 def test_the_interval_of_a_run_is_that_of_both_decodes() -> None:
     ((run,),) = effects(experiment(length(100)), [*decodes(0, 2.0), *losses(0, 0.5)]).values()
-    error = 5.0025 / 1000**0.5  # of either decode: values 5 points above and below, 1,000 of them
-    assert run.half("self_consistency") == pytest.approx(1.96 * error * 2**0.5, rel=1e-4)
+    half = 1.96 * 5.0025 / 1000**0.5 * 2**0.5  # both decodes: values 5 points above and below, 1,000 of them
+    assert run.interval("self_consistency") == (pytest.approx(2 - half, abs=0.02), pytest.approx(2 + half, abs=0.02))
     assert run.gap == (pytest.approx(0.5), pytest.approx(1.96 * 0.00402 / 10 / 0.4, rel=1e-2))
 
 

@@ -204,7 +204,7 @@ def test_symmetric_problems_leave_single_latents_unknown_and_odd_parities_do_not
     assert not inverse["odd parity"].nothing
     shown = {place.family: gap for place, gap in found.items() if place.law == "two_rates(0.5,0)"}
     assert not any(gap.nothing for gap in shown.values())
-    assert inverse["not all equal"].reading == "nothing to know"
+    assert inverse["not all equal"].verdict == "nothing to know"
 
 
 def test_odd_parities_determine_their_latents() -> None:
@@ -225,7 +225,7 @@ def test_the_gap_of_bp_on_odd_parities_is_all_there_is_to_know(finished: Finishe
     assert gap.marginals is not None
     assert gap.marginals.mean == pytest.approx(math.log(2))
     assert gap.bp.mean == pytest.approx(math.log(2))
-    assert gap.reading.endswith(gap.trend)
+    assert gap.verdict == f"level with BP; gap {gap.trend}", "neither knows anything"
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
@@ -236,28 +236,29 @@ def around(mean: float, spread: float = 0.01) -> Sums:
 
 
 @pytest.mark.parametrize(
-    ("half", "whole", "bp", "reading"),
+    ("half", "whole", "above", "verdict"),
     [
         (0.5, 0.01, None, "learned"),
-        (0.5, 0.2, 0.0, "above BP; gap falls"),
-        (0.5, 0.5, 0.0, "above BP; gap flat"),
-        (0.2, 0.5, 0.0, "above BP; gap rises"),
-        (0.5, 0.5, 0.5, "level with BP; gap flat"),
-        (0.5, 0.4, 0.6, "below BP; gap falls"),
-        (0.5, 0.5, 0.2, "above BP; gap flat"),
+        (0.5, 0.2, 0.2, "above BP; gap falls"),
+        (0.5, 0.5, 0.5, "above BP; gap flat"),
+        (0.2, 0.5, 0.5, "above BP; gap rises"),
+        (0.5, 0.5, 0.0, "level with BP; gap flat"),
+        (0.5, 0.5, 0.01, "level with BP; gap flat"),  # above, but by less than what counts
+        (0.5, 0.4, -0.2, "below BP; gap falls"),
         (0.5, 0.2, None, "no BP; gap falls"),
     ],
 )
-def test_a_reading_follows_from_the_intervals(half: float, whole: float, bp: float | None, reading: str) -> None:
-    other = None if bp is None else around(bp)
-    assert Gaps({20: around(half), 40: around(whole)}, around(0.7), other).reading == reading
+def test_a_verdict_follows_from_the_intervals(half: float, whole: float, above: float | None, verdict: str) -> None:
+    models, difference = {20: around(half), 40: around(whole)}, None if above is None else around(above)
+    assert Gaps(models, around(0.7), around(0.3), difference).verdict == verdict
 
 
 def test_wide_intervals_say_little() -> None:
     wide = around(0.01, spread=0.5)
-    assert Gaps({20: around(0.5), 40: wide}, around(0.7), around(0.0)).reading == "level with BP; gap falls"
-    assert Gaps({20: wide, 40: around(0.05, 0.2)}, around(0.7), wide).reading == "level with BP; gap flat"
-    assert Gaps({20: around(0.5), 40: around(0.5)}, Sums.of([0.0] * 9), None).reading == "nothing to know"
+    models = {20: around(0.5), 40: wide}
+    assert Gaps(models, around(0.7), wide, wide).verdict == "not told apart from BP; gap falls"
+    assert Gaps(models, around(0.7), wide, around(0.0)).verdict == "level with BP; gap falls", "paired, they are level"
+    assert Gaps({20: around(0.5), 40: around(0.5)}, Sums.of([0.0] * 9), None).verdict == "nothing to know"
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from lo_theory.lab.orders.work import pooled
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import to_markdown
+from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
@@ -313,6 +314,29 @@ def test_tables_hold_every_learner_and_the_figure_every_panel(finished: Finished
     assert panels[0].get_xscale() == panels[0].get_yscale() == "log"
     assert len(panels[1].containers) == 8
     assert len(panels[2].containers) == 2 * 7
+
+
+def test_rows_of_shorter_trainings_are_shown_beside_those_of_longer_ones(
+    finished: FinishedRun, experiment: Experiment
+) -> None:
+    """A second row whose trainings took half as long, made of the first one's rows."""
+
+    def shorter(row: Line) -> Line:
+        keys = {**row.keys, "row": 1, "N": 6}
+        keys |= {name: keys[name] / 2 for name in ("flops", "training_steps") if name in keys}
+        return Line(f"other/{row.unit}", row.metric, row.sums, keys)
+
+    rows = [*finished.rows, *map(shorter, finished.rows)]
+    (alone,) = (table for table in tables(experiment, finished.rows) if table.title == "Along the orders")
+    (both,) = (table for table in tables(experiment, rows) if table.title == "Along the orders")
+    assert len(both.sections) == 2 * len(alone.sections) > 0
+    assert [section[0][0] for section in both.sections] == ["5, 9"] * 4 + ["6, 9"] * 4
+    assert [[line[1:] for line in section] for section in both.sections] == [*map(list, alone.sections)] * 2
+    (figure,), (one,) = make_figures(experiment, rows).values(), make_figures(experiment, finished.rows).values()
+    for panel in (0, 1):  # training and along: every mark twice
+        assert len(figure.axes[panel].containers) == 2 * len(one.axes[panel].containers)
+    faint = [sum(line.get_alpha() == 0.45 for line in shown.axes[0].lines) for shown in (figure, one)]
+    assert faint == [2 * len(LEARNERS), len(LEARNERS)]
 
 
 def test_the_figure_has_equal_bytes_for_equal_rows(

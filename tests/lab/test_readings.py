@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.rows import Row
 from lo_theory.lab.table1.reading_figure import readings_figure
@@ -94,6 +95,44 @@ def test_noise_on_scores_is_compared_with_vanilla_decoding_that_has_none() -> No
     assert [one.decode for one in found] == ["L steps, gumbel 0.5"] * 2
     assert found[0].values[pair][0].percent == pytest.approx(78.0)
     assert readings(cell(pair, "margin", 94.0, 62.5), REFERENCE) == []  # vanilla was not measured
+
+
+def test_several_runs_of_a_pair_are_pooled() -> None:
+    pair = (25, 275)
+    rows = [row for i in range(2) for row in pairs_of({pair: (70.0 + 20 * i, 80.0 + 10 * i)}, row=i, seed=i)]
+    keys = {"kind": "one_pass", "N": 25, "P": 275, "problem": "a", "denoiser": "exact"}
+    rows += [
+        Row("unit", name, share(90.0 + 4 * i), {**keys, "row": i, "seed": i})
+        for i in range(2)
+        for name in ("conditional", "infill", "infill_drawn")
+    ]
+    found = {reading.accuracy: reading.values[pair] for reading in readings(rows, REFERENCE)}
+    assert [value.percent for value in found["self-consistency"]] == [pytest.approx(80), pytest.approx(85)]
+    assert found["conditional"][0].percent == pytest.approx(92)
+
+
+@pytest.mark.parametrize(
+    ("pair", "steps", "decode"),
+    [
+        ((25, 275), 300, "L steps"),
+        ((25, 275), 250, "250 steps"),
+        ((25, 275), 25, "L/12 steps"),
+        ((25, 275), 26, "26 steps"),
+        ((12, 48), 8, "L/8 steps"),
+        ((12, 45), 8, "L/8 steps"),
+    ],
+)
+def test_steps_are_a_share_of_the_length_only_where_they_are(pair: tuple[int, int], steps: int, decode: str) -> None:
+    rows = list(pairs_of({pair: (70.0, 80.0)}, steps=steps))
+    assert {reading.decode for reading in readings(rows, REFERENCE)} == {decode}
+
+
+def test_an_effect_between_cells_without_spread_has_an_interval_all_the_same() -> None:
+    pair = (25, 275)
+    rows = [*pairs_of({pair: (70.0, 80.0)})]
+    certain = [Row(row.unit, row.metric, Sums.of([1.0] * 50), row.keys) for row in rows]
+    effect = readings(certain, REFERENCE)[0].effect(pair)
+    assert effect.low < effect.percent == 0 < effect.high
 
 
 def test_the_table_and_the_figure_show_every_reading() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import importlib
 import math
 import shutil
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,11 @@ from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.recipes.figure import make_figures
-from lo_theory.lab.recipes.tables import recipes, student, welch
+from lo_theory.lab.recipes.tables import difference_table, recipes
 from lo_theory.lab.render import to_markdown
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
-from lo_theory.lab.summary import group
+from lo_theory.lab.summary import between, group, welch
 from lo_theory.lab.tables import tables
 from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
 
@@ -187,13 +190,12 @@ def test_intervals_are_students_and_welchs() -> None:
     from scipy import stats
 
     first, second = [0.1, 0.4, 0.3], [0.5, 0.65]
-    mean, half = student(first)
     low, high = stats.t.interval(0.95, 2, loc=np.mean(first), scale=stats.sem(first))
-    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert between(first) == pytest.approx((np.mean(first), low, high))
     expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
     difference, half = welch(first, second)
     assert (difference - half, difference + half) == pytest.approx((expected.low, expected.high))
-    assert np.isnan(student([0.5])[1])
+    assert np.isnan(between([0.5])[1])
     assert np.isnan(welch([0.5], first)[1])
 
 
@@ -249,44 +251,90 @@ def test_a_recipe_that_diverges_is_a_result(tmp_path: Path) -> None:
     assert "0 (1 diverged)" in text
 
 
+def test_there_is_no_verdict_on_a_recipe_that_diverged_now_and_then(
+    finished: FinishedRun, experiment: Experiment
+) -> None:
+    first, second, _ = recipes(experiment, finished.rows)
+    ((line,),) = difference_table([first, second]).sections
+    assert line[-1] in ("better than first", "worse than first", "not told apart from first")
+    ((line,),) = difference_table([first, dataclasses.replace(second, diverged=1)]).sections
+    assert line[-1] == "none: 1 of 2 of second diverged"
+
+
 # --- the script beside it ---------------------------------------------------------------------------------------------
 
 
-def test_sequences_until_the_forward_direction_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A training that learns it is ended by it, one at which nothing moves by its sequences, one that diverges by nan."""
+@pytest.fixture
+def forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The script, called with words; ``forward.csv`` goes to the folder ``out``."""
     monkeypatch.syspath_prepend(str(EXPERIMENTS))  # where its worker finds it too
     script = importlib.import_module("forward_direction")
 
     def call(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["forward_direction.py", "--out", str(tmp_path), "--workers", "1", *words])
+        where = ["forward_direction.py", "--out", str(tmp_path / "out"), "--workers", "1"]
+        monkeypatch.setattr(sys, "argv", [*where, *words])
         return int(script.main())
 
-    for words, message in (
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (["--ways", "muon"], "'muon' is no optimiser:rate:scale:batch"),
         (["--problems", "8"], "'8' is no N:P"),
         (["--ways", "sgd:1e-3:0.1:16"], "optimiser must be one of adamw, muon, got 'sgd'"),
-        (["--sequences", "500"], "got 16, 500"),
+        (["--sequences", "500"], "a batch of 16 and --sequences 500"),
+        (["--ways", "muon:1e-3:0.1:1000", "--sequences", "900"], "a batch of 1000 and --sequences 900"),
         (["--workers", "0"], "--workers must be at least 1"),
-    ):
-        with pytest.raises(SystemExit):
-            call(*words)
-        assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir()), "nothing is begun"
+        (["--device", "abacus"], "abacus"),
+        (["--shape", "20M"], "20M"),
+    ],
+)
+def test_the_forward_direction_is_not_begun_with_bad_words(
+    forward: Callable[..., int], words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        forward(*words)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sequences_until_the_forward_direction_is_known(
+    forward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training that learns it is ended by it, one at which nothing moves by its sequences, one by divergence."""
     ways = ("adamw:1e30:0.1:16", "muon:2e-3:0.1:16", "muon:1e-9:0.1:16")
-    assert call("--problems", "5:6", "--sequences", "2400", "--ways", *ways) == 1
-    output = capsys.readouterr()
-    assert len(output.out.splitlines()) == 2, "the others are kept"
-    assert "1e+30" in output.err
-    with open(tmp_path / "forward.csv") as file:
-        learned, still = csv.DictReader(file)
+    assert forward("--problems", "5:6", "--sequences", "2400", "--ways", *ways) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    with open(tmp_path / "out" / "forward.csv") as file:
+        wild, learned, still = csv.DictReader(file)
+    assert [line["ended"] for line in (wild, learned, still)] == ["diverged", "learned", "used up"]
     reached = [int(learned[f"sequences_to_{share}"]) for share in (0.9, 0.5, 0.1)]
     assert reached == sorted(reached)
     assert int(learned["sequences"]) == reached[-1] <= 2_400
     assert float(learned["loss_share"]) < 0.1
     assert [still[f"sequences_to_{share}"] for share in (0.9, 0.5, 0.1)] == ["", "", ""]
     assert (int(still["sequences"]), float(still["loss_share"])) == (2_400, pytest.approx(1, abs=0.3))
+    assert still["precision"] in ("float32", "bfloat16")
     with pytest.raises(SystemExit):
-        call()
+        forward()
     assert "forward.csv is there" in capsys.readouterr().err
+
+
+def test_a_forward_training_that_fails_or_is_interrupted_loses_no_other_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    script = importlib.import_module("forward_direction")
+    done, lost = Future[dict[str, Any]](), Future[dict[str, Any]]()
+    done.set_result({"N": 5, "ended": "learned"})
+    lost.set_exception(MemoryError("not enough"))
+    with open(tmp_path / "forward.csv", "w") as file:
+        assert script.write_lines(file, {lost: "the lost job", done: "the other"}) == 1
+    assert (tmp_path / "forward.csv").read_text() == "N,ended\n5,learned\n"
+    assert "the lost job: not enough" in capsys.readouterr().err
+    stopped = Future[dict[str, Any]]()
+    stopped.set_exception(KeyboardInterrupt())
+    with open(tmp_path / "forward.csv", "w") as file, pytest.raises(KeyboardInterrupt):
+        script.write_lines(file, {stopped: "a job"})

@@ -17,7 +17,7 @@ __all__ = ["NOTHING", "Gaps", "Place", "gaps", "tables"]
 NOTHING = 1e-9
 """Where the single-token marginals lie less above Bayes than this, in nats per token, there is nothing to know."""
 
-_LEFT = ("family", "reading", "learner", "role")
+_LEFT = ("family", "verdict", "learner", "role")
 _MILLI = 1e3
 
 
@@ -35,13 +35,15 @@ class Place:
 class Gaps:
     """KL above Bayes in nats per token at one place: ``models`` by training steps, ascending.
 
-    ``bp`` None where there is no factor graph or it was not asked for; ``marginals``: what there is to know.
-    ``learned``: the share of ``marginals`` below which a gap counts as closed.
+    ``bp`` None where there is no factor graph or it was not asked for, ``above_bp`` the last model minus it, context by
+    context; ``marginals``: what there is to know. ``learned``: the share of ``marginals`` below which a gap counts as
+    closed, and two gaps as level.
     """
 
     models: dict[int, Sums]
     marginals: Sums | None
     bp: Sums | None = None
+    above_bp: Sums | None = None
     learned: float = 0.05
 
     @property
@@ -69,17 +71,23 @@ class Gaps:
         return "falls" if last_high < first_low else "rises" if last_low > first_high else "flat"
 
     @property
-    def reading(self) -> str:
-        """The verdict in words, by the rules that the table's notes state."""
+    def against_bp(self) -> str:
+        """``level with BP`` only where the whole 95 % interval of the difference is small; else who is above."""
+        if self.above_bp is None or self.marginals is None:
+            return "no BP"
+        (low, high), least = self.above_bp.interval(), self.learned * self.marginals.mean
+        if -least < low and high < least:
+            return "level with BP"
+        return "above BP" if low > 0 else "below BP" if high < 0 else "not told apart from BP"
+
+    @property
+    def verdict(self) -> str:
+        """In words, by the rules that the table's notes state."""
         if self.nothing:
             return "nothing to know"
         if self.closed(self.last):
             return "learned"
-        if self.bp is None:
-            return f"no BP; gap {self.trend}"
-        (low, high), (bp_low, bp_high) = self.last.interval(), self.bp.interval()
-        side = "above BP" if low > bp_high else "below BP" if high < bp_low else "level with BP"
-        return f"{side}; gap {self.trend}"
+        return f"{self.against_bp}; gap {self.trend}"
 
 
 def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
@@ -101,8 +109,9 @@ def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
         }
         if models:
             bp, marginals = (items[name].metrics["kl"] if name in items else None for name in ("bp", "marginals"))
+            above = items[f"mdm{max(models)}"].metrics.get("above_rival")
             share = shares.get(place.row, math.nan)
-            found[place] = Gaps(dict(sorted(models.items())), marginals, bp, share)
+            found[place] = Gaps(dict(sorted(models.items())), marginals, bp, above, share)
     return found
 
 
@@ -131,26 +140,29 @@ def _half_and_whole(models: dict[int, Sums]) -> tuple[str, str]:
 
 def law_table(law: str, found: dict[Place, Gaps], orders: dict[int, dict[int, Sums]]) -> Table:
     """All families under one mask law, the order-aware learner beside."""
-    lines = []
+    lines, shares = [], set()
     for place, gap in found.items():
         if place.law == law and place.role == "all":
+            shares.add(f"{100 * gap.learned:g} %")
             own = orders.get(place.row)
             aware = ("-", "-") if own is None else _half_and_whole(own)
             to_know = _with_error(gap.marginals)
             masked = _half_and_whole(gap.models)
-            lines.append((place.family, to_know, _with_error(gap.bp), *masked, gap.reading, *aware))
+            lines.append((place.family, to_know, _with_error(gap.bp), *masked, gap.verdict, *aware))
     columns = (
-        *("family", "to know", "BP", "model,\nfirst", "model,\nlast", "reading"),
+        *("family", "to know", "BP", "model,\nfirst", "model,\nlast", "verdict"),
         *("order-aware,\nfirst", "order-aware,\nlast"),
     )
+    of = " or ".join(sorted(shares))
     notes: tuple[str, ...] = (
         "Minus Bayes: KL from the exact marginals in 10^-3 nats per token, with 95 % intervals over contexts; BP -: no "
         "factor graph. To know: of the single-token marginals, which read nothing. First and last: shortest and "
         "longest training of the masked model, and of the order-aware learner along its own order, latents first, on "
-        "whole sequences (the same in every table). Reading: learned, if the last interval is below "
-        f"{100 * next(iter(found.values())).learned:g} % of what there is to know; else above BP, if the intervals are "
-        "apart (a fast algorithm gets further from the same tokens: not yet learned), below BP, or level with BP (a "
-        "candidate for hardness). Gap falls or rises: intervals of first and last apart.",
+        f"whole sequences (the same in every table). Verdict: learned, if the last interval is below {of} of what "
+        "there is to know. Else by the last model minus BP, context by context: level with BP (a candidate for "
+        f"hardness), if its interval lies within {of} of what there is to know; above BP (a fast algorithm gets "
+        "further from the same tokens: not yet learned) or below BP, if zero is outside; else not told apart. Gap "
+        "falls or rises: intervals of first and last apart.",
     )
     if law.startswith("satisfied"):
         notes += (

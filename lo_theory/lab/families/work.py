@@ -26,8 +26,8 @@ from lo_theory.rng import Key
 
 __all__ = ["ROLE_METRICS", "RowWork", "SingleTokens", "check_exact"]
 
-ROLE_METRICS = ("model", "exact", "kl", "deterministic", "excluded", "converged")
-"""What is kept role by role."""
+ROLE_METRICS = ("model", "exact", "kl", "above_rival", "deterministic", "excluded", "converged")
+"""What is kept role by role; ``above_rival``: minus belief propagation, where there is a factor graph."""
 
 
 def check_exact(row: Row, distribution: LODistribution) -> None:
@@ -173,6 +173,7 @@ class RowWork(ProblemWork):
             law,
             key=self.key.fold("losses").fold(law.name),
             n=self.row.evaluation.contexts,
+            rival="bp" if "bp" in judged else None,
         )
         return [
             line
@@ -183,6 +184,6 @@ class RowWork(ProblemWork):
     def _law_lines(self, unit: str, keys: Mapping[str, Any], losses: PatternLosses) -> list[Line]:
         lines = self.rows(unit, "losses", {**keys, "role": "all"}, losses.total)
         for role, sums in losses.roles.items():
-            kept = {name: sums[name] for name in ROLE_METRICS}
+            kept = {name: sums[name] for name in ROLE_METRICS if name in sums}
             lines += self.rows(unit, "losses", {**keys, "role": role}, kept)
         return lines

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Z_95, Sums
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
@@ -205,8 +205,8 @@ def _population_table(rows: Sequence[Row]) -> Table:
             f"{item.keys['a']:g}",
             f"{item.keys['b']:g}",
             f"{item.keys['c']:.2f}",
-            f"{item.value('planted'):.4f} ±{1.96 * item.value('planted_error'):.4f}",
-            f"{item.value('uninformed'):.4f} ±{1.96 * item.value('uninformed_error'):.4f}",
+            f"{item.value('planted'):.4f} ±{Z_95 * item.value('planted_error'):.4f}",
+            f"{item.value('uninformed'):.4f} ±{Z_95 * item.value('uninformed_error'):.4f}",
             "yes" if item.value("coexist") else "no",
         )
         for item in group(rows, "population")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, new_figure
-from lo_theory.lab.orders.tables import excess, own_losses
+from lo_theory.lab.orders.tables import excess, longest, own_losses
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
 from lo_theory.lab.summary import Measured, group
@@ -118,23 +118,18 @@ def _training_lines(
     axes: Axes, rows: Sequence[Row], problems: dict[int, Measured], styles: dict[str, dict[str, Any]]
 ) -> None:
     """The training loss of every longest training minus the floor: fresh data at every step, so no bias."""
-    curves: dict[tuple[int, str, int], list[Measured]] = {}
-    for item in group(rows, "curve"):
-        key = (int(item.keys["row"]), str(item.keys["learner"]), int(item.keys["training_steps"]))
-        curves.setdefault(key, []).append(item)
-    whole = max((steps for _, _, steps in curves), default=0)
-    for (row, name, steps), items in curves.items():
-        if steps == whole:
-            floor = problems[row].value("floor")
-            points = [(float(item.keys["flops"]), item.value("loss") - floor) for item in items]
-            axes.plot(*zip(*points, strict=True), color=styles[name]["color"], linewidth=0.8, alpha=0.45, zorder=0)
+    curves: dict[tuple[int, str], list[Measured]] = {}
+    for item in longest(group(rows, "curve"), "training_steps"):
+        curves.setdefault((int(item.keys["row"]), str(item.keys["learner"])), []).append(item)
+    for (row, name), items in curves.items():
+        floor = problems[row].value("floor")
+        points = [(float(item.keys["flops"]), item.value("loss") - floor) for item in items]
+        axes.plot(*zip(*points, strict=True), color=styles[name]["color"], linewidth=0.8, alpha=0.45, zorder=0)
 
 
 def along_panel(axes: Axes, rows: Sequence[Row], styles: dict[str, dict[str, Any]]) -> None:
     """KL after the whole training along every order: its own learner and the masked ones, same sequences."""
-    items = [item for item in group(rows, "along") if "kl" in item.metrics]
-    whole = max((float(item.keys["flops"]) for item in items), default=0.0)
-    items = [item for item in items if float(item.keys["flops"]) == whole]
+    items = longest([item for item in group(rows, "along") if "kl" in item.metrics], "flops")
     names = list(dict.fromkeys(str(item.keys["order"]) for item in items))
     for item in items:
         place = names.index(str(item.keys["order"]))

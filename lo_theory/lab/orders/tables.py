@@ -12,9 +12,9 @@ from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, group, largest_z
 
-__all__ = ["excess", "own_losses", "tables"]
+__all__ = ["excess", "longest", "own_losses", "tables"]
 
-_LEFT = ("learner", "order", "policy")
+_LEFT = ("N, P", "learner", "order", "policy")
 _MILLI = 1e3
 
 
@@ -115,11 +115,19 @@ def compute_tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     return made
 
 
+def longest(items: Sequence[Measured], length: str) -> list[Measured]:
+    """Those of the longest training of their row; ``length``: the key that says how long, such as ``flops``."""
+    whole: dict[int, float] = {}
+    for item in items:
+        row = int(item.keys["row"])
+        whole[row] = max(whole.get(row, 0.0), float(item.keys[length]))
+    return [item for item in items if float(item.keys[length]) == whole[int(item.keys["row"])]]
+
+
 def along_table(rows: Sequence[Row]) -> Table:
     """Every order after the whole training: its own learner and the masked ones on the same sequences."""
-    finished = group(rows, "along")
-    whole = {item.keys["row"]: max(float(other.keys["flops"]) for other in finished) for item in finished}
-    items = [item for item in finished if float(item.keys["flops"]) == whole[item.keys["row"]]]
+    items = longest(group(rows, "along"), "flops")
+    several = len({item.keys["row"] for item in items}) > 1
     sections = []
     for _, part in itertools.groupby(items, key=lambda item: (item.keys["row"], item.keys["order"])):
         lines = []
@@ -128,6 +136,7 @@ def along_table(rows: Sequence[Row]) -> Table:
             cells = [_with_error(item.metrics.get(name), _MILLI) for name in ("kl", "kl_latents", "kl_observations")]
             lines.append(
                 (
+                    *(("{}, {}".format(*item.pair) if own else "",) if several else ()),
                     str(item.keys["order"]) if own else "",
                     "its own" if own else str(item.keys["learner"]),
                     _number(item.value("model"), ".4f"),
@@ -137,7 +146,10 @@ def along_table(rows: Sequence[Row]) -> Table:
                 )
             )
         sections.append(tuple(lines))
-    columns = ("order", "learner", "loss", "exact\nloss", "KL", "at\nlatents", "at obser-\nvations", "above\nits own")
+    columns = (
+        *(("N, P",) if several else ()),
+        *("order", "learner", "loss", "exact\nloss", "KL", "at\nlatents", "at obser-\nvations", "above\nits own"),
+    )
     notes = (
         "After the whole training: losses in nats per token; KL to the exact conditionals, its shares at latents and "
         "at observations, and how far a masked learner lies above the order's own one on the same sequences, in "

@@ -16,7 +16,8 @@ __all__ = ["Reference", "Row"]
 class Row:
     """A recipe, called ``name`` in tables, on a problem.
 
-    ``draws``: trainings, each with its own initialisation, data and held-out contexts. ``targets``: shares of the gap
+    ``draws``: trainings, each with its own initialisation, data and held-out contexts; those of equal number share them
+    between recipes (the data where the batch is the same). ``targets``: shares of the gap
     whose cost is told. The first row of a problem is what its other rows are compared with.
     """
 

@@ -11,6 +11,7 @@ from lo_theory.lab.curves import Curve, gap_curves
 from lo_theory.lab.recipes.row import Row as Setting
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.summary import between, welch
 
 __all__ = ["Recipe", "recipes", "tables"]
 
@@ -35,35 +36,10 @@ class Recipe:
     @property
     def final(self) -> tuple[float, float]:
         """Mean of ``finals`` and half of its 95 % interval: over trainings (Student's t) or, of one, over contexts."""
-        return (self.finals[0], self.curves[0].halves[-1]) if len(self.curves) == 1 else student(self.finals)
-
-
-def student(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half of the 95 % interval by Student's t; nan where there is none."""
-    from scipy.stats import t
-
-    n = len(values)
-    mean = sum(values) / n if n else math.nan
-    if n < 2:
-        return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-    return mean, float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
-
-
-def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Mean of ``first`` minus that of ``second``, and half of the 95 % interval by Welch's t; nan below two values."""
-    from scipy.stats import t
-
-    parts = []
-    for values in (first, second):
-        n = len(values)
-        mean = sum(values) / n if n else math.nan
-        parts.append((mean, sum((value - mean) ** 2 for value in values) / (n * (n - 1)) if n > 1 else math.nan, n))
-    difference, variance = parts[0][0] - parts[1][0], parts[0][1] + parts[1][1]
-    if not variance > 0:
-        return difference, math.nan
-    freedom = variance**2 / sum(part**2 / (n - 1) for _, part, n in parts)
-    return difference, float(t.ppf(0.975, freedom)) * math.sqrt(variance)
+        if len(self.curves) == 1:
+            return self.finals[0], self.curves[0].halves[-1]
+        mean, low, _ = between(self.finals)
+        return mean, mean - low
 
 
 def recipes(experiment: Experiment, rows: Sequence[Row]) -> list[Recipe]:
@@ -137,13 +113,13 @@ def _cost(recipe: Recipe, target: float, by: str, form: str) -> str:
 def reached_table(experiment: Experiment, found: Sequence[Recipe]) -> Table:
     """Settings, cost and gap closed of every recipe."""
     columns = (
-        *("N, P", "recipe", "positions", "embeddings", "optimiser", "rate", "batch", "steps", "first stage"),
+        *("N, P", "recipe", "positions", "embedding\nstd", "optimiser", "rate", "batch", "steps", "first stage"),
         *("trainings", "FLOPs", "seconds", "gap closed, %"),
     )
     clocks = {curve.clock for recipe in found for curve in recipe.curves}
     seconds = "of the training thread on a processor" if clocks == {"processor_seconds"} else "of the wall"
     notes: tuple[str, ...] = (
-        "Embeddings: standard deviation at the start. Gap closed after the last step: (marginals only - loss)/"
+        "Embedding std: at the start. Gap closed after the last step: (marginals only - loss)/"
         "(marginals only - floor) on held-out contexts of the uniform law, with 95 % intervals, over trainings where "
         f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out.",
     )
@@ -184,18 +160,26 @@ def difference_table(found: Sequence[Recipe]) -> Table:
         for other in others:
             if min(len(first.curves), len(other.curves)) > 1:
                 value, half = welch(other.finals, first.finals)
-                apart = "better" if value - half > 0 else "worse" if value + half < 0 else "level"
-                verdict = (
-                    f"{apart} than {first.setting.name}" if apart != "level" else f"level with {first.setting.name}"
-                )
-                lines.append(("{}, {}".format(*first.pair), other.setting.name, _percent(value, half), verdict))
+                found_apart = _verdict(value, half, first, other)
+                lines.append(("{}, {}".format(*first.pair), other.setting.name, _percent(value, half), found_apart))
         sections.append(tuple(lines))
     notes = (
         "Gap closed minus that of the first row of the problem, percentage points, 95 % interval over trainings "
-        "(Welch's t). Several comparisons: one in twenty such intervals misses by chance.",
+        "(Welch's t, which does not use that the trainings of two recipes share their seeds). No verdict where a "
+        "training diverged: the mean is then of those that ended. Several comparisons: one in twenty such intervals "
+        "misses by chance.",
     )
-    columns = ("N, P", "recipe", "difference", "reading")
-    return Table("Against the first recipe", columns, tuple(filter(None, sections)), notes, (*_LEFT, "reading"))
+    columns = ("N, P", "recipe", "difference", "verdict")
+    return Table("Against the first recipe", columns, tuple(filter(None, sections)), notes, (*_LEFT, "verdict"))
+
+
+def _verdict(value: float, half: float, first: Recipe, other: Recipe) -> str:
+    if first.diverged or other.diverged:
+        wild = (one for one in (other, first) if one.diverged)
+        lost = (f"{one.diverged} of {one.setting.draws} of {one.setting.name}" for one in wild)
+        return f"none: {' and '.join(lost)} diverged"
+    apart = "better than" if value - half > 0 else "worse than" if value + half < 0 else "not told apart from"
+    return f"{apart} {first.setting.name}"
 
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:

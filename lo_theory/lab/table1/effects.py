@@ -16,7 +16,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import plain
-from lo_theory.lab.summary import Measured, between, gap_closed, group
+from lo_theory.lab.summary import Measured, between, difference, gap_closed, group
 from lo_theory.lab.table1.readings import ADAPTIVE
 
 __all__ = ["Effect", "Kind", "effects", "effects_table"]
@@ -53,10 +53,11 @@ class Effect:
         """Adaptive minus vanilla in points of per cent."""
         return 100 * (self.adaptive.value(metric) - self.vanilla.value(metric))
 
-    def half(self, metric: str) -> float:
-        """Half of its 95 % interval over sequences, which differ from decode to decode."""
-        errors = (decode.metrics[metric].standard_error for decode in (self.adaptive, self.vanilla))
-        return 196 * math.hypot(*errors)
+    def interval(self, metric: str) -> tuple[float, float]:
+        """Its 95 % interval over sequences, which differ from decode to decode."""
+        both = ((decode.value(metric), *decode.interval(metric)) for decode in (self.adaptive, self.vanilla))
+        _, low, high = difference(*both)
+        return 100 * low, 100 * high
 
 
 def effects(experiment: Experiment, rows: Sequence[Row]) -> dict[Kind, list[Effect]]:

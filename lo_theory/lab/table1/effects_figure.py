@@ -60,6 +60,6 @@ def _panel(axes: Axes, runs: Sequence[tuple[Kind, Effect]], colours: Mapping[str
             "elinewidth": 1,
             "linestyle": "",
         }
-        gap, half = run.gap
-        axes.errorbar(100 * gap, run.points(_METRIC), xerr=100 * half, yerr=run.half(_METRIC), **style)
+        (gap, half), points, (low, high) = run.gap, run.points(_METRIC), run.interval(_METRIC)
+        axes.errorbar(100 * gap, points, xerr=100 * half, yerr=[[points - low], [high - points]], **style)
     axes.set_xlabel("gap closed by the model, % (0: marginals only; 100: Bayes-optimal)")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.settings import step_count
+from lo_theory.lab.summary import Measured, difference, group
 from lo_theory.lab.table1.row import Reference
 
 __all__ = ["ADAPTIVE", "Pair", "Reading", "Value", "readings", "verdict"]
@@ -25,22 +27,21 @@ _NAMES = {"infill_drawn": "infill, drawn", "self_consistency": "self-consistency
 _POLICIES = ("vanilla", ADAPTIVE)
 
 Pair = tuple[int, int]
+_Place = TypeVar("_Place")
 
 
-@dataclass(frozen=True)
-class Value:
-    """A share in per cent with its 95 % interval and standard error."""
+class Value(NamedTuple):
+    """A share, or a difference of two, in per cent with its 95 % interval."""
 
     percent: float
     low: float
     high: float
-    error: float
 
     @classmethod
     def of(cls, measured: Measured, metric: str) -> Value:
         """A quantity of a cell."""
         low, high = measured.interval(metric)
-        return cls(100 * measured.value(metric), 100 * low, 100 * high, 100 * measured.metrics[metric].standard_error)
+        return cls(100 * measured.value(metric), 100 * low, 100 * high)
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ class Reading:
     def effect(self, pair: Pair) -> Value:
         """Adaptive minus vanilla in points, both from sequences of their own."""
         vanilla, adaptive = self.values[pair]
-        points, error = adaptive.percent - vanilla.percent, math.hypot(vanilla.error, adaptive.error)
-        return Value(points, points - 1.96 * error, points + 1.96 * error, error)
+        return Value(*difference(adaptive, vanilla))
 
     def differences(self, published: Mapping[Pair, Mapping[str, float]]) -> dict[tuple[Pair, str], float]:
         """Measured minus published, in points, at the pairs that both have."""
@@ -109,11 +109,11 @@ def published_numbers(reference: Reference) -> dict[Pair, dict[str, float]]:
 
 
 def _decode(cell: Measured, *, noise: bool = True) -> str:
-    """``L/8 steps, argmax, gumbel 0.5``: how a cell was decoded; the number of steps as a share of the length."""
-    keys, length = cell.keys, sum(cell.pair)
-    share = round(length / int(keys["steps"]))
+    """``L/8 steps, argmax, gumbel 0.5``: how a cell was decoded; the steps as L/n where there is such an n."""
+    keys, length, steps = cell.keys, sum(cell.pair), int(cell.keys["steps"])
+    share = f"L/{-(-length // steps)}"
     words = [
-        "L steps" if share == 1 else f"L/{share} steps",
+        "L steps" if steps == length else f"{share} steps" if step_count(share, length) == steps else f"{steps} steps",
         "" if keys.get("schedule", "fixed_count") == "fixed_count" else str(keys["schedule"]),
         "argmax" if keys["argmax"] else "",
         "" if keys.get("temperature", 1.0) == 1.0 else f"temperature {keys['temperature']:g}",
@@ -122,18 +122,26 @@ def _decode(cell: Measured, *, noise: bool = True) -> str:
     return ", ".join(filter(None, words))
 
 
+def _add(items: dict[_Place, Measured], place: _Place, item: Measured) -> None:
+    """Put an item at its place; where there is one, its sequences are added."""
+    if (old := items.get(place)) is not None:
+        metrics = {name: old.metrics[name] + sums for name, sums in item.metrics.items() if name in old.metrics}
+        item = Measured(old.keys, metrics)
+    items[place] = item
+
+
 def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
     """Every reading that both policies were measured under, the nearest to the published numbers first.
 
     Noise on the scores does not change vanilla decoding, which then stands for itself. Accuracies of one pass know no
-    order: both policies have the same number.
+    order: both policies have the same number. Several runs of a pair and name are pooled, their sequences together.
     """
     kept = list(rows)
     found: dict[tuple[str, str, str, str], dict[Pair, tuple[Value, Value]]] = {}
     cells: dict[tuple[str, str, str, Pair], dict[str, Measured]] = {}
     for cell in group(kept, "decode"):
         place = (str(cell.keys["denoiser"]), str(cell.keys.get("name", "")), _decode(cell), cell.pair)
-        cells.setdefault(place, {})[str(cell.keys["policy"])] = cell
+        _add(cells.setdefault(place, {}), str(cell.keys["policy"]), cell)
     for (denoiser, variant, decode, pair), policies in cells.items():
         if ADAPTIVE not in policies:
             continue
@@ -143,11 +151,13 @@ def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
             for metric in _GENERATED:
                 both = Value.of(vanilla, metric), Value.of(policies[ADAPTIVE], metric)
                 found.setdefault((_NAMES.get(metric, metric), denoiser, variant, decode), {})[pair] = both
+    passes: dict[tuple[str, str, Pair], Measured] = {}
     for item in group(kept, "one_pass"):
+        _add(passes, (str(item.keys["denoiser"]), str(item.keys.get("name", "")), item.pair), item)
+    for (denoiser, variant, pair), item in passes.items():
         for metric in _ONE_PASS:
-            value, denoiser = Value.of(item, metric), str(item.keys["denoiser"])
-            name = (_NAMES.get(metric, metric), denoiser, str(item.keys.get("name", "")), "one pass")
-            found.setdefault(name, {})[item.pair] = (value, value)
+            value = Value.of(item, metric)
+            found.setdefault((_NAMES.get(metric, metric), denoiser, variant, "one pass"), {})[pair] = (value, value)
     published = published_numbers(reference)
     made = [Reading(*place, values) for place, values in found.items()]
     return sorted(made, key=lambda reading: reading.distance(published))
