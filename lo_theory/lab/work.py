@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion import Sums
+from lo_theory.lab.once import Once
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.units import Context
 from lo_theory.problem import LODistribution
@@ -98,17 +98,13 @@ class ProblemWork:
 class ModelWork(ProblemWork):
     """The work of a row with one masked model, trained by the settings model, objective and training of the row."""
 
-    _training: threading.Lock = field(default_factory=threading.Lock)
-    _trained: list[TrainedPosterior] = field(default_factory=list)
+    _models: Once[TrainedPosterior] = field(default_factory=Once)
 
     @property
     def model(self) -> TrainedPosterior:
         """The trained model: trained, trained further from its checkpoint, or read; by one unit at a time."""
         # No cached_property: before Python 3.12 it holds one lock for all rows, and rows train side by side.
-        with self._training:
-            if not self._trained:
-                self._trained.append(self._train())
-            return self._trained[0]
+        return self._models.get("model", self._train)
 
     @abstractmethod
     def _train(self) -> TrainedPosterior:

@@ -5,7 +5,6 @@ A unit of losses sends the same contexts through every model, belief propagation
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.execute import available_processors
 from lo_theory.lab.figure2.row import Row
+from lo_theory.lab.once import Once
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import mask_law
 from lo_theory.lab.units import Unit, Watched
@@ -32,22 +32,11 @@ CLASS_METRICS = ("model", "exact", "kl", "log_ratio", "deterministic", "evidence
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a model will stand once it is trained; the lock keeps two units from training it at once."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    trained: list[TrainedPosterior] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class RowWork(ProblemWork):
     """The units of one row; models and posteriors are made when a unit first asks for them."""
 
     row: Row
-    _places: dict[int, _Place] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._places.update({steps: _Place() for steps in self.row.lengths})
+    _models: Once[TrainedPosterior] = field(default_factory=Once)
 
     @cached_property
     def threads(self) -> int:
@@ -56,11 +45,7 @@ class RowWork(ProblemWork):
 
     def model(self, steps: int) -> TrainedPosterior:
         """A trained model: trained, trained further from its checkpoint, or read."""
-        place = self._places[steps]
-        with place.lock:
-            if not place.trained:
-                place.trained.append(self._train(steps))
-            return place.trained[0]
+        return self._models.get(steps, lambda: self._train(steps))
 
     def _train(self, steps: int) -> TrainedPosterior:
         from lo_theory.lab.training import Learner, make_masked, make_network, train_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lo_theory.diffusion.orders import reading_order
+from lo_theory.lab.once import Once
 from lo_theory.lab.orders.row import MaskedLearner, Row
 from lo_theory.lab.units import Context
 from lo_theory.posterior import ExactPosterior
@@ -86,9 +86,7 @@ class Networks:
         self, index: int, row: Row, distribution: LODistribution, context: Context, lines: Mapping[str, float]
     ) -> None:
         self.index, self.row, self.distribution, self.context, self.lines = index, row, distribution, context, lines
-        self._guard = threading.Lock()
-        self._locks: dict[tuple[str, int], threading.Lock] = {}
-        self._trained: dict[tuple[str, int], Trained] = {}
+        self._trained: Once[Trained] = Once()
 
     def file(self, name: str, steps: int) -> str:
         """Name of the checkpoint of one training."""
@@ -127,12 +125,7 @@ class Networks:
         return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision)
 
     def _make(self, name: str, steps: int, objective: Objective, *, causal: bool) -> Trained:
-        with self._guard:
-            lock = self._locks.setdefault((name, steps), threading.Lock())
-        with lock:
-            if (name, steps) not in self._trained:
-                self._trained[name, steps] = self._train(name, steps, objective, causal)
-            return self._trained[name, steps]
+        return self._trained.get((name, steps), lambda: self._train(name, steps, objective, causal))
 
     def _train(self, name: str, steps: int, objective: Objective, causal: bool) -> Trained:
         from lo_theory.lab.training import Learner, train_model
