@@ -55,10 +55,10 @@ class PatternLosses:
       ``excess`` their paired difference;
     * ``kl``: KL(exact marginal, posterior's), whose expectation is that of ``excess``, with less noise;
       ``kl_deterministic``: the same over the deterministic contexts alone;
-    * ``log_ratio``: (ln q(true) - ln p(true))**2, the error of the paper's Figure 2; ``proxy_log_ratio``: the same with
-      a proxy's probability for p, if there is one;
-    * ``above_rival``: ``kl`` minus that of a rival in the same context, if there is one: paired, so that what contexts
-      differ by cancels;
+    * ``log_ratio``: (ln q(true) - ln p(true))**2, the error of the paper's Figure 2;
+    * where there is a posterior to compare with (``beside``): ``proxy_log_ratio``, the same with its probability for p,
+      as the paper measures by a proxy; ``kl_above``, ``kl`` minus its own in the same context: what contexts differ by
+      cancels;
     * ``deterministic``: 1 where the exact posterior leaves one assignment of the latents: every latent has a value of
       probability above 1 - ``CERTAIN``. With noise no assignment is excluded; then all others have together at most N
       ``CERTAIN`` of the posterior;
@@ -66,7 +66,7 @@ class PatternLosses:
     * ``evidence``: a single number, ln of the wealth won by betting that the posterior beats Bayes on the tokens of
       which the exact one is not certain (see ``leaks``).
 
-    ``total``: ``model``, ``exact``, ``kl`` and ``above_rival`` over all contexts in nats per token, weighted as the law
+    ``total``: ``model``, ``exact``, ``kl`` and ``kl_above`` over all contexts in nats per token, weighted as the law
     says.
     """
 
@@ -149,7 +149,7 @@ def _check_possible(true: Values, batch: _Batch) -> None:
         )
 
 
-def _token_values(batch: _Batch, p: Values, q: Values, proxy: Values | None, rival: Values | None) -> dict[str, Values]:
+def _token_values(batch: _Batch, p: Values, q: Values, beside: Values | None) -> dict[str, Values]:
     """float64[B, L] for every position."""
     exact, true = -np.log(batch.at_truth(p)), batch.at_truth(q)
     model = -np.log(np.maximum(true, LEAST))
@@ -161,10 +161,9 @@ def _token_values(batch: _Batch, p: Values, q: Values, proxy: Values | None, riv
         "log_ratio": np.square(model - exact),
         "excluded": (true < LEAST).astype(np.float64),
     }
-    if proxy is not None:
-        values["proxy_log_ratio"] = np.square(model + np.log(np.maximum(batch.at_truth(proxy), LEAST)))
-    if rival is not None:
-        values["above_rival"] = values["kl"] - kl_divergence(p, np.maximum(rival, LEAST))
+    if beside is not None:
+        values["proxy_log_ratio"] = np.square(model + np.log(np.maximum(batch.at_truth(beside), LEAST)))
+        values["kl_above"] = values["kl"] - kl_divergence(p, np.maximum(beside, LEAST))
     return values
 
 
@@ -188,7 +187,7 @@ def _collect(
 ) -> None:
     """Add one value a context: of ``tokens`` [B, L] the mean over the scored tokens of each role, and ``rows`` [B]."""
     scored = batch.weight > 0
-    for name in ("model", "exact", "kl", *(["above_rival"] if "above_rival" in tokens else [])):
+    for name in ("model", "exact", "kl", *(["kl_above"] if "kl_above" in tokens else [])):
         into.total.setdefault(name, []).append(np.where(scored, batch.weight * tokens[name], 0.0).sum(axis=1))
     for role, own in zip(ROLES, (layout.is_latent, ~layout.is_latent), strict=True):
         here = scored & own
@@ -226,12 +225,11 @@ def _finish(law: str, collected: _Collected) -> PatternLosses:
     return PatternLosses(law, total, roles, dict(sorted(classes.items())))
 
 
-def _check(posteriors: Mapping[str, Posterior], n: int, proxy: str | None, rival: str | None) -> None:
+def _check(posteriors: Mapping[str, Posterior], n: int, beside: str | None) -> None:
     if n < 1:
         raise ValueError(f"losses are measured on at least one context, got n = {n}")
-    for role, name in (("proxy", proxy), ("rival", rival)):
-        if name is not None and name not in posteriors:
-            raise ValueError(f"the {role} {name!r} must be one of the posteriors ({', '.join(posteriors) or 'none'})")
+    if beside is not None and beside not in posteriors:
+        raise ValueError(f"beside is {beside!r}, and must be one of the posteriors ({', '.join(posteriors) or 'none'})")
 
 
 def pattern_losses(
@@ -242,18 +240,17 @@ def pattern_losses(
     *,
     key: Key,
     n: int,
-    proxy: str | None = None,
-    rival: str | None = None,
+    beside: str | None = None,
 ) -> dict[str, PatternLosses]:
     """Judge all ``posteriors`` by the ``exact`` one on the same n contexts: fresh data under a mask law.
 
-    The contexts are those of ``losses`` with the same key. The name ``proxy`` of one of the posteriors puts the paper's
-    way of measuring beside: the others' errors against it in place of the exact posterior. The name ``rival`` of one
-    has the others' KL compared with its own, context by context. Cost: n rows through each
+    The contexts are those of ``losses`` with the same key. ``beside`` names one of the posteriors that the
+    others are compared with, too: their errors against it in place of the exact posterior, as the paper measures by a
+    proxy, and their KL minus its own, context by context. Cost: n rows through each
     posterior; the exact one answers a batch, in as many threads as it was made with, while the others answer it.
     Errors: ValueError for answers that are no probabilities, and if the exact posterior excludes a true token.
     """
-    _check(posteriors, n, proxy, rival)
+    _check(posteriors, n, beside)
     layout, collected = distribution.layout, {name: _Collected() for name in posteriors}
     latents = layout.latent_positions
     with ThreadPoolExecutor(1) as pool:
@@ -267,7 +264,7 @@ def pattern_losses(
             deterministic = (p[:, latents].max(axis=2) > 1 - CERTAIN).all(axis=1).astype(np.float64)
             for name, answer in answers.items():
                 rows = {"deterministic": deterministic, "converged": answer.converged.astype(np.float64)}
-                others = (None if other is None or name == other else q[other] for other in (proxy, rival))
-                values = {**_token_values(batch, p, q[name], *others), "ratio": _ratios(batch, p, q[name])}
+                other = None if beside is None or name == beside else q[beside]
+                values = {**_token_values(batch, p, q[name], other), "ratio": _ratios(batch, p, q[name])}
                 _collect(collected[name], batch, layout, values, rows)
     return {name: _finish(law.name, parts) for name, parts in collected.items()}

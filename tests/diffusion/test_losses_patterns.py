@@ -88,7 +88,7 @@ def test_every_row_is_that_of_a_slow_twin(law: MaskLaw, noise: float) -> None:
     distribution = shuffled(noise)
     posterior, proxy = Mixture(distribution, 0.3), Mixture(distribution, 0.05)
     exact = ExactPosterior(distribution)
-    arguments: dict[str, Any] = {"key": KEY, "n": 150, "proxy": "proxy"}
+    arguments: dict[str, Any] = {"key": KEY, "n": 150, "beside": "proxy"}
     measured = pattern_losses({"model": posterior, "proxy": proxy}, exact, distribution, law, **arguments)
     assert not any("proxy_log_ratio" in sums for sums in measured["proxy"].classes.values())
     found, expected = measured["model"], slow_rows(posterior, proxy, distribution, law, 150)
@@ -125,20 +125,18 @@ def assert_sums_loosely(found: Sums, expected: Sums) -> None:
     assert found.mean == pytest.approx(expected.mean, rel=1e-6, abs=1e-9)
 
 
-def test_a_rival_is_compared_context_by_context() -> None:
+def test_another_posterior_is_compared_context_by_context() -> None:
     """Contexts differ more than two mixtures of one posterior do: the paired difference is the sharper."""
     distribution = nae_sat(6, 18, seed=0)
     judged = {"far": Mixture(distribution, 0.3), "near": Mixture(distribution, 0.2)}
     found = pattern_losses(
-        judged, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=1_500, rival="near"
+        judged, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=1_500, beside="near"
     )
     far, near = found["far"], found["near"]
     for one, other in ((far.total, near.total), (far.roles["latent"], near.roles["latent"])):
-        assert "above_rival" not in other
-        assert one["above_rival"].mean == pytest.approx(one["kl"].mean - other["kl"].mean)
-        assert 0 < one["above_rival"].standard_error < 0.5 * one["kl"].standard_error
-    with pytest.raises(ValueError, match="the rival 'bp' must be one of the posteriors"):
-        pattern_losses(judged, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=9, rival="bp")
+        assert "kl_above" not in other
+        assert one["kl_above"].mean == pytest.approx(one["kl"].mean - other["kl"].mean)
+        assert 0 < one["kl_above"].standard_error < 0.5 * one["kl"].standard_error
 
 
 def test_posteriors_do_not_disturb_each_other_and_threads_change_no_bit() -> None:
@@ -295,8 +293,8 @@ def test_what_is_no_posterior_is_refused() -> None:
         judge(exact, ExactPosterior(other), n=500)
     with pytest.raises(ValueError, match="at least one context, got n = 0"):
         judge(exact, n=0)
-    with pytest.raises(ValueError, match="the proxy 'theirs' must be one of the posteriors"):
-        judge(exact, proxy="theirs")
+    with pytest.raises(ValueError, match="beside is 'theirs', and must be one of the posteriors"):
+        judge(exact, beside="theirs")
 
 
 def test_paired_masks_are_refused() -> None:

@@ -11,6 +11,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.texts import with_error
 
 __all__ = ["NOTHING", "Gaps", "Place", "gaps", "tables"]
 
@@ -109,7 +110,7 @@ def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
         }
         if models:
             bp, marginals = (items[name].metrics["kl"] if name in items else None for name in ("bp", "marginals"))
-            above = items[f"mdm{max(models)}"].metrics.get("above_rival")
+            above = items[f"mdm{max(models)}"].metrics.get("kl_above")
             share = shares.get(place.row, math.nan)
             found[place] = Gaps(dict(sorted(models.items())), marginals, bp, above, share)
     return found
@@ -124,12 +125,7 @@ def along(rows: Sequence[Row]) -> dict[int, dict[int, Sums]]:
 
 
 def _with_error(sums: Sums | None) -> str:
-    """``16.4 ±1.2``: 10^-3 nats, and half of the 95 % interval."""
-    if sums is None or math.isnan(sums.mean):
-        return "-"
-    low, high = sums.interval()
-    shown = f"{_MILLI * sums.mean:.2f}"
-    return shown if math.isnan(low) else f"{shown} ±{_MILLI * (high - low) / 2:.2f}"
+    return with_error(sums, _MILLI)
 
 
 def _half_and_whole(models: dict[int, Sums]) -> tuple[str, str]:

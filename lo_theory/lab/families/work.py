@@ -26,8 +26,8 @@ from lo_theory.rng import Key
 
 __all__ = ["ROLE_METRICS", "RowWork", "SingleTokens", "check_exact"]
 
-ROLE_METRICS = ("model", "exact", "kl", "above_rival", "deterministic", "excluded", "converged")
-"""What is kept role by role; ``above_rival``: minus belief propagation, where there is a factor graph."""
+ROLE_METRICS = ("model", "exact", "kl", "kl_above", "deterministic", "excluded", "converged")
+"""What is kept role by role; ``kl_above``: minus belief propagation, where there is a factor graph."""
 
 
 def check_exact(row: Row, distribution: LODistribution) -> None:
@@ -173,7 +173,7 @@ class RowWork(ProblemWork):
             law,
             key=self.key.fold("losses").fold(law.name),
             n=self.row.evaluation.contexts,
-            rival="bp" if "bp" in judged else None,
+            beside="bp" if "bp" in judged else None,
         )
         return [
             line

@@ -118,7 +118,7 @@ class RowWork(ProblemWork):
             law,
             key=self.key.fold("losses").fold(law.name),
             n=setting.sequences,
-            proxy=f"model({self.row.lengths[-1]})" if setting.proxy else None,
+            beside=f"model({self.row.lengths[-1]})" if setting.proxy else None,
         )
         return [
             line for name, keys in judged.items() for line in self._law_rows(f"losses/{text}", keys, measured[name])

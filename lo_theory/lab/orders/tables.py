@@ -10,7 +10,8 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, group, largest_z
+from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.texts import largest_z_text, number, percent, with_error
 
 __all__ = ["excess", "longest", "own_losses", "tables"]
 
@@ -41,28 +42,6 @@ def excess(item: Measured, floor: float) -> Sums:
     return Sums(sums.n, sums.total - floor * sums.n, shifted)
 
 
-def _with_error(sums: Sums | None, scale: float = 1.0, form: str = ".2f") -> str:
-    """``16.4 ±1.2``: a mean and half of its 95 % interval."""
-    if sums is None or math.isnan(sums.mean):
-        return "-"
-    low, high = sums.interval()
-    shown = format(scale * sums.mean, form)
-    return shown if math.isnan(low) else f"{shown} ±{format(scale * (high - low) / 2, form)}"
-
-
-def _percent(item: Measured | None, metric: str) -> str:
-    """Per cent, and the larger half of the 95 % interval."""
-    if item is None or math.isnan(item.value(metric)):
-        return "-"
-    value, (low, high) = item.value(metric), item.interval(metric)
-    half = max(high - value, value - low)
-    return f"{100 * value:.1f}" if math.isnan(half) else f"{100 * value:.1f} ±{100 * half:.1f}"
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    return "-" if math.isnan(value) else format(value, form)
-
-
 def _problems(rows: Sequence[Row]) -> dict[int, Measured]:
     return {int(item.keys["row"]): item for item in group(rows, "problem")}
 
@@ -91,16 +70,16 @@ def compute_tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
         for name, items in parts.items():
             above = {float(item.keys["flops"]): excess(item, floor) for item in items}
             last = above[max(above)]
-            closed = _number(100 * (1 - last.mean / span), ".1f") if span > 0 else "-"
-            cells = [_with_error(above.get(flops), _MILLI) for flops in sorted(budgets)]
-            lines.append((name, *cells, closed, _number(reached(items, problem), ".1e")))
+            closed = number(100 * (1 - last.mean / span), ".1f") if span > 0 else "-"
+            cells = [with_error(above.get(flops), _MILLI) for flops in sorted(budgets)]
+            lines.append((name, *cells, closed, number(reached(items, problem), ".1e")))
         columns = ("learner", *(f"{flops:.1e}" for flops in sorted(budgets)), "gap\nclosed", "floor\nreached")
         notes = (
             "10^-3 nats per token above the entropy floor after trainings of so many FLOPs, with 95 % intervals over "
             "sequences: KL to the exact conditionals on fresh data where measured, else loss - floor. Order-aware "
             "learners along their own order, masked ones under the uniform law (Proposition 2.1: the mean over all "
             "orders). Gap closed: per cent of the way from the marginals-only line "
-            f"({_number(problem.value('marginals_only'), '.4f')}) to the floor ({_number(floor, '.4f')}). Floor "
+            f"({number(problem.value('marginals_only'), '.4f')}) to the floor ({number(floor, '.4f')}). Floor "
             f"reached: least FLOPs at which the interval lies below {100 * problem.value('reached'):g} % of that way.",
         )
         made.append(
@@ -133,16 +112,16 @@ def along_table(rows: Sequence[Row]) -> Table:
         lines = []
         for item in part:
             own = item.keys["learner"] == item.keys["order"]
-            cells = [_with_error(item.metrics.get(name), _MILLI) for name in ("kl", "kl_latents", "kl_observations")]
+            cells = [with_error(item.metrics.get(name), _MILLI) for name in ("kl", "kl_latents", "kl_observations")]
             lines.append(
                 (
                     *(("{}, {}".format(*item.pair) if own else "",) if several else ()),
                     str(item.keys["order"]) if own else "",
                     "its own" if own else str(item.keys["learner"]),
-                    _number(item.value("model"), ".4f"),
-                    _number(item.value("exact"), ".4f"),
+                    number(item.value("model"), ".4f"),
+                    number(item.value("exact"), ".4f"),
                     *cells,
-                    "" if own else _with_error(item.metrics.get("above_causal"), _MILLI),
+                    "" if own else with_error(item.metrics.get("above_causal"), _MILLI),
                 )
             )
         sections.append(tuple(lines))
@@ -172,9 +151,9 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
 
     def line(cell: Measured) -> tuple[str, ...]:
         other = one_pass.get((cell.keys["row"], cell.keys["learner"]))
-        generated = (_percent(cell, name) for name in ("self_consistency", "consistent", "unpaired"))
-        conditional, infill = (_percent(other, name) for name in ("conditional", "infill"))
-        mean = _number(cell.value("observation_mean"))
+        generated = (percent(cell, name) for name in ("self_consistency", "consistent", "unpaired"))
+        conditional, infill = (percent(other, name) for name in ("conditional", "infill"))
+        mean = number(cell.value("observation_mean"))
         return (str(cell.keys["learner"]), str(cell.keys["policy"]), *generated, mean, conditional, infill)
 
     columns = (
@@ -193,22 +172,17 @@ def accuracy_table(rows: Sequence[Row]) -> Table:
 def diversity_table(rows: Sequence[Row]) -> Table:
     """Whether generated sequences have the law of the data, and what they cost."""
 
-    def z(cell: Measured, name: str) -> str:
-        value, count = cell.value(f"{name}_z"), cell.value(f"{name}_count")
-        if math.isnan(value):
-            return "-"
-        return f"{value:.1f}" + (" !" if value > largest_z(int(count)) else "  ")
-
     def line(cell: Measured) -> tuple[str, ...]:
         distinct = f"{100 * cell.value('distinct'):.1f} ({100 * cell.value('distinct_expected'):.1f})"
-        distance, expected = (_number(cell.value(f"total_variation{end}")) for end in ("", "_expected"))
-        cost = [_number(cell.value(name), ".0f") for name in ("forwards", "passes")]
+        distance, expected = (number(cell.value(f"total_variation{end}")) for end in ("", "_expected"))
+        cost = [number(cell.value(name), ".0f") for name in ("forwards", "passes")]
         return (
-            *(str(cell.keys["learner"]), str(cell.keys["policy"]), distinct, z(cell, "bias"), z(cell, "pair")),
+            *(str(cell.keys["learner"]), str(cell.keys["policy"]), distinct),
+            *(largest_z_text(cell, name) for name in ("bias", "pair")),
             *(
                 f"{distance} ({expected})" if distance != "-" else "-",
                 *cost,
-                _number(1e3 * cell.value("seconds"), ".2f"),
+                number(1e3 * cell.value("seconds"), ".2f"),
             ),
         )
 

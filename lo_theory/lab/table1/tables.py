@@ -9,25 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
+from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, quarter_losses
 from lo_theory.lab.table1.effects import effects_table
 from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published
+from lo_theory.lab.texts import largest_z_text, number, percent
 
 __all__ = ["tables"]
-
-
-def _percent(measured: Measured, metric: str) -> str:
-    """``93.4 ±0.5``: per cent, and the larger half of the 95 % interval."""
-    value, (low, high) = measured.value(metric), measured.interval(metric)
-    if math.isnan(value):
-        return "-"
-    half = max(high - value, value - low)
-    return f"{100 * value:.1f}" if math.isnan(half) else f"{100 * value:.1f} ±{100 * half:.1f}"
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    return "-" if math.isnan(value) else format(value, form)
 
 
 def _pair(measured: Measured) -> str:
@@ -60,7 +48,7 @@ def _line_notes(problems: Sequence[Measured], cells: Sequence[Measured]) -> list
     """The known lines of self-consistency and of agreement with the data, once if all pairs have the same."""
     lines = []
     for problem in problems:
-        ceiling, constant, independent = (_number(100 * value, ".1f") for value in consistency_lines(problem, cells))
+        ceiling, constant, independent = (number(100 * value, ".1f") for value in consistency_lines(problem, cells))
         data = (100 * problem.value(name) for name in ("constant", "independent"))
         lines.append(
             f"Self-consistent: exact sampler {ceiling}, observations always at their most likely value {constant}, "
@@ -83,11 +71,11 @@ def accuracy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
             tuple(
                 (
                     *_cell(cell),
-                    _percent(cell, "self_consistency"),
-                    *([_number(100 * cell.value("self_consistency_ceiling"), ".1f")] if noisy else []),
-                    _percent(cell, "consistent"),
-                    _percent(cell, "unpaired"),
-                    _number(cell.value("observation_mean")),
+                    percent(cell, "self_consistency"),
+                    *([number(100 * cell.value("self_consistency_ceiling"), ".1f")] if noisy else []),
+                    percent(cell, "consistent"),
+                    percent(cell, "unpaired"),
+                    number(cell.value("observation_mean")),
                 )
                 for cell in part
             ),
@@ -125,13 +113,6 @@ def accuracy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     )
 
 
-def _z(cell: Measured, name: str) -> str:
-    value, count = cell.value(f"{name}_z"), cell.value(f"{name}_count")
-    if math.isnan(value):
-        return "-"
-    return f"{value:.1f}" + (" !" if value > largest_z(int(count)) else "  ")
-
-
 def diversity_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     """Whether the generated sequences have the law of the data."""
     sections = tuple(
@@ -139,9 +120,9 @@ def diversity_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
             (
                 *_cell(cell),
                 f"{100 * cell.value('distinct'):.1f} ({100 * cell.value('distinct_expected'):.1f})",
-                _z(cell, "bias"),
-                _z(cell, "pair"),
-                f"{_number(cell.value('total_variation'))} ({_number(cell.value('total_variation_expected'))})"
+                largest_z_text(cell, "bias"),
+                largest_z_text(cell, "pair"),
+                f"{number(cell.value('total_variation'))} ({number(cell.value('total_variation_expected'))})"
                 if "total_variation" in cell.metrics
                 else "-",
             )
@@ -172,10 +153,10 @@ def model_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 (
                     _pair(loss),
                     str(loss.keys["law"]),
-                    _number(loss.value("model"), ".4f"),
-                    _number(loss.value("exact"), ".4f"),
-                    _number(problem.value("floor"), ".4f") if uniform else "",
-                    _number(problem.value("marginals_only"), ".4f") if uniform else "",
+                    number(loss.value("model"), ".4f"),
+                    number(loss.value("exact"), ".4f"),
+                    number(problem.value("floor"), ".4f") if uniform else "",
+                    number(problem.value("marginals_only"), ".4f") if uniform else "",
                     "-" if math.isnan(low) else f"{loss.value('kl'):.4f} ±{(high - low) / 2:.4f}",
                     f"{100 * gap:.1f} ±{100 * half:.1f}" if uniform else "",
                 )
@@ -197,7 +178,7 @@ def one_pass_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
             (
                 _pair(item),
                 str(item.keys["denoiser"]),
-                *(_percent(item, name) for name in ("conditional", "infill", "infill_drawn")),
+                *(percent(item, name) for name in ("conditional", "infill", "infill_drawn")),
             )
             for item in part
         )
@@ -222,7 +203,7 @@ def class_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     for part in _by_row(item for item in group(rows, "class_losses") if item.keys["law"] == "uniform"):
         cells = quarter_losses(part)
         if cells:
-            numbers = [[_number(cells[i, j].mean) if (i, j) in cells else "-" for j in range(4)] for i in range(4)]
+            numbers = [[number(cells[i, j].mean) if (i, j) in cells else "-" for j in range(4)] for i in range(4)]
             sections.append(tuple((_pair(part[0]), _QUARTERS[i], *numbers[i]) for i in range(4)))
     columns = ("N, P", "latents hidden", *(f"observations\n{name}" for name in _QUARTERS))
     notes = (
