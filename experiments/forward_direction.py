@@ -7,8 +7,9 @@ which three must be learned. Each way, ``optimiser:rate:embedding scale:batch``,
 ``two_rates(0,1)`` alone, at a constant rate after a warm-up, until the running loss on fresh data falls below a tenth
 of the entropy of a single observation (``ended``: learned), ``--sequences`` are used up, or the loss is no number any
 more (diverged). Writes ``forward.csv`` to DIR, one line as each training ends: sequences and operations until the loss
-is below 0.9, 0.5 and 0.1 of that entropy (empty: it never was), and where it ended. A training that fails otherwise is
-told on stderr and the exit code is then 1; the others are kept. An interrupt keeps the lines that are written.
+is below 0.9, 0.5 and 0.1 of that entropy (empty: it never was), and where it ended. The same command goes on where it
+was interrupted: trainings that have their line are not done again. A training that fails otherwise is told on stderr,
+and the exit code is then 1.
 On a GPU: ``--device cuda --shape 19M --workers 1 --problems 25:275 30:270``.
 """
 
@@ -18,9 +19,10 @@ import argparse
 import csv
 import math
 import multiprocessing
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -29,7 +31,9 @@ import torch
 
 from lo_theory.diffusion.masks import TwoRates
 from lo_theory.lab.execute import processor
+from lo_theory.lab.training import choose_device
 from lo_theory.neural import Masked, Observer, TrainConfig, TransformerConfig, flop_per_token, train
+from lo_theory.neural.model import SHAPES
 from lo_theory.neural.posterior import resolve_precision
 from lo_theory.problem import nae_sat
 from lo_theory.rng import Key
@@ -69,6 +73,10 @@ def problem(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no N:P, such as 32:64") from None
 
 
+Job = tuple[tuple[int, int], Way, int]  # problem, way, seed
+_IGNORED = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the workers
+
+
 class Learned(Exception):
     """Raised out of training when the loss has fallen far enough."""
 
@@ -98,6 +106,12 @@ def make_training(
     return network, config, Masked(nae_sat(n, p, seed=0), TwoRates(0.0, 1.0))
 
 
+def identity(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The columns that say which training a line is of."""
+    place = {"N": size[0], "P": size[1], **choice._asdict()}
+    return {**place, "shape": options.shape, "seed": seed, "at_most": options.sequences}
+
+
 def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one network; a line of the table."""
     network, config, objective = make_training(size, choice, options)
@@ -121,7 +135,7 @@ def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Nam
     except FloatingPointError:  # a rate at which training diverges is a result, too
         ended = "diverged"
     operations = flop_per_token(network) * network.length
-    line: dict[str, Any] = {"N": size[0], "P": size[1], **choice._asdict(), "shape": options.shape, "seed": seed}
+    line: dict[str, Any] = identity(size, choice, seed, options)
     line |= {f"sequences_to_{share}": reached.get(share, "") for share in SHARES}
     line |= {f"flops_to_{share}": f"{operations * reached[share]:.3g}" if share in reached else "" for share in SHARES}
     line |= {"ended": ended, "sequences": last[0], "loss_share": round(last[1], 4)}
@@ -141,26 +155,45 @@ def main() -> int:
     ])  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sequences", type=int, default=48_000, help="at most so many a training")
-    parser.add_argument("--shape", default="laptop", help="laptop (3 layers, width 96) or small, 6M, 19M")
+    parser.add_argument("--shape", default="laptop", choices=["laptop", *SHAPES], help="laptop: 3 layers, width 96")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for each training")
     parser.add_argument("--workers", type=int, default=2, help="trainings at once")
     options = parser.parse_args()
     jobs = [(size, choice, seed) for size in options.problems for choice in options.ways for seed in options.seeds]
-    target = options.out / "forward.csv"
-    if target.exists() or options.workers < 1:
-        parser.error(f"{target} is there: give another --out" if target.exists() else "--workers must be at least 1")
     try:
+        if options.workers < 1:
+            raise ValueError(f"--workers must be at least 1, got {options.workers}")
+        options.device = choose_device(options.device)
         for size, choice, _ in jobs:
             make_training(size, choice, options)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: torch, of a device that it does not know or have
+        options.out.mkdir(parents=True, exist_ok=True)
+        with open(options.out / "forward.csv", "a+", newline="") as file:
+            file.seek(0)
+            done = read_lines(file, identity(*jobs[0], options))
+            left = [job for job in jobs if {k: str(v) for k, v in identity(*job, options).items()} not in done]
+            return train_all(file, left, options)
+    except KeyboardInterrupt:
+        print("interrupted; the lines written are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    options.out.mkdir(parents=True, exist_ok=True)
-    with (
-        open(target, "x", newline="") as file,
-        ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool,
-    ):
+
+
+def read_lines(file: TextIO, names: Iterable[str]) -> list[dict[str, str]]:
+    """What a file says it has: the columns ``names`` of its lines. ValueError where it lacks one of them."""
+    table = csv.DictReader(file)
+    missing = [name for name in names if table.fieldnames is not None and name not in table.fieldnames]
+    if missing:
+        raise ValueError(f"{file.name} has no column {missing[0]}, it is of another version: give another --out")
+    return [{name: line[name] for name in names} for line in table]
+
+
+def train_all(file: TextIO, jobs: Sequence[Job], options: argparse.Namespace) -> int:
+    """Do the trainings that are left; 1 if one failed."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, context, initializer=signal.signal, initargs=_IGNORED) as pool:
         try:
             return write_lines(file, {pool.submit(measure, *job, options): job for job in jobs})
         except BaseException:  # do not go through the queue first
@@ -170,21 +203,17 @@ def main() -> int:
             raise
 
 
-def write_lines(file: TextIO, running: Mapping[Future[dict[str, Any]], Any]) -> int:
+def write_lines(file: TextIO, running: Mapping[Future[dict[str, Any]], Job]) -> int:
     """Write and print what each training found as it ends; 1 if one failed."""
-    table: csv.DictWriter[str] | None = None
     failed = 0
     for found in as_completed(running):
-        error = found.exception()
-        if isinstance(error, KeyboardInterrupt):  # Ctrl-C reaches the workers too
-            raise error
-        if error is not None:
+        if (error := found.exception()) is not None:
             failed = 1
             print(f"{running[found]}: {error}", file=sys.stderr, flush=True)
             continue
         line = found.result()
-        if table is None:
-            table = csv.DictWriter(file, list(line), lineterminator="\n")
+        table = csv.DictWriter(file, list(line), lineterminator="\n")
+        if not file.tell():
             table.writeheader()
         table.writerow(line)
         file.flush()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def console() -> None:
         code = ending.code if isinstance(ending.code, int) else 0
     except KeyboardInterrupt:  # before the command began
         code = _INTERRUPTED
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one that comes while the interpreter ends would show a traceback
     sys.stdout.flush()
     sys.stderr.flush()
     if threading.active_count() > 1:

@@ -105,6 +105,10 @@ def load_agenda(path: Path, only: Sequence[str] = ()) -> Agenda:
     ValueError naming file, entry and remedy.
     """
     document = read_yaml(path)
+    if "entries" not in document and "experiment" in document:
+        raise ValueError(
+            f"{path} is an experiment, no agenda: run it with `lo-theory run`, a grid with `lo-theory sweep`"
+        )
     try:
         agenda = build(Agenda, document)
     except ValueError as error:

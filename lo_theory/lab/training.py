@@ -129,7 +129,7 @@ def train_model(learner: Learner, context: Context) -> Trained:
             ),
         )
     except FloatingPointError as error:
-        context.run.log("not finite", model=learner.file, step=-1, error=str(error))
+        context.run.log("not finite", model=learner.file, step=getattr(error, "step", -1), error=str(error))
         raise FloatingPointError(f"{learner.name}, {checkpoint}: {error}") from error
 
 

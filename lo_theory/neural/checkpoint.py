@@ -81,14 +81,16 @@ def load(path: str | Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}); delete it to start again") from error
     if _KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file of another program: its metadata has no {_KEY!r} entry")
     try:
         header = json.loads(metadata[_KEY])
         checksum, version = header.pop("checksum"), header.pop("format")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: its header cannot be read ({error!r})") from error
+        raise ValueError(
+            f"{path} is damaged: its header cannot be read ({error!r}); delete it to start again"
+        ) from error
     if version != FORMAT:
         raise ValueError(
             f"{path} has checkpoint format {version!r}, this version reads {FORMAT}: train again, or use the older "

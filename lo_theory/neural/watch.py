@@ -14,9 +14,17 @@ from torch import Tensor
 
 from lo_theory.neural.config import TrainConfig
 
-__all__ = ["Watch"]
+__all__ = ["NotFinite", "Watch"]
 
 _NAMES = ("loss", "gradient norm")
+
+
+class NotFinite(FloatingPointError):
+    """A loss, a gradient or a weight is not finite; ``step``: since when."""
+
+    def __init__(self, message: str, step: int = -1) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Watch:
@@ -58,22 +66,23 @@ class Watch:
         broken = [(step, name, value) for step, name, value in zip(where, _NAMES, what, strict=True) if step >= 0]
         if broken:
             step, name, value = min(broken, key=lambda found: found[0])  # of one step the loss comes first
-            self.refuse(f"{name} is {value} at step {int(step)}")
+            self.refuse(f"{name} is {value}", int(step))
         return running, norm
 
     def begin_again(self, running: Tensor | None = None) -> None:
         """Start a new sum, at zero or with what a checkpoint kept."""
         self.running = torch.zeros_like(self.running) if running is None else running.to(self._home)
 
-    def refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str, step: int) -> NoReturn:
         """Stop the run because of something that is not finite."""
-        raise FloatingPointError(
-            f"{what} of {self.config.steps}: training stopped, the last checkpoint is kept; "
-            f"try a learning rate below {self.config.learning_rate:g}, a longer warm-up or float32"
+        raise NotFinite(
+            f"{what} at step {step} of {self.config.steps}: training stopped, the last checkpoint is kept; "
+            f"try a learning rate below {self.config.learning_rate:g}, a longer warm-up or float32",
+            step,
         )
 
     def require_finite(self, tensors: dict[str, Tensor], step: int) -> None:
         """FloatingPointError if a number in ``tensors`` is not finite: nothing like that goes into a checkpoint."""
         for name, value in tensors.items():
             if value.is_floating_point() and not math.isfinite(float(value.detach().sum(dtype=torch.float64))):
-                self.refuse(f"{name} is not finite at step {step}")
+                self.refuse(f"{name} is not finite", step)

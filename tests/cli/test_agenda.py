@@ -133,3 +133,9 @@ def test_bad_agendas_are_one_clear_line_before_anything_runs(
     line = complaint(["agenda", str(write(tmp_path, *entries)), "--out", str(tmp_path / "runs"), *extra], capsys)
     assert re.search(expected, line), line
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_agenda_and_an_experiment_taken_for_each_other_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "run it with `lo-theory agenda`" in complaint(["run", str(OWED)], capsys)
+    experiment = OWED.parent / "recipes.yaml"
+    assert f"{experiment} is an experiment, no agenda" in complaint(["agenda", str(experiment)], capsys)

@@ -174,7 +174,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
     assert found is not None, line
     (path,) = (tmp_path / "runs" / "tiny").glob("*/model-0.safetensors")
     assert line.startswith(f"lo-theory: (6, 18), {path}: "), line
-    assert any(event["event"] == "not finite" for event in journal(path.parent))
+    (event,) = (event for event in journal(path.parent) if event["event"] == "not finite")
+    assert event["step"] == int(found[1])
     kept = load(path)
     assert kept.header["step"] <= int(found[1])
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
