@@ -14,6 +14,7 @@ from lo_theory.lab.drawing import describe
 from lo_theory.lab.rows import Row
 from lo_theory.lab.table1.effects import effects, effects_table
 from lo_theory.lab.table1.effects_figure import effects_figure
+from lo_theory.lab.table1.labels import named
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny
 
@@ -44,7 +45,7 @@ def test_runs_have_students_interval_and_single_runs_have_none() -> None:
     rows = [row for i, effect in enumerate((-6.0, -2.0, 1.0)) for row in decodes(i, effect)]
     rows += decodes(3, -10.0, pair=(8, 24))
     made = experiment(*(length(100, seed) for seed in range(3)), {"problem": {"N": 8, "P": 24}})
-    ((line,),) = effects_table(made, rows).sections
+    ((line,),) = effects_table(made, named(made, rows)).sections
     assert line[:6] == ("6, 18", "model", "24", "drawn", "3", ""), "no losses, no gap"
     half = 4.302652729696 * 3.511884584284 / 3**0.5  # Student's quantile of two degrees of freedom, times the error
     assert line[6:9] == (f"-2.3 ±{half:.1f}", "-6.0, +1.0", "1/3")
@@ -56,11 +57,11 @@ def test_trainings_of_other_lengths_are_other_kinds_and_their_gaps_are_told() ->
     gaps = (0.1, 0.2, 0.8, 0.9)
     rows = [row for i, gap in enumerate(gaps) for row in (*decodes(i, (-4.0, -2.0, 3.0, 5.0)[i]), *losses(i, gap))]
     rows += decodes(4, 9.0, name="alone")
-    (lines,) = effects_table(made, rows).sections
+    (lines,) = effects_table(made, named(made, rows)).sections
     assert [line[0] for line in lines] == ["6, 18 training.steps 100", "6, 18 training.steps 200"]
     assert [line[5] for line in lines] == ["10 to 20", "80 to 90"]
     assert [line[8] for line in lines] == ["0/2", "2/2"]
-    *_, alone = effects(made, rows).values()
+    *_, alone = effects(named(made, rows)).values()
     assert (alone[0].points("self_consistency"), math.isnan(alone[0].gap[0])) == (pytest.approx(9), True)
 
 
@@ -80,16 +81,15 @@ def test_other_draws_steps_and_denoisers_are_not_mixed() -> None:
 
 
 def test_the_interval_of_a_run_is_that_of_both_decodes() -> None:
-    ((run,),) = effects(experiment(length(100)), [*decodes(0, 2.0), *losses(0, 0.5)]).values()
+    ((run,),) = effects([*decodes(0, 2.0), *losses(0, 0.5)]).values()
     half = 1.96 * 5.0025 / 1000**0.5 * 2**0.5  # both decodes: values 5 points above and below, 1,000 of them
     assert run.interval("self_consistency") == (pytest.approx(2 - half, abs=0.02), pytest.approx(2 + half, abs=0.02))
     assert run.gap == (pytest.approx(0.5), pytest.approx(1.96 * 0.00402 / 10 / 0.4, rel=1e-2))
 
 
 def test_the_figure_has_a_mark_for_each_run() -> None:
-    made = experiment(length(100), length(200), {"problem": {"N": 6, "P": 24}})
     rows = [row for i in range(2) for row in (*decodes(i, i - 0.5), *decodes(i, 3.0, steps=4), *losses(i, 0.3 + i / 2))]
-    (figure,) = effects_figure(made, [*rows, *decodes(2, 1.0, pair=(6, 24))]).values()
+    (figure,) = effects_figure([*rows, *decodes(2, 1.0, pair=(6, 24))]).values()
     one, several = figure.axes
     marks = [
         [line.get_xydata().tolist()[0] for line in axes.lines[1:] if len(line.get_xydata())] for axes in (one, several)
@@ -98,4 +98,4 @@ def test_the_figure_has_a_mark_for_each_run() -> None:
     assert [y for _, y in marks[1]] == [pytest.approx(3)] * 2
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["(6, 18)"]
     assert "a One token a step; b Several tokens a step" in describe(figure)
-    assert effects_figure(made, [*decodes(0, 1.0), *losses(0, 0.5)]) == {}, "one model makes no figure"
+    assert effects_figure([*decodes(0, 1.0), *losses(0, 0.5)]) == {}, "one model makes no figure"

@@ -1,36 +1,32 @@
 """Adaptive minus vanilla decoding of one denoiser, run by run, and the table of it with intervals over the runs.
 
-A run is a problem with a training of its own. Runs are of one kind where all but the seeds agree: pair, name, settings,
-denoiser, steps, how tokens are drawn. Reads rows; touches nothing.
+A run is a problem with a training of its own. Runs are of one kind where all but the seeds agree: pair, name (which
+holds the settings in which rows differ, see ``labels``), denoiser, steps, how tokens are drawn. Reads rows only.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.schema import plain
 from lo_theory.lab.summary import Measured, between, difference, gap_closed, group
 from lo_theory.lab.table1.readings import ADAPTIVE
 
 __all__ = ["Effect", "Kind", "effects", "effects_table"]
 
 _METRICS = (("self_consistency", "self-consistent"), ("consistent", "wholly consistent"))
-_SEEDS = frozenset({"seed", "problem.seed"})
 
 
 class Kind(NamedTuple):
-    """What runs have in common. ``settings``: in what they differ from others of their pair and name; else empty."""
+    """What runs have in common."""
 
     pair: tuple[int, int]
     name: str
-    settings: str
     denoiser: str
     steps: int
     tokens: str
@@ -38,7 +34,7 @@ class Kind(NamedTuple):
     @property
     def of(self) -> str:
         """``12, 48 training.steps 500``."""
-        return " ".join(filter(None, ("{}, {}".format(*self.pair), self.name, self.settings)))
+        return " ".join(filter(None, ("{}, {}".format(*self.pair), self.name)))
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,12 @@ class Effect:
         return 100 * low, 100 * high
 
 
-def effects(experiment: Experiment, rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
+def effects(rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
     """All runs that were decoded both ways, by kind, in the order of the rows."""
-    settings, gaps = _settings(experiment), _gaps(rows)
+    gaps = _gaps(rows)
     runs: dict[tuple[Kind, int], dict[str, Measured]] = {}
     for cell in group(rows, "decode"):
-        kind = _kind(cell, settings)
-        runs.setdefault((kind, int(cell.keys["row"])), {})[str(cell.keys["policy"])] = cell
+        runs.setdefault((_kind(cell), int(cell.keys["row"])), {})[str(cell.keys["policy"])] = cell
     found: dict[Kind, list[Effect]] = {}
     for (kind, row), decodes in runs.items():
         if {"vanilla", ADAPTIVE} <= decodes.keys():
@@ -75,7 +70,7 @@ def effects(experiment: Experiment, rows: Sequence[Row]) -> dict[Kind, list[Effe
     return found
 
 
-def _kind(cell: Measured, settings: Sequence[str]) -> Kind:
+def _kind(cell: Measured) -> Kind:
     keys = cell.keys
     warmth = "" if keys["temperature"] == 1.0 else f"temperature {keys['temperature']:g}"
     schedule = "" if keys["schedule"] == "fixed_count" else str(keys["schedule"])
@@ -83,39 +78,10 @@ def _kind(cell: Measured, settings: Sequence[str]) -> Kind:
     return Kind(
         cell.pair,
         str(keys.get("name", "")),
-        settings[int(keys["row"])],
         str(keys["denoiser"]),
         int(keys["steps"]),
         ", ".join(filter(None, tokens)),
     )
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Single settings of plain values, with their dotted paths."""
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _leaves(part, f"{path}.{name}" if path else str(name))
-    else:
-        yield path, value
-
-
-def _settings(experiment: Experiment) -> list[str]:
-    """By row, in what it differs from others of its pair and name, seeds aside, such as ``training.steps 500``."""
-    flat = [{path: value for path, value in _leaves(plain(row)) if path not in _SEEDS} for row in experiment.rows]
-    peers: dict[tuple[Any, ...], list[int]] = {}
-    for i, row in enumerate(flat):
-        peers.setdefault(tuple(row.get(path) for path in ("problem.N", "problem.P", "name")), []).append(i)
-    texts = [""] * len(flat)
-    for alike in peers.values():
-        first, paths = flat[alike[0]], dict.fromkeys(path for i in alike for path in flat[i])
-        differing = [path for path in paths if any(flat[i].get(path) != first.get(path) for i in alike)]
-        for i in alike:
-            texts[i] = ", ".join(f"{path} {_text(flat[i].get(path))}" for path in differing)
-    return texts
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _gaps(rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
@@ -128,7 +94,7 @@ def _gaps(rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
 def effects_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     """Adaptive minus vanilla where there are several runs of a kind, with intervals over them."""
     lines = []
-    for kind, runs in effects(experiment, rows).items():
+    for kind, runs in effects(rows).items():
         if len(runs) > 1:
             gaps = [100 * run.gap[0] for run in runs if not math.isnan(run.gap[0])]
             closed = f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""

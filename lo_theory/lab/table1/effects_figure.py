@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import CATEGORICAL, COLOURS
@@ -21,11 +20,11 @@ __all__ = ["effects_figure"]
 _METRIC = "self_consistency"
 
 
-def effects_figure(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
+def effects_figure(rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Self-consistency, one token a step and several; tokens drawn as they come. Nothing below two trained models."""
     runs = [
         (kind, run)
-        for kind, found in effects(experiment, rows).items()
+        for kind, found in effects(rows).items()
         for run in found
         if kind.tokens == "drawn" and not math.isnan(run.gap[0])
     ]

@@ -13,6 +13,7 @@ from lo_theory.lab.style import COLOURS, INK, MARKERS
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
 from lo_theory.lab.table1.effects_figure import effects_figure
+from lo_theory.lab.table1.labels import named
 from lo_theory.lab.table1.reading_figure import readings_figure
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["make_figures"]
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Everything the tables print, pair by pair: accuracies with the published points, diversity, losses."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(named(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     figure = new_figure(13, 17, experiment.title or experiment.experiment)
     grid = figure.add_gridspec(5, 3)
     cells, problems = group(ordered, "decode"), group(ordered, "problem")
@@ -51,8 +52,8 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     shown = experiment.title or experiment.experiment
     return {
         "figure": figure,
-        **readings_figure(experiment, rows),
-        **effects_figure(experiment, rows),
+        **readings_figure(experiment, ordered),
+        **effects_figure(ordered),
         **training_figures(shown, ordered),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -75,10 +76,13 @@ def _level(axes: Axes, place: float, value: float, style: str = "-", label: str 
 
 
 def _label_pairs(axes: Axes, cells: Sequence[Measured], extra: Sequence[tuple[int, int]] = ()) -> None:
+    """Pairs and names below; neighbours of one label, such as other seeds of a problem, share it."""
     first = [next(cell for cell in cells if cell.keys["row"] == row) for row in _places(cells)]
-    labels = ["({}, {})\n{}".format(*cell.pair, cell.keys.get("name", "")).strip() for cell in first]
+    labels = ["({}, {})\n{}".format(*cell.pair, str(cell.keys.get("name", "")).replace(" ", "\n")) for cell in first]
     labels += [f"({n}, {p})" for n, p in extra]
-    axes.set_xticks(range(len(labels)), labels)
+    shared = [(label, [i for i, _ in part]) for label, part in itertools.groupby(enumerate(labels), lambda it: it[1])]
+    centres = [(places[0] + places[-1]) / 2 for _, places in shared]
+    axes.set_xticks(centres, [label.strip() for label, _ in shared], fontsize=7 if len(shared) > 3 else 8)
     axes.set_xlim(-0.6, max(0, len(labels) - 1) + 0.6)
     axes.grid(axis="x", visible=False)
 

@@ -11,6 +11,7 @@ from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, quarter_losses
 from lo_theory.lab.table1.effects import effects_table
+from lo_theory.lab.table1.labels import named
 from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published
 from lo_theory.lab.texts import largest_z_text, number, percent
@@ -226,5 +227,5 @@ _TABLES: tuple[Callable[[Experiment, Sequence[Row]], Table], ...] = (
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """All tables, in the order in which they are shown."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(named(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     return [make(experiment, ordered) for make in _TABLES]
