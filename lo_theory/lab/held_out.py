@@ -69,7 +69,7 @@ class HeldOut:
 
     @cached_property
     def exact(self) -> _Remembered | None:
-        """The exact posterior, None where it does not fit."""
+        """The exact posterior, None where it does not fit. Its answers are kept: n x L x V float64."""
         exact = ExactPosterior(self.distribution, threads=self.threads)
         truth = self.distribution.sample(self.key.fold("data"), self.n)
         masks, _ = Uniform().sample(self.key.fold("masks"), truth, self.distribution.layout)
@@ -87,7 +87,7 @@ class HeldOut:
         return self.distribution.marginal_entropy() / self.distribution.layout.length - self.floor
 
     def excess(self, model: Transformer, reading: ArrayLike | None = None) -> Sums:
-        """Nats per token above the floor. Cost: ``n`` rows through the network."""
+        """Nats per token above the floor. Cost: ``n`` rows through the network, the first time also the exact ones."""
         from lo_theory.neural import TrainedPosterior
         from lo_theory.neural.causal import CausalLearner
 

@@ -46,6 +46,8 @@ class TrainedPosterior:
     through the network at once; torch's thread count is used as set. Probabilities of values that a role cannot take
     are the network's own, not removed. ``compiled``: the network through torch.compile, which pays on a GPU and takes
     seconds to a minute at first; fewer rows than ``batch`` are then filled up to it, so that one shape is compiled.
+    Of the problem only the length and the values are compared here; ``load_model(path, problem=fingerprint)`` refuses a
+    network that was trained on another. Errors: ValueError for another length or other values, and a causal network.
     """
 
     def __init__(
