@@ -87,7 +87,7 @@ class HeldOut:
         return self.distribution.marginal_entropy() / self.distribution.layout.length - self.floor
 
     def excess(self, model: Transformer, reading: ArrayLike | None = None) -> Sums:
-        """Nats per token above the floor. Cost: ``n`` rows through the network, the first time also the exact ones."""
+        """Nats per token above the floor. Cost: ``n`` rows through the network, at first the exact ones too."""
         from lo_theory.neural import TrainedPosterior
         from lo_theory.neural.causal import CausalLearner
 
