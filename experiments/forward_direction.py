@@ -182,8 +182,12 @@ def main() -> int:
 
 
 def read_lines(file: TextIO, names: Iterable[str]) -> list[dict[str, str]]:
-    """What a file says it has: the columns ``names`` of its lines. ValueError where it lacks one of them."""
-    table = csv.DictReader(file)
+    """The columns ``names`` of the lines of a file, whose last a kill may have torn. ValueError if it lacks one."""
+    lines = file.read().splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        file.write("\n")
+        lines.pop()
+    table = csv.DictReader(lines)
     missing = [name for name in names if table.fieldnames is not None and name not in table.fieldnames]
     if missing:
         raise ValueError(f"{file.name} has no column {missing[0]}, it is of another version: give another --out")

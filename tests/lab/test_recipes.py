@@ -338,6 +338,9 @@ def test_the_forward_direction_goes_on_where_it_was(
     assert after.startswith(before)
     with open(tmp_path / "out" / "forward.csv") as file:
         assert [line["seed"] for line in csv.DictReader(file)] == ["0", "1"]
+    (tmp_path / "out" / "forward.csv").write_text(after[:-40])  # torn by a kill
+    assert forward(*words, "--seeds", "0", "1") == 0
+    assert len((tmp_path / "out" / "forward.csv").read_text().splitlines()) == 4
     (tmp_path / "out" / "forward.csv").write_text("N,P\n5,6\n")
     with pytest.raises(SystemExit):
         forward(*words)
