@@ -109,7 +109,7 @@ def make_training(
 def identity(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The columns that say which training a line is of."""
     place = {"N": size[0], "P": size[1], **choice._asdict()}
-    return {**place, "shape": options.shape, "seed": seed, "at_most": options.sequences}
+    return {**place, "shape": options.shape, "seed": seed, "at_most": options.sequences, "device": options.device}
 
 
 def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -140,8 +140,8 @@ def measure(size: tuple[int, int], choice: Way, seed: int, options: argparse.Nam
     line |= {f"flops_to_{share}": f"{operations * reached[share]:.3g}" if share in reached else "" for share in SHARES}
     line |= {"ended": ended, "sequences": last[0], "loss_share": round(last[1], 4)}
     line |= {"seconds": round(time.perf_counter() - began, 1), "threads": options.threads}
-    device = torch.cuda.get_device_name() if torch.device(options.device).type == "cuda" else processor()
-    return line | {"precision": config.precision, "torch": torch.__version__, "device": device}
+    name = torch.cuda.get_device_name() if torch.device(options.device).type == "cuda" else processor()
+    return line | {"precision": config.precision, "torch": torch.__version__, "machine": name}
 
 
 def main() -> int:
@@ -169,25 +169,28 @@ def main() -> int:
         for size, choice, _ in jobs:
             make_training(size, choice, options)
         options.out.mkdir(parents=True, exist_ok=True)
-        with open(options.out / "forward.csv", "a+", newline="") as file:
-            file.seek(0)
-            done = read_lines(file, identity(*jobs[0], options))
-            left = [job for job in jobs if {k: str(v) for k, v in identity(*job, options).items()} not in done]
-            return train_all(file, left, options)
-    except KeyboardInterrupt:
-        print("interrupted; the lines written are kept, and the same command goes on from there", file=sys.stderr)
-        return 130
+        file = open(options.out / "forward.csv", "a+", newline="")  # noqa: SIM115 (closed below)
+        done = read_lines(file, identity(*jobs[0], options))
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    left = [job for job in jobs if {name: str(value) for name, value in identity(*job, options).items()} not in done]
+    with file:
+        try:
+            return train_all(file, left, options)
+        except KeyboardInterrupt:
+            print("interrupted; the lines written are kept, and the same command goes on from there", file=sys.stderr)
+            return 130
 
 
 def read_lines(file: TextIO, names: Iterable[str]) -> list[dict[str, str]]:
-    """The columns ``names`` of the lines of a file, whose last a kill may have torn. ValueError if it lacks one."""
-    lines = file.read().splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        file.write("\n")
-        lines.pop()
-    table = csv.DictReader(lines)
+    """The columns ``names`` of the lines of a file; what a kill has torn is cut off. ValueError if it lacks one."""
+    file.seek(0)
+    text = file.read()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.truncate(len(whole.encode()))
+        file.seek(0, 2)
+    table = csv.DictReader(whole.splitlines())
     missing = [name for name in names if table.fieldnames is not None and name not in table.fieldnames]
     if missing:
         raise ValueError(f"{file.name} has no column {missing[0]}, it is of another version: give another --out")

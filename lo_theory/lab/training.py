@@ -28,6 +28,7 @@ from lo_theory.neural import (
     measure_matmul_rate,
     train,
 )
+from lo_theory.neural.watch import NotFinite
 from lo_theory.problem import Layout, LODistribution
 from lo_theory.rng import Key
 
@@ -128,8 +129,8 @@ def train_model(learner: Learner, context: Context) -> Trained:
                 -(-config.steps // evaluations) if evaluations else 0,  # rounded up: never more of them than asked for
             ),
         )
-    except FloatingPointError as error:
-        context.run.log("not finite", model=learner.file, step=getattr(error, "step", -1), error=str(error))
+    except NotFinite as error:
+        context.run.log("not finite", model=learner.file, step=error.step, error=str(error))
         raise FloatingPointError(f"{learner.name}, {checkpoint}: {error}") from error
 
 

@@ -81,7 +81,9 @@ def load(path: str | Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}); delete it to start again") from error
+        raise ValueError(
+            f"{path} is damaged or no safetensors file ({error}); a damaged checkpoint is to be deleted"
+        ) from error
     if _KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file of another program: its metadata has no {_KEY!r} entry")
     try:

@@ -20,7 +20,7 @@ _NAMES = ("loss", "gradient norm")
 
 
 class NotFinite(FloatingPointError):
-    """A loss, a gradient or a weight is not finite; ``step``: since when."""
+    """A loss, a gradient or a weight is not finite; ``step``: where that was first, or first noticed; -1 if unknown."""
 
     def __init__(self, message: str, step: int = -1) -> None:
         super().__init__(message)

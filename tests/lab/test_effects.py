@@ -96,6 +96,6 @@ def test_the_figure_has_a_mark_for_each_run() -> None:
     ]
     assert marks[0] == [[pytest.approx(30), pytest.approx(-0.5)], [pytest.approx(80), pytest.approx(0.5)]]
     assert [y for _, y in marks[1]] == [pytest.approx(3)] * 2
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["(6, 18)"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["6, 18"]
     assert "a One token a step; b Several tokens a step" in describe(figure)
     assert effects_figure([*decodes(0, 1.0), *losses(0, 0.5)]) == {}, "one model makes no figure"

@@ -245,7 +245,7 @@ def around(mean: float, spread: float = 0.01) -> Sums:
         (0.5, 0.5, 0.0, "level with BP; gap flat"),
         (0.5, 0.5, 0.01, "level with BP; gap flat"),  # above, but by less than what counts
         (0.5, 0.4, -0.2, "below BP; gap falls"),
-        (0.5, 0.2, None, "no BP; gap falls"),
+        (0.5, 0.2, None, "not compared with BP; gap falls"),
     ],
 )
 def test_a_verdict_follows_from_the_intervals(half: float, whole: float, above: float | None, verdict: str) -> None:
@@ -256,6 +256,7 @@ def test_a_verdict_follows_from_the_intervals(half: float, whole: float, above: 
 def test_wide_intervals_say_little() -> None:
     wide = around(0.01, spread=0.5)
     models = {20: around(0.5), 40: wide}
+    assert Gaps(models, around(0.7)).verdict == "no BP; gap falls"
     assert Gaps(models, around(0.7), wide, wide).verdict == "not told apart from BP; gap falls"
     assert Gaps(models, around(0.7), wide, around(0.0)).verdict == "level with BP; gap falls", "paired, they are level"
     assert Gaps({20: around(0.5), 40: around(0.5)}, Sums.of([0.0] * 9), None).verdict == "nothing to know"

@@ -75,7 +75,7 @@ class Gaps:
     def against_bp(self) -> str:
         """``level with BP`` only where the whole 95 % interval of the difference is small; else who is above."""
         if self.above_bp is None or self.marginals is None:
-            return "no BP"
+            return "no BP" if self.bp is None else "not compared with BP"  # rows of an older version
         (low, high), least = self.above_bp.interval(), self.learned * self.marginals.mean
         if -least < low and high < least:
             return "level with BP"

@@ -160,8 +160,8 @@ def difference_table(found: Sequence[Recipe]) -> Table:
         for other in others:
             if min(len(first.curves), len(other.curves)) > 1:
                 value, half = welch(other.finals, first.finals)
-                found_apart = _verdict(value, half, first, other)
-                lines.append(("{}, {}".format(*first.pair), other.setting.name, _percent(value, half), found_apart))
+                place = ("{}, {}".format(*first.pair), other.setting.name)
+                lines.append((*place, _percent(value, half), _verdict(value, half, first, other)))
         sections.append(tuple(lines))
     notes = (
         "Gap closed minus that of the first row of the problem, percentage points, 95 % interval over trainings "

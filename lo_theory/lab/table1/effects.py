@@ -15,6 +15,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, between, difference, gap_closed, group
+from lo_theory.lab.table1.labels import variants
 from lo_theory.lab.table1.readings import ADAPTIVE
 
 __all__ = ["Effect", "Kind", "effects", "effects_table"]
@@ -72,15 +73,13 @@ def effects(rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
 
 def _kind(cell: Measured) -> Kind:
     keys = cell.keys
-    warmth = "" if keys["temperature"] == 1.0 else f"temperature {keys['temperature']:g}"
-    schedule = "" if keys["schedule"] == "fixed_count" else str(keys["schedule"])
-    tokens = ("argmax" if keys["argmax"] else "drawn", str(keys.get("noise", "")), warmth, schedule)
+    tokens = [*([] if keys["argmax"] else ["drawn"]), *variants(keys)]
     return Kind(
         cell.pair,
         str(keys.get("name", "")),
         str(keys["denoiser"]),
         int(keys["steps"]),
-        ", ".join(filter(None, tokens)),
+        ", ".join(tokens),
     )
 
 
@@ -98,8 +97,8 @@ def effects_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         if len(runs) > 1:
             gaps = [100 * run.gap[0] for run in runs if not math.isnan(run.gap[0])]
             closed = f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""
-            named = (kind.of, kind.denoiser, str(kind.steps), kind.tokens, str(len(runs)), closed)
-            lines.append((*named, *(text for metric, _ in _METRICS for text in _over_runs(runs, metric))))
+            place = (kind.of, kind.denoiser, str(kind.steps), kind.tokens, str(len(runs)), closed)
+            lines.append((*place, *(text for metric, _ in _METRICS for text in _over_runs(runs, metric))))
     columns: tuple[str, ...] = ("N, P", "denoiser", "steps", "tokens", "runs", "gap\nclosed, %")
     for _, title in _METRICS:
         columns += (title.replace(" ", "\n"), "least, most", "above 0")

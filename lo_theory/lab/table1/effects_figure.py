@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import CATEGORICAL, COLOURS
+from lo_theory.lab.style import COLOURS, SEQUENTIAL
 from lo_theory.lab.table1.effects import Effect, Kind, effects
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _METRIC = "self_consistency"
 
 def effects_figure(rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Self-consistency, one token a step and several; tokens drawn as they come. Nothing below two trained models."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
     runs = [
         (kind, run)
         for kind, found in effects(rows).items()
@@ -32,7 +35,8 @@ def effects_figure(rows: Sequence[Row]) -> Mapping[str, Figure]:
         return {}
     figure = new_figure(10, 4.6, "Adaptive minus vanilla against how far the model has learned")
     one, several = figure.subplots(1, 2, sharex=True, sharey=True)
-    colours = dict(zip(dict.fromkeys(_of(kind) for kind, _ in runs), CATEGORICAL * len(runs), strict=False))
+    names, shades = list(dict.fromkeys(kind.of for kind, _ in runs)), colormaps[SEQUENTIAL]
+    colours = {name: to_hex(shades(0.85 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
     _panel(one, [(kind, run) for kind, run in runs if kind.steps == sum(kind.pair)], colours)
     _panel(several, [(kind, run) for kind, run in runs if kind.steps < sum(kind.pair)], colours)
     one.set_title("One token a step", loc="left")
@@ -45,15 +49,11 @@ def effects_figure(rows: Sequence[Row]) -> Mapping[str, Figure]:
     return {"effects": figure}
 
 
-def _of(kind: Kind) -> str:
-    return " ".join(filter(None, ("({}, {})".format(*kind.pair), kind.name)))
-
-
 def _panel(axes: Axes, runs: Sequence[tuple[Kind, Effect]], colours: Mapping[str, str]) -> None:
     axes.axhline(0, color=COLOURS["line"], linewidth=1, zorder=0)
     for kind, run in runs:
         style: dict[str, Any] = {
-            "color": colours[_of(kind)],
+            "color": colours[kind.of],
             "marker": "o",
             "markersize": 4,
             "elinewidth": 1,

@@ -10,10 +10,22 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import plain
 
-__all__ = ["named"]
+__all__ = ["named", "variants"]
 
 _SEEDS = frozenset({"seed", "problem.seed"})
+_LONGEST = 40  # characters of a value in a name
 _SHOWN = ("problem.N", "problem.P", "name")  # beside every number already
+
+
+def variants(keys: Mapping[str, Any]) -> list[str]:
+    """In what a decode differs from the plain one: schedule, most likely tokens, temperature, noise on the scores."""
+    words = (
+        "" if keys.get("schedule", "fixed_count") == "fixed_count" else str(keys["schedule"]),
+        "argmax" if keys["argmax"] else "",
+        "" if keys.get("temperature", 1.0) == 1.0 else f"temperature {keys['temperature']:g}",
+        str(keys.get("noise", "")),
+    )
+    return [word for word in words if word]
 
 
 def named(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
@@ -54,4 +66,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value; of a long list, which no table has room for, its beginning."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 from lo_theory.lab.rows import Row
 from lo_theory.lab.settings import step_count
 from lo_theory.lab.summary import Measured, difference, group
+from lo_theory.lab.table1.labels import variants
 from lo_theory.lab.table1.row import Reference
 
 __all__ = ["ADAPTIVE", "Pair", "Reading", "Value", "readings", "verdict"]
@@ -110,16 +111,11 @@ def published_numbers(reference: Reference) -> dict[Pair, dict[str, float]]:
 
 def _decode(cell: Measured, *, noise: bool = True) -> str:
     """``L/8 steps, argmax, gumbel 0.5``: how a cell was decoded; the steps as L/n where there is such an n."""
-    keys, length, steps = cell.keys, sum(cell.pair), int(cell.keys["steps"])
+    length, steps = sum(cell.pair), int(cell.keys["steps"])
     share = f"L/{-(-length // steps)}"
-    words = [
-        "L steps" if steps == length else f"{share} steps" if step_count(share, length) == steps else f"{steps} steps",
-        "" if keys.get("schedule", "fixed_count") == "fixed_count" else str(keys["schedule"]),
-        "argmax" if keys["argmax"] else "",
-        "" if keys.get("temperature", 1.0) == 1.0 else f"temperature {keys['temperature']:g}",
-        str(keys.get("noise", "")) if noise else "",
-    ]
-    return ", ".join(filter(None, words))
+    shown = share if step_count(share, length) == steps else str(steps)
+    shown = "L" if steps == length else shown
+    return ", ".join([f"{shown} steps", *variants(cell.keys if noise else {**cell.keys, "noise": ""})])
 
 
 def _add(items: dict[_Place, Measured], place: _Place, item: Measured) -> None:
@@ -134,7 +130,8 @@ def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
     """Every reading that both policies were measured under, the nearest to the published numbers first.
 
     Noise on the scores does not change vanilla decoding, which then stands for itself. Accuracies of one pass know no
-    order: both policies have the same number. Several runs of a pair and name are pooled, their sequences together.
+    order: both policies have the same number. Several runs of a pair and name are pooled:
+    their sequences together, so that intervals do not hold what differs between the runs.
     """
     kept = list(rows)
     found: dict[tuple[str, str, str, str], dict[Pair, tuple[Value, Value]]] = {}

@@ -11,7 +11,7 @@ from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, quarter_losses
 from lo_theory.lab.table1.effects import effects_table
-from lo_theory.lab.table1.labels import named
+from lo_theory.lab.table1.labels import named, variants
 from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published
 from lo_theory.lab.texts import largest_z_text, number, percent
@@ -27,9 +27,8 @@ def _pair(measured: Measured) -> str:
 
 def _cell(measured: Measured) -> tuple[str, ...]:
     keys = measured.keys
-    warmth = "" if keys.get("temperature", 1.0) == 1.0 else f"temperature {keys['temperature']:g}"
-    words = (str(keys["policy"]), "argmax" if keys["argmax"] else "", str(keys.get("noise", "")), warmth)
-    return _pair(measured), str(keys["denoiser"]), ", ".join(filter(None, words)), str(keys["steps"])
+    words = (str(keys["policy"]), *variants(keys))
+    return _pair(measured), str(keys["denoiser"]), ", ".join(words), str(keys["steps"])
 
 
 def _by_row(items: Iterable[Measured]) -> list[list[Measured]]:
