@@ -172,7 +172,7 @@ def test_what_goes_wrong_for_all_is_said_by_all(tmp_path: Path) -> None:
     train(NETWORK, TOGETHER, Recorded(PROBLEM, Uniform()), KEY, checkpoint=tmp_path / "disk-0" / "model")
     facts = finished("endings", tmp_path)
     for rank, said in enumerate(fact["result"] for fact in facts):
-        assert said["poisoned"].startswith("FloatingPointError: loss is nan at step 7 of 12")
+        assert said["poisoned"].startswith("NotFinite: loss is nan at step 7 of 12")
         assert said["apart"].startswith("ValueError: ranks disagree on the step to go on from")
         assert f"rank {rank} has {(12, 0)[rank]}" in said["apart"]
         assert said["different"].startswith("ValueError: ranks disagree on the run")
