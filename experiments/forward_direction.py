@@ -187,13 +187,13 @@ def read_lines(file: TextIO, names: Iterable[str]) -> list[dict[str, str]]:
     file.seek(0)
     text = file.read()
     whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.truncate(len(whole.encode()))
-        file.seek(0, 2)
     table = csv.DictReader(whole.splitlines())
     missing = [name for name in names if table.fieldnames is not None and name not in table.fieldnames]
     if missing:
         raise ValueError(f"{file.name} has no column {missing[0]}, it is of another version: give another --out")
+    if whole != text:
+        file.truncate(len(whole.encode()))
+        file.seek(0, 2)
     return [{name: line[name] for name in names} for line in table]
 
 

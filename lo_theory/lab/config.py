@@ -7,7 +7,6 @@ stands. ``resolve`` leaves rows only. May read the file named.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
 from lo_theory.lab.task import TASKS, Task
-from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
+from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
 
 __all__ = ["Experiment", "load", "resolve", "written_row"]
 
@@ -170,7 +169,7 @@ def _assign(base: dict[str, Any], assignment: str, shared: Sequence[str]) -> dic
 
 def _assign_recipe(base: dict[str, Any], name: str, shared: Sequence[str]) -> dict[str, Any]:
     """Apply every setting of a recipe, as if each had been given by ``--set``."""
-    for part, settings in copy.deepcopy(RECIPES[name]).items():
+    for part, settings in settings_of(name).items():
         for key, value in settings.items():
             base = _assign_value(base, [part, key], value, shared)
     return base

@@ -18,6 +18,7 @@ __all__ = [
     "consistency_lines",
     "difference",
     "gap_closed",
+    "gaps_closed",
     "group",
     "largest_z",
     "quarter_losses",
@@ -110,6 +111,13 @@ def gap_closed(loss: Measured, problem: Measured) -> tuple[float, float]:
         sums, excess = loss.metrics["model"], loss.value("model") - floor
     low, high = sums.interval()
     return gap_share(excess, floor, marginals), (high - low) / 2 / (marginals - floor)
+
+
+def gaps_closed(rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
+    """``gap_closed`` of every row that has losses under the uniform law, in their order."""
+    problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
+    uniform = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
+    return {int(loss.keys["row"]): gap_closed(loss, problems[loss.keys["row"]]) for loss in uniform}
 
 
 def consistency_lines(problem: Measured, cells: Iterable[Measured]) -> tuple[float, float, float]:

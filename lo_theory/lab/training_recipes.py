@@ -13,7 +13,7 @@ from typing import Any
 
 from lo_theory.lab.schema import merge
 
-__all__ = ["PARTS", "RECIPES", "spell_out"]
+__all__ = ["PARTS", "RECIPES", "settings_of", "spell_out"]
 
 PARTS = ("model", "objective", "training")
 """The parts of a row that a recipe sets, the same settings in all; a task whose rows lack one of them takes none."""
@@ -58,6 +58,11 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Name -> part of a row -> its settings."""
 
 
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of a recipe, part by part, as a copy that may be changed."""
+    return copy.deepcopy(dict(RECIPES[name]))
+
+
 def spell_out(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write a ``recipe`` out where it stands: its settings under those given beside it; the same of all ``rows``.
 
@@ -69,4 +74,4 @@ def spell_out(settings: Mapping[str, Any]) -> dict[str, Any]:
     name = given.pop("recipe", None)
     if isinstance(given.get("rows"), list):
         given["rows"] = [spell_out(row) for row in given["rows"]]
-    return given if name is None else merge(copy.deepcopy(RECIPES[name]), given)
+    return given if name is None else merge(settings_of(name), given)

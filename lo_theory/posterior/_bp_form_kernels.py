@@ -57,6 +57,7 @@ def _all_equal_kernel(plain):
 
     @message_kernel
     def kernel(form, work, positions, t, begin, end):
+        """Turn the incoming messages of checks ``begin`` to ``end`` of table ``t`` into the outgoing ones."""
         q, k = len(form.values), len(form.arguments)
         unequal, equal, scaled = form.unequal[t], form.values, form.scaled[t]
         for v in range(q):

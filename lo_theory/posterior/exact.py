@@ -77,6 +77,7 @@ class _Tables:
     def fill(
         self, tokens: NDArray[np.int8], rows: slice, probs: NDArray[np.float64], log_evidence: NDArray[np.float64]
     ) -> None:
+        """Answer the contexts ``rows`` into ``probs`` and ``log_evidence``, with memory of its own, in any thread."""
         batch, part, evidence = tokens[rows], probs[rows], log_evidence[rows]
         work, arena = workspace(self._graph), np.empty(int(self._rule.room) + _SMALL_TABLES)
         start = 0

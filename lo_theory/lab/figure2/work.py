@@ -133,11 +133,9 @@ class RowWork(ProblemWork):
         kinds = {(latents, observations) for latents, observations, _ in losses.classes}
         hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
         only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
-        total = {name: part for name, part in losses.total.items() if name != "kl_above"}
-        rows = self.rows(unit, "losses", {**keys, "role": "all", **only}, total)
+        rows = self.rows(unit, "losses", {**keys, "role": "all", **only}, losses.total)
         for role, sums in losses.roles.items():
-            kept = {name: part for name, part in sums.items() if name != "kl_above"}  # Figure 2 is about the error
-            rows += self.rows(unit, "losses", {**keys, "role": role, **only}, kept)
+            rows += self.rows(unit, "losses", {**keys, "role": role, **only}, sums)
         for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
             place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
             rows += self.rows(unit, "class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS})

@@ -152,6 +152,7 @@ class RowWork(ModelWork):
 
     def _population(self, name: str, a: float, setting: Population) -> Callable[[], list[Line]]:
         def compute() -> list[Line]:
+            """Both starts at every rate of hidden observations."""
             ensemble, lines = self.ensembles[name], []
             for b in setting.observations:
                 self.context.stop.check()

@@ -173,6 +173,7 @@ def diversity_table(rows: Sequence[Row]) -> Table:
     """Whether generated sequences have the law of the data, and what they cost."""
 
     def line(cell: Measured) -> tuple[str, ...]:
+        """One learner under one policy."""
         distinct = f"{100 * cell.value('distinct'):.1f} ({100 * cell.value('distinct_expected'):.1f})"
         distance, expected = (number(cell.value(f"total_variation{end}")) for end in ("", "_expected"))
         cost = [number(cell.value(name), ".0f") for name in ("forwards", "passes")]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, between, difference, gap_closed, group
+from lo_theory.lab.summary import Measured, between, difference, gaps_closed, group
 from lo_theory.lab.table1.labels import variants
 from lo_theory.lab.table1.readings import ADAPTIVE
 
@@ -59,7 +59,7 @@ class Effect:
 
 def effects(rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
     """All runs that were decoded both ways, by kind, in the order of the rows."""
-    gaps = _gaps(rows)
+    gaps = gaps_closed(rows)
     runs: dict[tuple[Kind, int], dict[str, Measured]] = {}
     for cell in group(rows, "decode"):
         runs.setdefault((_kind(cell), int(cell.keys["row"])), {})[str(cell.keys["policy"])] = cell
@@ -81,13 +81,6 @@ def _kind(cell: Measured) -> Kind:
         int(keys["steps"]),
         ", ".join(tokens),
     )
-
-
-def _gaps(rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
-    """Gap closed and half of its interval, by row."""
-    problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
-    uniform = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
-    return {int(loss.keys["row"]): gap_closed(loss, problems[loss.keys["row"]]) for loss in uniform}
 
 
 def effects_table(experiment: Experiment, rows: Sequence[Row]) -> Table:

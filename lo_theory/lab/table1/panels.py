@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
-from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z, quarter_losses
+from lo_theory.lab.summary import Measured, consistency_lines, gaps_closed, group, largest_z, quarter_losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -258,9 +258,8 @@ def kl_panel(axes: Axes, rows: Sequence[Row]) -> None:
 
 def gap_panel(axes: Axes, rows: Sequence[Row]) -> None:
     """Gap closed between the marginals alone and the floor."""
-    problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
     found = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
-    gaps = [gap_closed(loss, problems[loss.keys["row"]]) for loss in found]
+    gaps = gaps_closed(rows).values()
     heights, halves = [100 * gap for gap, _ in gaps], [100 * half for _, half in gaps]
     axes.bar(range(len(gaps)), heights, yerr=halves, color=COLOURS["model"], width=0.4)
     _label_pairs(axes, found)
