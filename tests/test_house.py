@@ -28,7 +28,7 @@ MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(ROOT)], "lo_theory.") if not module.name.endswith("__main__")
 )
 
-LARGEST_FILE, LARGEST_FUNCTION, LARGEST_SIGNATURE = 300, 60, 7
+LARGEST_FILE, LARGEST_FUNCTION, LARGEST_SIGNATURE = 500, 60, 7
 EXCEPTIONS: dict[str, str] = {
     # "file.py" or "file.py:function": why it is larger
 }
