@@ -9,28 +9,28 @@ import math
 import numpy as np
 from numba import uint64
 
-from lo_theory.posterior._bp_compile import kernel
-from lo_theory.posterior._bp_form_kernels import factor_pass, normalise
+from lo_theory.posterior._bp_compile import inner_kernel, kernel
+from lo_theory.posterior._bp_form_kernels import factor_pass, lost, normalise
 from lo_theory.rng import philox, unit
 
-_SMALL = 1e-150
+_SMALL = 1e-15  # times LOW this is still a number of full precision
 
 
 @kernel
 def random_messages(messages, noise, key0, key1):
     """Fill ``messages`` [E, q] with normalised entries 1 + noise (2u - 1), u uniform; word e q + v makes entry (e,
-    v).
+    v). No entry is zero, whatever u.
     """
     n_edges, q = messages.shape
     flat = messages.reshape(-1)
     for draw in range((flat.shape[0] + 3) // 4):
         words = philox(uint64(draw), uint64(0), key0, key1)
         for lane in range(min(4, flat.shape[0] - 4 * draw)):
-            flat[4 * draw + lane] = 1.0 + noise * (2.0 * unit(words[lane]) - 1.0)
+            flat[4 * draw + lane] = max(1.0 + noise * (2.0 * unit(words[lane]) - 1.0), 2.0**-53)
     for e in range(n_edges):
         total = messages[e].sum()
         for v in range(q):
-            messages[e, v] = messages[e, v] / total if total > 0.0 else 1.0 / q
+            messages[e, v] /= total
 
 
 @kernel
@@ -88,20 +88,43 @@ def beliefs(to_variable, scopes, belief):
     return log_sum, vanished
 
 
+@inner_kernel
+def possible(left, right):
+    """Whether two messages share a value that neither excludes."""
+    for v in range(left.shape[0]):
+        if left[v] > 0.0 and right[v] > 0.0:
+            return True
+    return False
+
+
 @kernel
-def close(form, work, plan, to_factor, to_variable, scopes, belief):
+def supported_pass(form, work, positions, groups, support):
+    """Replace messages to factors, 0 or 1, in ``work`` by messages to variables, positive where a state allows it."""
+    return factor_pass(form, work, positions, groups, support)
+
+
+@kernel
+def close(form, work, plan, to_factor, to_variable, scopes, belief, support, reached):
     """Read everything off the messages to factors in ``work``; the form must not scale its messages.
 
     Fill ``to_factor`` and ``to_variable`` [F, k, q], factors in the order of the plan, and ``belief`` [n, q]. Bethe
     free entropy: sum_i ln Z_i - (k - 1) sum_a ln Z_a, where Z_a = sum_v to_factor to_variable is the same at every
-    argument because messages to variables are unnormalised. Return (free entropy, vanished).
+    argument because messages to variables are unnormalised. ``support`` and ``reached`` uint8[F, k, q] are zero where a
+    message to a factor or to a variable may be zero. Return (free entropy, vanished, whether a number was lost).
     """
     q = belief.shape[1]
-    vanished = 0
+    vanished, gone = 0, False
+    gather(to_factor.reshape(-1), plan.positions, work, q)
     for j in range(plan.positions.shape[0]):
+        for a in range(plan.positions.shape[1]):
+            for v in range(q):
+                gone |= lost(to_factor[j, a, v], support[j, a, v] > 0)
         vanished += normalise(work, plan.positions, j, q)
     gather(to_factor.reshape(-1), plan.positions, work, q)
-    factor_pass(form, work, plan.positions, plan.groups)
+    low = factor_pass(form, work, plan.positions, plan.groups, support.reshape(-1))[1]
+    gone |= low
+    if gone:
+        return 0.0, vanished, True
     gather(to_variable.reshape(-1), plan.positions, work, q)
     free_entropy, empty = beliefs(to_variable, scopes, belief)
     for j in range(scopes.shape[0]):
@@ -110,16 +133,20 @@ def close(form, work, plan, to_factor, to_variable, scopes, belief):
             mass += to_factor[j, 0, v] * to_variable[j, 0, v]
         if mass > 0.0:
             free_entropy -= (scopes.shape[1] - 1) * math.log(mass)
+            gone |= lost(mass, False)
         else:
             vanished += 1
+            gone |= possible(to_factor[j, 0], to_variable[j, 0])
         for a in range(scopes.shape[1]):
             total = to_variable[j, a].sum()
+            for v in range(q):
+                gone |= lost(to_variable[j, a, v], reached[j, a, v] > 0)
             if total > 0.0:
                 to_variable[j, a] /= total
             else:
                 vanished += 1
                 to_variable[j, a] = 1.0 / q
-    return free_entropy, vanished + empty
+    return free_entropy, vanished + empty, gone
 
 
 @kernel

@@ -18,6 +18,26 @@ from lo_theory.posterior.bp_forms import AllEqual, Parity, Table
 SMALLEST_PRODUCT = 1e-250
 """Below this the sums of the incoming messages are divided out one by one."""
 
+LOW = 1e-290
+"""A number below this has lost digits, or is zero: exactly, or by underflow."""
+
+
+@message_kernel
+def lost(number, supported):
+    """Whether a number below ``LOW`` is no exact zero."""
+    return number < LOW and (number > 0.0 or supported)
+
+
+@message_kernel
+def lost_messages(work, positions, j, q, support):
+    """Whether a message at ``positions[j]`` has lost a number. ``support`` [F k q] says which are no exact zeros."""
+    k = positions.shape[1]
+    for a in range(k):
+        for v in range(q):
+            if lost(work[uint64(positions[j, a]) + uint64(v)], support[(j * k + a) * q + v]):
+                return True
+    return False
+
 
 @message_kernel
 def normalise(work, positions, j, q):
@@ -41,13 +61,16 @@ def normalise(work, positions, j, q):
 
 @message_kernel
 def _scale(work, p, q):
-    """Divide a message by its sum where that is positive."""
-    total = 0.0
+    """Divide a message by its sum where that is positive. Return whether a number had lost digits."""
+    total, gone = 0.0, False
     for v in range(q):
-        total += work[p + uint64(v)]
+        entry = work[p + uint64(v)]
+        gone |= lost(entry, False)
+        total += entry
     if total > 0.0:
         for v in range(q):
             work[p + uint64(v)] /= total
+    return gone
 
 
 def _all_equal_kernel(plain):
@@ -56,23 +79,26 @@ def _all_equal_kernel(plain):
     """
 
     @message_kernel
-    def kernel(form, work, positions, t, begin, end):
+    def kernel(form, work, positions, t, begin, end, support):
         """Turn the incoming messages of checks ``begin`` to ``end`` of table ``t`` into the outgoing ones."""
         q, k = len(form.values), len(form.arguments)
         unequal, equal, scaled = form.unequal[t], form.values, form.scaled[t]
         for v in range(q):
             equal = tuple_setitem(equal, v, form.equal[t, v])
-        vanished, j = 0, begin
-        while j < end:
-            x, sums, product = form.entries, form.arguments, 1.0
+        vanished, gone, j = 0, False, begin
+        while j < end and not gone:
+            x, sums, product, least = form.entries, form.arguments, 1.0, 1.0
             for a in range(k):
                 p, total = uint64(positions[j, a]), 0.0
                 for v in range(q):
                     entry = work[p + uint64(v)]
                     x = tuple_setitem(x, a * q + v, entry)
+                    least = min(least, entry)
                     total += entry
                 sums = tuple_setitem(sums, a, total)
                 product *= total
+            if least < LOW and lost_messages(work, positions, j, q, support):
+                return vanished, True
             if not product > SMALLEST_PRODUCT:
                 vanished += normalise(work, positions, j, q)
                 continue  # the same factor again: now its sums are one
@@ -93,9 +119,9 @@ def _all_equal_kernel(plain):
                         differ = unequal * differ + equal[v] * same
                     work[p + uint64(v)] = differ * factor
                 if not plain and scaled:
-                    _scale(work, p, q)
+                    gone |= _scale(work, p, q)
             j += 1
-        return vanished
+        return vanished, gone
 
     return kernel
 
@@ -105,23 +131,25 @@ _weighted_table = _all_equal_kernel(False)
 
 
 @message_kernel
-def all_equal_pass(form, work, positions, groups):
+def all_equal_pass(form, work, positions, groups, support):
     """All-equal tables: weight ``equal[v]`` where all arguments are v, else ``unequal``.
 
     The message at v is ``unequal R + equal[v] E``, E the probability that the other arguments are all v and R that they
     are not, built up as (E, R) -> (E x, R + E c) with x and c the normalised message at v and at the other values.
     """
-    vanished = 0
+    vanished, gone = 0, False
     for t in range(groups.shape[0] - 1):
         if form.unequal[t] == 1.0 and not form.equal[t].any():
-            vanished += _plain_table(form, work, positions, t, groups[t], groups[t + 1])
+            found, low = _plain_table(form, work, positions, t, groups[t], groups[t + 1], support)
         else:
-            vanished += _weighted_table(form, work, positions, t, groups[t], groups[t + 1])
-    return vanished
+            found, low = _weighted_table(form, work, positions, t, groups[t], groups[t + 1], support)
+        vanished += found
+        gone |= low
+    return vanished, gone
 
 
 @message_kernel
-def parity_pass(form, work, positions, groups):
+def parity_pass(form, work, positions, groups, support):
     """Parity tables: weight ``even`` or ``odd`` by the parity of the arguments; (even, odd) of the others by
     convolution.
     """
@@ -131,13 +159,16 @@ def parity_pass(form, work, positions, groups):
         even, odd = form.even[t], form.odd[t]
         j = groups[t]
         while j < groups[t + 1]:
-            zeros, ones, sums, product = form.arguments, form.arguments, form.arguments, 1.0
+            zeros, ones, sums, product, least = form.arguments, form.arguments, form.arguments, 1.0, 1.0
             for a in range(k):
                 p = uint64(positions[j, a])
                 zero, one = work[p], work[p + uint64(1)]
+                least = min(least, min(zero, one))
                 zeros, ones = tuple_setitem(zeros, a, zero), tuple_setitem(ones, a, one)
                 sums = tuple_setitem(sums, a, zero + one)
                 product *= zero + one
+            if least < LOW and lost_messages(work, positions, j, 2, support):
+                return vanished, True
             if not product > SMALLEST_PRODUCT:
                 vanished += normalise(work, positions, j, 2)
                 continue  # the same factor again: now its sums are one
@@ -151,7 +182,7 @@ def parity_pass(form, work, positions, groups):
                 work[p] = even * same + odd * differ
                 work[p + uint64(1)] = odd * same + even * differ
             j += 1
-    return vanished
+    return vanished, False
 
 
 @message_kernel
@@ -166,14 +197,15 @@ def _advance(digits, q):
 
 
 @message_kernel
-def table_pass(form, work, positions, groups):
+def table_pass(form, work, positions, groups, support):
     """Any tables: one walk over the states, with prefix products kept and suffix products made on the way back."""
     q, k = len(form.values), positions.shape[1]
     before, digits, out = form.before, form.digits, form.out
-    vanished = 0
+    vanished, gone = 0, False
     for t in range(groups.shape[0] - 1):
         weights, scaled = form.tables[t], form.scaled[t]
         for j in range(groups[t], groups[t + 1]):
+            gone |= lost_messages(work, positions, j, q, support)
             vanished += normalise(work, positions, j, q)
             out[:] = 0.0
             digits[:] = 0
@@ -195,8 +227,10 @@ def table_pass(form, work, positions, groups):
                 for v in range(q):
                     work[p + uint64(v)] = out[a, v]
                 if scaled:
-                    _scale(work, p, q)
-    return vanished
+                    gone |= _scale(work, p, q)
+        if gone:
+            break
+    return vanished, gone
 
 
 @message_kernel
@@ -221,8 +255,7 @@ def all_equal_message(form, work, plan, e, out, first):
             differ += same * others
             same *= x[b * q + v]
         out[first + uint64(v)] = unequal * differ + form.equal[t, v] * same
-    if form.scaled[t]:
-        _scale(out, first, q)
+    return form.scaled[t] and _scale(out, first, q)
 
 
 @message_kernel
@@ -237,6 +270,7 @@ def parity_message(form, work, plan, e, out, first):
         same, differ = same * zero + differ * one, differ * zero + same * one
     out[first] = form.even[t] * same + form.odd[t] * differ
     out[first + uint64(1)] = form.odd[t] * same + form.even[t] * differ
+    return False
 
 
 @message_kernel
@@ -258,19 +292,22 @@ def table_message(form, work, plan, e, out, first):
             out[first + uint64(digits[own])] += weight
         if state + 1 < weights.shape[0]:
             _advance(digits, q)
-    if form.scaled[t]:
-        _scale(out, first, q)
+    return form.scaled[t] and _scale(out, first, q)
 
 
-def factor_pass(form, work, positions, groups):
-    """Overwrite the messages to factors in ``work`` by the messages to variables. Return how many were found
-    vanished.
+def factor_pass(form, work, positions, groups, support):
+    """Overwrite the messages to factors in ``work`` by the messages to variables.
+
+    ``support`` uint8[F k q], factors in the order of ``positions``, is zero where a message to a factor may be zero.
+    Return (messages found vanished, whether a number was lost, in which case the pass may have ended early).
     """
-    return _PASSES[type(form)](form, work, positions, groups)
+    return _PASSES[type(form)](form, work, positions, groups, support)
 
 
 def edge_message(form, work, plan, e, out, first):
-    """Write the message to a variable along edge e to ``out[first:]``, from normalised messages to factors."""
+    """Write the message to a variable along edge e to ``out[first:]``, from normalised messages to factors. Return
+    whether a number lost digits.
+    """
     return _MESSAGES[type(form)](form, work, plan, e, out, first)
 
 
@@ -279,11 +316,11 @@ _MESSAGES = {AllEqual: all_equal_message, Parity: parity_message, Table: table_m
 
 
 @overload(factor_pass)
-def _compiled_factor_pass(form, work, positions, groups):
+def _compiled_factor_pass(form, work, positions, groups, support):
     kernel = _PASSES[form.instance_class]
 
-    def chosen(form, work, positions, groups):
-        return kernel(form, work, positions, groups)
+    def chosen(form, work, positions, groups, support):
+        return kernel(form, work, positions, groups, support)
 
     return chosen
 

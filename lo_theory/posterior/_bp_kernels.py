@@ -13,7 +13,7 @@ from numba import njit, uint64
 from numba.cpython.unsafe.tuple import tuple_setitem
 
 from lo_theory.posterior._bp_compile import inner_kernel, kernel
-from lo_theory.posterior._bp_form_kernels import edge_message, factor_pass
+from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass, lost
 from lo_theory.rng import fill_words, shuffle
 
 _SMALL = (
@@ -24,14 +24,19 @@ _SCALE_EVERY = 8
 
 @inner_kernel
 def _rescale(run, q):
-    """Scale the running product of every lane whose largest entry has become small to largest entry one."""
+    """Scale the running product of every lane whose largest entry has become small to largest entry one. Return
+    whether an entry had lost digits.
+    """
+    gone = False
     for lane in range(0, run.shape[0], q):
         largest = run[lane]
         for v in range(1, q):
             largest = max(largest, run[lane + v])
         if 0.0 < largest < _SMALL:
             for v in range(q):
+                gone |= lost(run[lane + v], False)
                 run[lane + v] /= largest
+    return gone
 
 
 @inner_kernel
@@ -40,7 +45,9 @@ def variable_pass(work, blocks, q):
 
     A row of ``blocks.field`` holds the fields of the variables of a block, q numbers a lane; block b owns rows
     ``blocks.start[b]:blocks.start[b + 1]`` of messages, one of each lane a row. Rows a lane does not need hold ones.
+    Return whether a number lost digits that would not be seen to be small in the products.
     """
+    gone = False
     width = blocks.field.shape[1]
     run, scratch = blocks.run, blocks.scratch
     for b in range(blocks.field.shape[0]):
@@ -55,7 +62,7 @@ def variable_pass(work, blocks, q):
                 prefix[x] = product
                 run[x] = product * messages[x]
             if s % _SCALE_EVERY == _SCALE_EVERY - 1:
-                _rescale(run, q)
+                gone |= _rescale(run, q)
         run[:] = 1.0
         for s in range(rows - 1, -1, -1):
             messages = work[begin + s * width : begin + (s + 1) * width]
@@ -65,10 +72,11 @@ def variable_pass(work, blocks, q):
                 messages[x] = prefix[x] * product
                 run[x] = product * message
             if s % _SCALE_EVERY == 0:
-                _rescale(run, q)
+                gone |= _rescale(run, q)
     for p in blocks.pads:
         for v in range(q):
             work[p + uint64(v)] = 1.0
+    return gone
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
@@ -101,17 +109,20 @@ def next_mark(t, iterations):
 
 
 @kernel
-def flood(form, work, plan, blocks, q, limits):
+def flood(form, work, plan, blocks, q, limits, support, settled):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
-    iterations later. Return (iterations, change over one, change over two, vanished messages, converged).
+    iterations later. ``support`` as in ``factor_pass`` counts from iteration ``settled`` on. Return (iterations, change
+    over one, change over two, vanished messages, converged, whether a number was lost: the run then ends at once).
     """
     damping, iterations, tolerance = limits
     mark, kept = np.empty_like(work), np.empty_like(work if damping > 0.0 else work[:0])
-    marked, one, two, vanished, t, done = 1, np.inf, np.inf, 0, 0, False
-    while t < iterations and not done:
-        vanished += factor_pass(form, work, plan.positions, plan.groups)
+    marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
+    nothing = np.zeros_like(support) if settled > 0 else support
+    while t < iterations and not done and not gone:
+        found, gone = factor_pass(form, work, plan.positions, plan.groups, support if t >= settled else nothing)
+        vanished += found
         t += 1
         if damping > 0.0:
             if t == 1:
@@ -126,46 +137,54 @@ def flood(form, work, plan, blocks, q, limits):
             done = max(one, two) <= tolerance
         if t == marked:
             mark[:] = work
-        variable_pass(work, blocks, q)
-    return t, one, two, vanished, max(one, two) <= tolerance
+        gone |= variable_pass(work, blocks, q)
+    return t, one, two, vanished, max(one, two) <= tolerance, gone
 
 
 @inner_kernel
 def _rescaled(run, q):
     """``_rescale`` of one running product in registers."""
-    largest = run[0]
+    largest, gone = run[0], False
     for v in range(1, q):
         largest = max(largest, run[v])
     if 0.0 < largest < _SMALL:
         for v in range(q):
+            gone |= lost(run[v], False)
             run = tuple_setitem(run, v, run[v] / largest)
-    return run
+    return run, gone
 
 
 @inner_kernel
-def _update_variable(i, form, work, plan, field, received, prefix, damping):
-    """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished."""
+def _update_variable(i, form, work, plan, field, received, prefix, damping, support):
+    """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished, and
+    whether a number was lost.
+    """
     q, begin, end = len(form.values), plan.first[i], plan.first[i + 1]
-    run, at, vanished = form.values, uint64(0), 0
+    run, at, vanished, gone = form.values, uint64(0), 0, False
     for v in range(q):
         run = tuple_setitem(run, v, field[i, v])
     for e in range(begin, end):
-        edge_message(form, work, plan, e, received, at)
+        gone |= edge_message(form, work, plan, e, received, at)
         for v in range(q):
             prefix[at] = run[v]
             run = tuple_setitem(run, v, run[v] * received[at])
             at += uint64(1)
         if (e - begin) % _SCALE_EVERY == _SCALE_EVERY - 1:
-            run = _rescaled(run, q)
+            run, low = _rescaled(run, q)
+            gone |= low
     run = form.values
     for e in range(end - 1, begin - 1, -1):
         at -= uint64(q)
-        target, message, total = uint64(e) * uint64(q), form.values, 0.0
+        target, message, total, least = uint64(e) * uint64(q), form.values, 0.0, 1.0
         for v in range(q):
             product = prefix[at + uint64(v)] * run[v]
             message = tuple_setitem(message, v, product)
             total += product
+            least = min(least, product)
             run = tuple_setitem(run, v, run[v] * received[at + uint64(v)])
+        if least < LOW:
+            for v in range(q):
+                gone |= lost(message[v], support[target + uint64(v)])
         if total == 0.0:
             vanished += 1
             message, total = form.values, float(q)
@@ -180,28 +199,33 @@ def _update_variable(i, form, work, plan, field, received, prefix, damping):
         for v in range(q):
             work[target + uint64(v)] = share * message[v]
         if (e - begin) % _SCALE_EVERY == 0:
-            run = _rescaled(run, q)
-    return vanished
+            run, low = _rescaled(run, q)
+            gone |= low
+    return vanished, gone
 
 
 @kernel
-def sweep(form, work, plan, field, key, limits):
+def sweep(form, work, plan, field, key, limits, support, settled):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
-    ``limits`` and the value returned are those of ``flood``.
+    ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as the messages.
     """
     damping, iterations, tolerance = limits
     n, q = field.shape
     order, words = np.arange(n), np.empty(n, np.uint64)
     received, prefix = np.empty(plan.longest * q), np.empty(plan.longest * q)
     mark = np.empty_like(work)
-    marked, one, two, vanished, t, done = 1, np.inf, np.inf, 0, 0, False
-    while t < iterations and not done:
+    marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
+    nothing = np.zeros_like(support) if settled > 0 else support
+    while t < iterations and not done and not gone:
+        seen = support if t >= settled else nothing
         fill_words(words, t, key[0], key[1])
         shuffle(order, n, words)
         for place in range(n):
-            vanished += _update_variable(order[place], form, work, plan, field, received, prefix, damping)
+            found, low = _update_variable(order[place], form, work, plan, field, received, prefix, damping, seen)
+            vanished += found
+            gone |= low
         t += 1
         if t == marked + 1:
             one = largest_difference(work, mark)
@@ -211,4 +235,4 @@ def sweep(form, work, plan, field, key, limits):
             done = max(one, two) <= tolerance
         if t == marked:
             mark[:] = work
-    return t, one, two, vanished, max(one, two) <= tolerance
+    return t, one, two, vanished, max(one, two) <= tolerance, gone

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory.posterior import _bp_closing_kernels, _bp_kernels
-from lo_theory.posterior.bp_forms import Form, find_form
+from lo_theory.posterior import _bp_closing_kernels, _bp_deep_kernels, _bp_kernels
+from lo_theory.posterior.bp_forms import Form, Table, find_form, tables_to_one
 from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan
+from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
 from lo_theory.rng import Key
 
@@ -122,28 +123,94 @@ _STARTS: dict[str, _Start] = {
     "planted": lambda graph, key, options, planted: _planted_start(graph, planted),
 }
 
-_Outcome = tuple[Any, NDArray[np.float64], "FloodPlan | SweepPlan"]
+_Run = tuple[int, float, float, int, bool]  # as the kernels return it
+_Closed = tuple[float, int, NDArray[np.float64], NDArray[np.float64]]  # free entropy, vanished, messages by factor
 
 
-def _flood(graph: FactorGraph, form: Form, start: NDArray[np.float64], key: Key, options: BPOptions) -> _Outcome:
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A run to be done: the graph with tables of largest entry about one, where it starts and what it may lose."""
+
+    graph: FactorGraph
+    start: NDArray[np.float64]  # [F k, q]
+    words: Any  # of the order of the sweeps
+    options: BPOptions
+
+    @property
+    def limits(self) -> tuple[float, int, float]:
+        return self.options.damping, self.options.iterations, self.options.tolerance
+
+    def form(self, *, scaled: bool) -> Form:
+        graph = self.graph
+        return find_form(graph.tables, graph.q, graph.k, scaled=scaled, closed=self.options.closed_forms)
+
+
+def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], FloodPlan]:
+    graph = task.graph
     plan, blocks = flood_plan(graph)
     work = np.ones(int(blocks.start[-1]) * blocks.field.shape[1])
-    messages = np.ascontiguousarray(start.reshape(*graph.scopes.shape, graph.q)[plan.order])
+    messages = np.ascontiguousarray(task.start.reshape(*graph.scopes.shape, graph.q)[plan.order])
     _bp_closing_kernels.scatter(messages.ravel(), plan.positions, work, graph.q)
-    limits = (options.damping, options.iterations, options.tolerance)
-    return _bp_kernels.flood(form, work, plan, blocks, graph.q, limits), work, plan
+    seen = support.to_factor[plan.order].ravel()
+    form = task.form(scaled=True)
+    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, seen, support.settled), work, plan
 
 
-def _sweep(graph: FactorGraph, form: Form, start: NDArray[np.float64], key: Key, options: BPOptions) -> _Outcome:
-    plan = sweep_plan(graph)
-    work = np.empty(start.size)
-    _bp_closing_kernels.scatter(start.ravel(), plan.positions, work, graph.q)
-    limits = (options.damping, options.iterations, options.tolerance)
-    words = key.fold("order").words()
-    return _bp_kernels.sweep(form, work, plan, graph.field, words, limits), work, plan
+def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], SweepPlan]:
+    graph, plan = task.graph, sweep_plan(task.graph)
+    work, seen = np.empty((2, task.start.size))
+    _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
+    _bp_closing_kernels.scatter(support.to_factor.ravel().astype(np.float64), plan.positions, seen, graph.q)
+    form, places = task.form(scaled=True), seen.astype(np.uint8)
+    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled)
+    return ran, work, plan
 
 
-_SCHEDULES = {"flooding": _flood, "sequential": _sweep}
+_SCHEDULES: dict[str, Callable[[_Task, Support], tuple[Any, NDArray[np.float64], FloodPlan | SweepPlan]]] = {
+    "flooding": _flood,
+    "sequential": _sweep,
+}
+
+
+def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed] | None:
+    """Run in plain floating point; None if a number was lost by underflow."""
+    graph = task.graph
+    form = task.form(scaled=False)
+    allowed = find_form(
+        np.where(graph.tables > 0.0, 1.0, 0.0), graph.q, graph.k, scaled=False, closed=not isinstance(form, Table)
+    )
+    support = find_support(graph, allowed, task.start)
+    (*ran, gone), work, plan = _SCHEDULES[task.options.schedule](task, support)
+    if gone:
+        return None
+    shape = (graph.n_factors, graph.k, graph.q)
+    to_factor, to_variable = np.empty((2, *shape))
+    scopes, seen, reached = graph.scopes[plan.order], support.to_factor[plan.order], support.to_variable[plan.order]
+    entropy, empty, gone = _bp_closing_kernels.close(
+        form, work, plan, to_factor, to_variable, scopes, belief, seen, reached
+    )
+    if gone or (ran[3] + empty > 0 and support.settled > 0):
+        return None
+    back = np.argsort(plan.order)
+    return tuple(ran), (entropy, empty, to_factor[back], to_variable[back])  # type: ignore[return-value]
+
+
+def _run_deep(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed]:
+    """Run the same with an exponent of its own for every number."""
+    graph, plan = task.graph, sweep_plan(task.graph)
+    start = np.empty(task.start.size)
+    _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, start, graph.q)
+    scaled = getattr(task.form(scaled=True), "scaled", np.zeros(len(graph.tables), np.bool_))
+    flooding = task.options.schedule == "flooding"
+    *ran, mantissas, exponents = _bp_deep_kernels.deep_run(
+        graph.tables, scaled, plan, graph.field, task.words, task.limits, start, flooding
+    )
+    to_factor, to_variable = np.empty((2, start.size // graph.q, graph.q))
+    entropy, empty = _bp_deep_kernels.deep_close(
+        graph.tables, plan, mantissas, exponents, to_factor, to_variable, belief
+    )
+    places = plan.positions // graph.q
+    return tuple(ran), (entropy, empty, to_factor[places], to_variable[places])  # type: ignore[return-value]
 
 
 def _check_planted(graph: FactorGraph, planted: ArrayLike | None) -> NDArray[np.int64] | None:
@@ -173,27 +240,25 @@ def run(
     options = options or BPOptions()
     check_size(graph)
     start = _STARTS[options.start](graph, key, options, _check_planted(graph, planted))
-    form = find_form(graph.tables, graph.q, graph.k, scaled=True, closed=options.closed_forms)
-    (iterations, one, two, vanished, converged), work, plan = _SCHEDULES[options.schedule](
-        graph, form, start, key, options
-    )
-    unscaled = find_form(graph.tables, graph.q, graph.k, scaled=False, closed=options.closed_forms)
-    to_factor, to_variable = np.empty((2, graph.n_factors, graph.k, graph.q))
+    tables, shift = tables_to_one(graph.tables)
+    task = _Task(replace(graph, tables=tables), start, key.fold("order").words(), options)
     belief = np.array(graph.field)
-    scopes = graph.scopes[plan.order]
-    entropy, empty = _bp_closing_kernels.close(unscaled, work, plan, to_factor, to_variable, scopes, belief)
+    done = _run_floats(task, belief)
+    if done is None:
+        belief = np.array(graph.field)
+        done = _run_deep(task, belief)
+    (iterations, one, two, vanished, converged), (entropy, empty, to_factor, to_variable) = done
     contradictory = vanished + empty > 0
-    back = np.argsort(plan.order)
     return BPResult(
         marginals=belief[: graph.n_latents],
-        free_entropy=-math.inf if contradictory else float(entropy),
+        free_entropy=-math.inf if contradictory else float(entropy + math.log(2.0) * shift[graph.table].sum()),
         iterations=int(iterations),
         residual=float(one),
         residual_two=float(two),
         converged=bool(converged),
-        contradictory=contradictory,
-        to_factor=to_factor[back] if options.messages else None,
-        to_variable=to_variable[back] if options.messages else None,
+        contradictory=bool(contradictory),
+        to_factor=to_factor if options.messages else None,
+        to_variable=to_variable if options.messages else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AllEqual", "Form", "Parity", "Table", "find_form"]
+__all__ = ["AllEqual", "Form", "Parity", "Table", "find_form", "tables_to_one"]
 
 _LARGEST_CLOSED_FORM = 1024  # k**2 q**2, the operations of a factor, which the compiler unrolls
 
@@ -86,6 +86,13 @@ def _table(tables: NDArray[np.float64], q: int, k: int, scaled: bool) -> Form:
         np.empty(k + 1),
         np.empty((k, q)),
     )
+
+
+def tables_to_one(tables: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Tables [T, states] over powers of two 2**shift that leave largest entries in (1/2, 1], and the shifts [T]."""
+    mantissa, shift = np.frexp(tables.max(axis=1, initial=0.0))
+    shift = (shift - (mantissa == 0.5)).astype(np.int64)
+    return np.ldexp(tables, -shift[:, None]), shift
 
 
 def find_form(tables: NDArray[np.float64], q: int, k: int, *, scaled: bool, closed: bool = True) -> Form:
