@@ -102,8 +102,8 @@ def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floatin
             mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
             if sign * (mean - 1) > _DEVIATIONS * error + 1e-3:
                 raise ValueError(
-                    f"the weights of {name} sum to {mean:.4g} a row {what}, and must sum to 1: then the sum of weight x "
-                    "cross-entropy is in nats per token (per_hidden makes such weights)"
+                    f"the weights of {name} sum to {mean:.4g} a row {what}, and must sum to 1: then the sum of "
+                    "weight x cross-entropy is in nats per token (per_hidden makes such weights)"
                 )
 
 
