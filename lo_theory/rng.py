@@ -58,15 +58,19 @@ class Key:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)):
             raise ValueError(f"seed must be an integer, got {self.seed!r}")
+        for part in self.path:
+            _encode(part)
+        # Plain integers, whatever kind they came as: equal addresses look the same, in files too.
+        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "path", tuple(part if isinstance(part, str) else int(part) for part in self.path))
 
     def fold(self, part: str | int) -> Key:
         """Return the address ``part`` below this one; ``part`` is a string or an integer of any size."""
-        _encode(part)
         return Key(self.seed, (*self.path, part))
 
     def _digest(self, exit_name: bytes) -> np.ndarray:
         digest = hashlib.blake2b(_VERSION, digest_size=16, person=exit_name)
-        for part in (int(self.seed), *self.path):
+        for part in (self.seed, *self.path):
             digest.update(_encode(part))
         return np.frombuffer(digest.digest(), dtype="<u8")
 

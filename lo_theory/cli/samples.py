@@ -59,7 +59,7 @@ def _sample(options: argparse.Namespace) -> None:
     import numpy as np
 
     from lo_theory.lab.schema import build
-    from lo_theory.problem.storage import write_atomically
+    from lo_theory.problem.storage import write_arrays, write_atomically
     from lo_theory.rng import Key
 
     if options.n < 1:
@@ -77,7 +77,7 @@ def _sample(options: argparse.Namespace) -> None:
         "observation_positions": distribution.layout.observation_positions,
         "problem": np.array(distribution.fingerprint()),
     }
-    write_atomically(options.output, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    write_atomically(options.output, lambda file: write_arrays(file, arrays))
     if options.save_problem is not None:
         distribution.save(options.save_problem)
     layout = distribution.layout

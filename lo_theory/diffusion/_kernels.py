@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, uint64
 
+from lo_theory.posterior._answer_kernels import fault_of_law
 from lo_theory.rng import below, fill_words, philox, shuffle, unit
 
 TIE = 2.0**40
@@ -70,12 +71,16 @@ def draw_binomial(out, start, key0, key1, trials, rate):
 def confidence(out, probs, masked, values, kind):
     """Fill float64 ``out`` [B, L] at hidden positions.
 
-    Largest probability (kind 0), its margin (1), minus the entropy (2).
+    Largest probability (kind 0), its margin (1), minus the entropy (2). Return (row, position, what) of the first law
+    that is none, what = 0 if all are.
     """
     for i in range(probs.shape[0]):
         for position in range(probs.shape[1]):
             if not masked[i, position]:
                 continue
+            what = fault_of_law(probs, i, position, values[position])
+            if what:
+                return i, position, what
             first, second, entropy = 0.0, 0.0, 0.0
             for value in range(values[position]):
                 p = np.float64(probs[i, position, value])
@@ -86,6 +91,7 @@ def confidence(out, probs, masked, values, kind):
                 if kind == 2 and p > 0:
                     entropy -= p * np.log(p)
             out[i, position] = first if kind == 0 else (first - second if kind == 1 else -entropy)
+    return 0, 0, 0
 
 
 @njit(cache=True, nogil=True)

@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.policies import Noise, Policy, Schedule, View
+from lo_theory.diffusion.policies import POLICY, SCHEDULE, Noise, Policy, Schedule, View, check_budget, check_plan
 from lo_theory.posterior import Posterior
-from lo_theory.problem.layout import MASK
+from lo_theory.posterior.protocol import POSTERIOR, ask
+from lo_theory.problem.layout import MASK, Record
+from lo_theory.problem.seams import check_key, check_threads
 from lo_theory.rng import Key
 
 __all__ = ["DecodeOptions", "Decoded", "Observer", "decode"]
@@ -29,6 +32,9 @@ Observer = Callable[[View, NDArray[np.bool_]], None]
 It is called before the step's tokens are drawn, and from several threads where the decode has several; the arrays are
 the decoder's own and change after the call: copy what is to be kept, and change nothing.
 """
+
+
+_LARGEST_STEP = 2**31 - 1  # steps are int32
 
 
 @dataclass(frozen=True)
@@ -52,22 +58,25 @@ class DecodeOptions:
             raise ValueError(
                 f"temperature must be positive, got {self.temperature}: for the most likely token set argmax"
             )
-        if self.chunk < 1 or self.threads < 1:
-            raise ValueError(f"chunk and threads must be at least 1, got chunk={self.chunk}, threads={self.threads}")
+        if self.noise is not None and not isinstance(self.noise, Noise):
+            raise ValueError(f"noise must be oracle noise, such as Noise(0.5); got {self.noise!r}")
+        if self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+        check_threads(self.threads)
 
 
-@dataclass(frozen=True)
-class Decoded:
+@dataclass(frozen=True, repr=False)
+class Decoded(Record):
     """Generated sequences and how they came about.
 
-    ``tokens`` int8[n, L]; ``step_revealed`` int16[n, L], the step that revealed each position (-1: given);
-    ``dead_from`` int16[n], the first step whose context had evidence zero, as a posterior that knows its evidence
+    ``tokens`` int8[n, L]; ``step_revealed`` int32[n, L], the step that revealed each position (-1: given);
+    ``dead_from`` int32[n], the first step whose context had evidence zero, as a posterior that knows its evidence
     notices (-1: none); ``forwards`` rows sent through the posterior; ``seconds`` wall time.
     """
 
     tokens: NDArray[np.int8]
-    step_revealed: NDArray[np.int16]
-    dead_from: NDArray[np.int16]
+    step_revealed: NDArray[np.int32]
+    dead_from: NDArray[np.int32]
     forwards: int
     seconds: float
 
@@ -103,9 +112,16 @@ def decode(
     At each step the schedule names how many positions to reveal, the posterior gives the marginals p(x_i | what is
     revealed), the policy names the positions, and their tokens are drawn independently from the marginals. One position
     a step samples the posterior's own joint law; several at once does not. Cost: one call of the posterior per chunk
-    and step. Tokens are drawn over the values of the role.
+    and step. Tokens are drawn over the values of the role. Every answer of the posterior (see ``ask``), the policy and
+    the schedule is checked. Errors: ValueError that names what was answered, and by whom.
     """
     options = DecodeOptions() if options is None else options
+    POSTERIOR.check(posterior, "posterior")
+    POLICY.check(policy, "policy")
+    SCHEDULE.check(schedule, "schedule")
+    check_key(key)
+    if not isinstance(options, DecodeOptions):
+        raise ValueError(f"options must be DecodeOptions(...), got {options!r}")
     layout = posterior.layout
     if n < 1:
         raise ValueError(f"decode fills in at least one sequence, got n = {n}")
@@ -113,12 +129,13 @@ def decode(
     if len(tokens) != n:
         raise ValueError(f"given holds {len(tokens)} sequences, n is {n}")
     began = time.perf_counter()
-    steps = np.full(tokens.shape, -1, np.int16)
-    dead_from = np.full(n, -1, np.int16)
+    steps = np.full(tokens.shape, -1, np.int32)
+    dead_from = np.full(n, -1, np.int32)
+    row_steps = _steps_of_rows(schedule, tokens)
 
     def fill(first: int) -> int:
         rows = slice(first, min(n, first + options.chunk))
-        loop = _Loop(posterior, policy, schedule, key, options, first)
+        loop = _Loop(posterior, policy, schedule, key, options, first, row_steps)
         return loop.run(tokens[rows], steps[rows], dead_from[rows])
 
     starts = range(0, n, options.chunk)
@@ -128,6 +145,20 @@ def decode(
         with ThreadPoolExecutor(options.threads) as pool:
             forwards = sum(pool.map(fill, starts))
     return Decoded(tokens, steps, dead_from, forwards, time.perf_counter() - began)
+
+
+def _steps_of_rows(schedule: Schedule, tokens: NDArray[np.int8]) -> NDArray[np.int64]:
+    """int64[n]: the steps that each row takes, whatever the other rows and chunks are."""
+    sizes, which = np.unique((tokens == MASK).sum(axis=1), return_inverse=True)
+    steps = [schedule.steps(int(hidden)) for hidden in sizes]
+    for hidden, count in zip(sizes, steps, strict=True):
+        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+        if not whole or not 0 <= count <= _LARGEST_STEP:
+            raise ValueError(
+                f"{schedule.name} must take a whole number of steps, 0 to 2**31 - 1, from {hidden} hidden positions; "
+                f"got {count!r}"
+            )
+    return np.array(steps, np.int64)[which.ravel()]
 
 
 @dataclass(frozen=True)
@@ -140,25 +171,27 @@ class _Loop:
     key: Key
     options: DecodeOptions
     start: int
+    row_steps: NDArray[np.int64]
 
-    def run(self, tokens: NDArray[np.int8], revealed: NDArray[np.int16], dead_from: NDArray[np.int16]) -> int:
+    def run(self, tokens: NDArray[np.int8], revealed: NDArray[np.int32], dead_from: NDArray[np.int32]) -> int:
         """Fill in ``tokens`` in place; return the rows sent through the posterior."""
-        layout, options, forwards = self.posterior.layout, self.options, 0
+        layout, options, forwards, start = self.posterior.layout, self.options, 0, self.start
         masked = tokens == MASK
-        steps = self.schedule.steps(int(masked.sum(axis=1).max(initial=0)))
+        steps, own = int(self.row_steps.max()), self.row_steps[start : start + len(tokens)]
         for step in range(steps):
             key = self.key.fold(step)
-            budget = self.schedule.budget(step, masked, key, self.start)
+            budget = self.schedule.budget(step, _shown(masked), key, start)
+            budget = check_budget(budget, len(tokens), self.schedule.name, start=start)
             if not budget.any():
                 continue
-            marginals = self.posterior.marginals(tokens)
+            marginals = ask(self.posterior, tokens, layout, start=start)
             forwards += len(tokens)
             dead_from[np.isneginf(marginals.log_evidence) & (dead_from < 0)] = step
-            view = View(tokens, masked, marginals, layout, step, steps, key, self.start, options.noise)
-            next_masked = self.policy.plan(view, budget)
+            view = View(_shown(tokens), _shown(masked), marginals, layout, step, steps, key, start, options.noise, own)
+            next_masked = check_plan(self.policy.plan(view, budget), masked.shape, self.policy.name)
             if options.observer is not None:
                 options.observer(view, next_masked)
-            shape = (layout.values, step, options.temperature, options.argmax, self.start)
+            shape = (layout.values, step, options.temperature, options.argmax, start)
             _kernels.reveal(tokens, revealed, masked, next_masked, marginals.probs, *shape, *key.fold("tokens").words())
             masked = next_masked
         if masked.any():
@@ -167,3 +200,10 @@ class _Loop:
                 f"{self.schedule.name} with {self.policy.name} left {left} positions hidden after {steps} steps"
             )
         return forwards
+
+
+def _shown(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written: what is planned comes back by the answer alone."""
+    shown = array.view()
+    shown.setflags(write=False)
+    return shown

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
 from lo_theory.diffusion.decode import Decoded
-from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Marginals, Posterior
+from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.observations import TableObservations
+from lo_theory.problem.seams import PROBLEM, check_key
 from lo_theory.rng import Key
 
 __all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_accuracies", "infill_accuracies"]
@@ -39,6 +41,8 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     sequence of the data. ``consistent``: 1 if the whole sequence has positive probability. ``observation_mean``: mean
     value of the observations, and ``data_observation_mean`` that of as many fresh data.
     """
+    PROBLEM.check(distribution, "distribution")
+    check_key(key)
     rows = distribution.layout.check_tokens(tokens, complete=True)
     truth = distribution.sample(key.fold("unrelated"), len(rows))
     parts: dict[str, list[NDArray[np.float64]]] = {}
@@ -100,26 +104,37 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
     """The same decode with ``dead_from`` as ``exact`` sees it, for a denoiser that does not know its evidence.
 
     A context that is impossible stays so, whatever is written into it, so bisection finds the first step that met one:
-    some log2(steps) calls of n rows each.
+    some log2(steps) calls of n rows each. Errors: ValueError for a posterior that does not know its evidence either.
     """
-    low, high = np.zeros(len(decoded.tokens), np.int16), decoded.step_revealed.max(axis=1)
+    POSTERIOR.check(exact, "exact")
+    tokens = exact.layout.check_tokens(decoded.tokens, complete=True)
+    low, high = np.zeros(len(tokens), np.int32), decoded.step_revealed.max(axis=1)
 
-    def impossible(steps: NDArray[np.int16]) -> NDArray[np.bool_]:
-        contexts = np.where(decoded.step_revealed < steps[:, None], decoded.tokens, MASK).astype(np.int8)
-        batches = range(0, len(contexts), _BATCH)
-        return np.concatenate(
-            [np.isneginf(exact.marginals(contexts[first : first + _BATCH]).log_evidence) for first in batches]
-        )
+    def impossible(steps: NDArray[np.int32]) -> NDArray[np.bool_]:
+        contexts = np.where(decoded.step_revealed < steps[:, None], tokens, MASK).astype(np.int8)
+        parts = []
+        for first in range(0, len(contexts), _BATCH):
+            evidence = ask(exact, contexts[first : first + _BATCH], exact.layout, start=first).log_evidence
+            if np.isnan(evidence).any():
+                row = first + int(np.argmax(np.isnan(evidence)))
+                raise ValueError(
+                    f"{type(exact).__name__} does not know the evidence of row {row} (nan), which says what is "
+                    "impossible: find dead ends with ExactPosterior"
+                )
+            parts.append(np.isneginf(evidence))
+        return np.concatenate(parts)
 
     ends = impossible(high)
     while (low < high).any():
         middle = (low + high) // 2
         found = impossible(middle)
         low, high = np.where(found, low, middle + 1), np.where(found, middle, high)
-    return replace(decoded, dead_from=np.where(ends, high, -1).astype(np.int16))
+    return replace(decoded, dead_from=np.where(ends, high, -1).astype(np.int32))
 
 
-def _check_count(n: int) -> None:
+def _check(distribution: LODistribution, key: Key, n: int) -> None:
+    PROBLEM.check(distribution, "distribution")
+    check_key(key)
     if n < 1:
         raise ValueError(f"an accuracy is measured on at least one sequence, got n = {n}")
 
@@ -129,7 +144,7 @@ def _fill(
 ) -> NDArray[np.int8]:
     """Fill every hidden position of ``contexts`` in one pass, independently from its marginal."""
     filled, masked = contexts.copy(), contexts == MASK
-    steps, nothing = np.zeros(filled.shape, np.int16), np.zeros_like(masked)
+    steps, nothing = np.zeros(filled.shape, np.int32), np.zeros_like(masked)
     shape = (layout.values, 0, 1.0, argmax, start)
     _kernels.reveal(filled, steps, masked, nothing, marginals.probs, *shape, *key.words())
     return filled
@@ -142,13 +157,14 @@ def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key
 
     Exact posterior without noise: 1.
     """
-    _check_count(n)
+    _check(distribution, key, n)
     layout, shares = distribution.layout, []
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
         contexts = truth.copy()
         contexts[:, layout.observation_positions] = MASK
-        filled = _fill(posterior.marginals(contexts), contexts, layout, key.fold("tokens"), start, argmax=True)
+        answer = ask(posterior, contexts, layout, start=start)
+        filled = _fill(answer, contexts, layout, key.fold("tokens"), start, argmax=True)
         shares.append((layout.split(filled)[1] == layout.split(truth)[1]).mean(axis=1))
     return Sums.of(np.concatenate(shares))
 
@@ -161,16 +177,16 @@ def infill_accuracies(
     ``infill``: most likely values; ``infill_drawn``: values drawn from the marginals. Sequences with no hidden
     observation do not count.
     """
-    _check_count(n)
+    _check(distribution, key, n)
     layout = distribution.layout
     shares: dict[str, list[NDArray[np.float64]]] = {"infill": [], "infill_drawn": []}
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        masked = law.sample(key.fold("masks"), truth, layout, start=start)[0][0]
+        masked = draw_masks(law, key.fold("masks"), truth, layout, start=start)[0][0]
         hidden = layout.split(masked)[1]
         counted = hidden.any(axis=1)
         contexts = np.where(masked, np.int8(MASK), truth)
-        marginals = posterior.marginals(contexts)
+        marginals = ask(posterior, contexts, layout, start=start)
         for name, argmax in (("infill", True), ("infill_drawn", False)):
             filled = _fill(marginals, contexts, layout, key.fold("tokens"), start, argmax=argmax)
             right = (layout.split(filled)[1] == layout.split(truth)[1]) & hidden

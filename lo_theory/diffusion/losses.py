@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion.masks import MaskLaw, describe
+from lo_theory.diffusion.masks import MaskLaw, describe, draw_masks
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
+from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK
+from lo_theory.problem.seams import PROBLEM, check_key
 from lo_theory.rng import Key
 
 __all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "kl_divergence", "losses"]
@@ -98,8 +100,11 @@ def losses(
     """Compare ``model`` with the ``exact`` posterior on n contexts: fresh data under a mask law.
 
     Cross-entropies at the true token, KL between the two marginals. Without ``exact`` (out of reach), ``exact`` and
-    ``kl`` of the answer are empty: n = 0, mean nan. Cost: n rows through each posterior.
+    ``kl`` of the answer are empty: n = 0, mean nan. Cost: n rows through each posterior. Errors: ValueError for answers
+    that are no probabilities, and for masks and weights that are none.
     """
+    PROBLEM.check(distribution, "distribution")
+    check_key(key)
     if n < 1:
         raise ValueError(f"losses are measured on at least one context, got n = {n}")
     layout, names = distribution.layout, ("model",) if exact is None else ("model", "exact", "kl")
@@ -107,11 +112,12 @@ def losses(
     classes: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        masks, weights = law.sample(key.fold("masks"), truth, layout, start=start)
+        masks, weights = draw_masks(law, key.fold("masks"), truth, layout, start=start)
         for masked, weight in zip(masks, weights, strict=True):
             contexts = np.where(masked, np.int8(MASK), truth)
-            p = None if exact is None else np.asarray(exact.marginals(contexts).probs, np.float64)
-            values = _token_losses(truth, np.asarray(model.marginals(contexts).probs, np.float64), p)
+            p = None if exact is None else np.asarray(ask(exact, contexts, layout, start=start).probs, np.float64)
+            q = np.asarray(ask(model, contexts, layout, start=start).probs, np.float64)
+            values = _token_losses(truth, q, p)
             for name in names:
                 weighted[name].append(np.where(weight > 0, weight * values[name], 0.0).sum(axis=1))
             size = np.maximum(masked.sum(axis=1), 1)

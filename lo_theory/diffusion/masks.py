@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.problem.layout import Layout
+from lo_theory.problem.layout import Layout, plain
+from lo_theory.problem.seams import Seam
 from lo_theory.rng import Key
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "TwoRates",
     "Uniform",
     "describe",
+    "draw_masks",
     "per_hidden",
     "row_integers",
 ]
@@ -48,6 +50,61 @@ class MaskLaw(Protocol):
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """Hide positions of rows ``start .. start + n``: masked bool[c, n, L], weight float32[c, n, L]."""
         ...
+
+
+MASK_LAW = Seam("a mask law", ("name", "sample"), "Uniform()")
+
+_ROWS_FOR_A_MEAN = 64  # fewer do not show what weights sum to on average
+_DEVIATIONS = 6.0
+
+
+def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+    """Return ``law.sample(...)``, once its form and weights are known good: masked bool[c, n, L], weight float32.
+
+    Weights are finite, not negative and zero where nothing is hidden, and a row of them sums to one on average:
+    E[sum] <= 1 <= E[sum | something is hidden], refused from 64 rows on where the mean over the rows misses that by six
+    standard errors and a thousandth. Every function that is given a mask law goes through here. Errors: ValueError that
+    names the row and the position.
+    """
+    MASK_LAW.check(law, "a mask law")
+    answer = law.sample(key, tokens, layout, start=start)
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ValueError(f"{law.name} must answer a pair (masked, weight), got {type(answer).__name__}")
+    masked, weight = (plain(part, f"what {law.name} answers") for part in answer)
+    form = "masked bool[c, n, L] and weight float32[c, n, L]"
+    if masked.ndim != 3 or len(masked) < 1 or masked.shape[1:] != tokens.shape or weight.shape != masked.shape:
+        raise ValueError(
+            f"{law.name} must answer {form} for n = {len(tokens)} sequences of length L = {layout.length}, got "
+            f"{masked.shape} and {weight.shape}"
+        )
+    if masked.dtype != np.bool_ or weight.dtype.kind != "f":
+        raise ValueError(f"{law.name} must answer {form}, got {masked.dtype} and {weight.dtype}")
+    wrong = ~((weight >= 0) & (weight < np.inf)) | ((weight > 0) & ~masked)
+    if wrong.any():
+        copy, row, position = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{law.name} gives row {start + row} at position {position} the weight {weight[copy, row, position]}: "
+            "weights are finite, not negative, and zero where a token is not hidden"
+        )
+    _check_mean(law.name, masked, weight)
+    return masked, weight.astype(np.float32, copy=False)
+
+
+def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floating[Any]]) -> None:
+    sums = weight.sum(axis=2, dtype=np.float64)
+    for copy, hides in enumerate(masked.any(axis=2)):
+        for values, sign, what in (
+            (sums[copy], 1, "over all rows"),
+            (sums[copy, hides], -1, "over rows that hide any"),
+        ):
+            if len(values) < _ROWS_FOR_A_MEAN:
+                continue
+            mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+            if sign * (mean - 1) > _DEVIATIONS * error + 1e-3:
+                raise ValueError(
+                    f"the weights of {name} sum to {mean:.4g} a row {what}, and must sum to 1: then the sum of "
+                    "weight x cross-entropy is in nats per token (per_hidden makes such weights)"
+                )
 
 
 def describe(masked: NDArray[np.bool_], layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -243,6 +300,8 @@ class Rotation:
     def __post_init__(self) -> None:
         if not self.laws:
             raise ValueError("a rotation needs at least one law")
+        for law in self.laws:
+            MASK_LAW.check(law, "each law of a rotation")
 
     @property
     def name(self) -> str:
@@ -253,7 +312,7 @@ class Rotation:
         """See MaskLaw."""
         _check_length(tokens, layout)
         turn = (start + np.arange(len(tokens))) % len(self.laws)
-        answers = [law.sample(key.fold(i), tokens, layout, start=start) for i, law in enumerate(self.laws)]
+        answers = [draw_masks(law, key.fold(i), tokens, layout, start=start) for i, law in enumerate(self.laws)]
         masked, weight = answers[0][0].copy(), answers[0][1].copy()
         for i, (other_masked, other_weight) in enumerate(answers):
             if other_masked.shape != masked.shape:

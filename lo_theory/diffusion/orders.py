@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion.losses import kl_divergence
 from lo_theory.posterior import Posterior
+from lo_theory.posterior.protocol import POSTERIOR, ask, check_laws
 from lo_theory.problem import Layout, LODistribution, TableObservations
-from lo_theory.problem.layout import MASK
+from lo_theory.problem.layout import MASK, Record, frozen, plain
+from lo_theory.problem.seams import Seam, check_key
 from lo_theory.rng import Key, fill_words, shuffle
 
 __all__ = [
@@ -84,6 +86,7 @@ def reading_order(name: str, layout: Layout, key: Key, *, swaps: int | None = No
     out. The address ``key`` decides the random ones; a draw of its own needs a key of its own. Errors: ValueError for
     an unknown name, for swaps of an order that has none, or fewer than one.
     """
+    check_key(key)
     if name not in ORDERS:
         raise ValueError(f"unknown order {name!r}: the orders are {', '.join(ORDERS)}")
     if swaps is not None and name not in _SWAPS:
@@ -107,6 +110,9 @@ class Conditional(Protocol):
         ...
 
 
+CONDITIONAL = Seam("a learner along an order", ("reading", "conditionals"), "AlongOrder(posterior, reading)")
+
+
 @dataclass(frozen=True)
 class AlongOrder:
     """Any posterior as a learner along an order: at time t all that comes later is hidden.
@@ -118,7 +124,9 @@ class AlongOrder:
     reading: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        self.posterior.layout.reading(self.reading)
+        POSTERIOR.check(self.posterior, "posterior")
+        reading = self.posterior.layout.reading(self.reading)
+        object.__setattr__(self, "reading", tuple(reading.tolist()))
 
     @cached_property
     def _hidden(self) -> NDArray[np.bool_]:
@@ -136,13 +144,13 @@ class AlongOrder:
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once, None, :]
             contexts = np.where(self._hidden, np.int8(MASK), part)
-            probs = self.posterior.marginals(contexts.reshape(-1, length)).probs
+            probs = ask(self.posterior, contexts.reshape(-1, length), self.posterior.layout, start=first * length).probs
             parts.append(probs.reshape(*contexts.shape, -1)[:, np.arange(length), places])
         return np.concatenate(parts) if parts else np.empty((0, length, self.posterior.layout.n_values))
 
 
-@dataclass(frozen=True, eq=False)
-class OrderLosses:
+@dataclass(frozen=True, eq=False, repr=False)
+class OrderLosses(Record):
     """Losses of n sequences along an order in nats, float64[n, L] by time.
 
     ``model`` and ``exact``: -ln of the learner's and of the exact probability of the true token; ``kl``: of the exact
@@ -161,17 +169,33 @@ def _at_truth(laws: NDArray[np.float64], truth: NDArray[np.intp]) -> NDArray[np.
     return result
 
 
+def _by_time(laws: Any, tokens: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """float64[n, L, V] of laws by time, V as they have it; ValueError where they are none or leave out a token."""
+    size, least = np.shape(laws)[-1] if np.ndim(laws) == 3 else 0, int(tokens.max(initial=0)) + 1
+    kept = check_laws(laws, (*tokens.shape, max(size, least)), frozen(np.full(tokens.shape[1], size), np.int32), name)
+    return np.asarray(kept, np.float64)
+
+
 def order_losses(learner: Conditional, exact: NDArray[np.float64] | None, tokens: NDArray[np.int8]) -> OrderLosses:
     """Measure a learner along its order on complete sequences int8[n, L] of the data.
 
     ``exact`` float64[n, L, V] holds the exact conditionals of the same sequences along the same order
     (``AlongOrder(ExactPosterior(...), reading).conditionals(tokens)``), made once for all learners of that order. Cost:
-    one call of ``learner``.
+    one call of ``learner``. Errors: ValueError for laws that are none, and for tokens that are no complete sequences.
     """
-    q = np.asarray(learner.conditionals(tokens), np.float64)
-    if exact is not None and exact.shape != q.shape:
-        raise ValueError(f"exact conditionals have the learner's shape {q.shape} (n, L, V), got {exact.shape}")
-    truth = tokens[:, np.array(learner.reading)].astype(np.intp)
+    CONDITIONAL.check(learner, "learner")
+    rows = plain(tokens, "tokens")
+    if rows.ndim != 2 or rows.shape[1] != len(learner.reading) or rows.dtype.kind not in "iu" or (rows < 0).any():
+        raise ValueError(
+            f"tokens are complete sequences, integers [n, {len(learner.reading)}] without MASK, got {rows.dtype} of "
+            f"shape {rows.shape}" + (" with negative values" if (rows < 0).any() else "")
+        )
+    q = _by_time(learner.conditionals(rows), rows, type(learner).__name__)
+    if exact is not None and np.shape(exact) != q.shape:
+        raise ValueError(f"exact conditionals have the learner's shape {q.shape} (n, L, V), got {np.shape(exact)}")
+    truth = rows[:, np.array(learner.reading)].astype(np.intp)
+    if exact is not None:
+        exact = _by_time(exact, rows, "exact")
     if exact is None:
         return OrderLosses(_at_truth(q, truth), None, None)
     return OrderLosses(_at_truth(q, truth), _at_truth(exact, truth), kl_divergence(exact, q))

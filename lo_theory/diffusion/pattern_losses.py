@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion.leaks import evidence
 from lo_theory.diffusion.losses import kl_divergence
-from lo_theory.diffusion.masks import MaskLaw, describe
+from lo_theory.diffusion.masks import MaskLaw, describe, draw_masks
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.posterior import Marginals, Posterior
+from lo_theory.posterior import Posterior
+from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.seams import PROBLEM, check_key
 from lo_theory.rng import Key
 
 __all__ = ["CERTAIN", "LEAST", "ROLES", "PatternLosses", "pattern_losses"]
@@ -38,7 +40,6 @@ CERTAIN = 1e-9
 """A context is deterministic if every latent has a value of exact probability above 1 - CERTAIN."""
 
 _BATCH = 1024  # contexts sent through the posteriors at once
-_TOLERANCE = 1e-3  # by how much the probabilities of a token may miss one
 
 Values = NDArray[np.float64]
 Class = tuple[int, int, str]
@@ -109,7 +110,7 @@ def _batches(distribution: LODistribution, law: MaskLaw, key: Key, n: int) -> It
     layout = distribution.layout
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        masks, weights = law.sample(key.fold("masks"), truth, layout, start=start)
+        masks, weights = draw_masks(law, key.fold("masks"), truth, layout, start=start)
         if len(masks) != 1:
             raise ValueError(
                 f"{law.name} gives {len(masks)} masks a sequence, whose losses are not independent: measure a law "
@@ -117,25 +118,6 @@ def _batches(distribution: LODistribution, law: MaskLaw, key: Key, n: int) -> It
             )
         kinds = np.stack(describe(masks[0], layout), axis=1)
         yield _Batch(start, truth, masks[0], weights[0].astype(np.float64), kinds)
-
-
-def _probabilities(name: str, marginals: Marginals, batch: _Batch) -> Values:
-    """float64[B, L, V] of a posterior's answer; ValueError unless they are probabilities."""
-    probs = np.asarray(marginals.probs, np.float64)
-    if probs.shape[:2] != batch.truth.shape:
-        raise ValueError(
-            f"{name} answers with shape {probs.shape} for contexts of shape {batch.truth.shape}: it is bound to "
-            "another problem"
-        )
-    sums = probs.sum(axis=2)
-    wrong = ~(np.abs(sums - 1) <= _TOLERANCE) | (probs.min(axis=2) < 0)
-    if wrong.any():
-        row, position = (int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"{name} gives no probabilities in sequence {batch.start + row} at position {position}: "
-            f"{probs[row, position]} sums to {sums[row, position]:.6g}"
-        )
-    return probs
 
 
 def _check_possible(true: Values, batch: _Batch) -> None:
@@ -225,7 +207,13 @@ def _finish(law: str, collected: _Collected) -> PatternLosses:
     return PatternLosses(law, total, roles, dict(sorted(classes.items())))
 
 
-def _check(posteriors: Mapping[str, Posterior], n: int, beside: str | None) -> None:
+def _check(
+    posteriors: Mapping[str, Posterior], distribution: LODistribution, key: Key, n: int, beside: str | None
+) -> None:
+    PROBLEM.check(distribution, "distribution")
+    check_key(key)
+    if not isinstance(posteriors, Mapping):
+        raise ValueError(f"posteriors must be a mapping of names, such as {{'model': posterior}}; got {posteriors!r}")
     if n < 1:
         raise ValueError(f"losses are measured on at least one context, got n = {n}")
     if beside is not None and beside not in posteriors:
@@ -250,17 +238,20 @@ def pattern_losses(
     posterior; the exact one answers a batch, in as many threads as it was made with, while the others answer it.
     Errors: ValueError for answers that are no probabilities, and if the exact posterior excludes a true token.
     """
-    _check(posteriors, n, beside)
+    _check(posteriors, distribution, key, n, beside)
     layout, collected = distribution.layout, {name: _Collected() for name in posteriors}
     latents = layout.latent_positions
     with ThreadPoolExecutor(1) as pool:
         for batch in _batches(distribution, law, key, n):
             contexts = batch.contexts
-            truth = pool.submit(exact.marginals, contexts)
-            answers = {name: posterior.marginals(contexts) for name, posterior in posteriors.items()}
-            p = _probabilities("the exact posterior", truth.result(), batch)
+            truth = pool.submit(ask, exact, contexts, layout, name="the exact posterior", start=batch.start)
+            answers = {
+                name: ask(posterior, contexts, layout, name=name, start=batch.start)
+                for name, posterior in posteriors.items()
+            }
+            p = np.asarray(truth.result().probs, np.float64)
             _check_possible(batch.at_truth(p), batch)
-            q = {name: _probabilities(name, answer, batch) for name, answer in answers.items()}
+            q = {name: np.asarray(answer.probs, np.float64) for name, answer in answers.items()}
             deterministic = (p[:, latents].max(axis=2) > 1 - CERTAIN).all(axis=1).astype(np.float64)
             for name, answer in answers.items():
                 rows = {"deterministic": deterministic, "converged": answer.converged.astype(np.float64)}

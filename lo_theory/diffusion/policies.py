@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.posterior import Marginals
-from lo_theory.problem.layout import Layout
+from lo_theory.posterior.protocol import Marginals, complain
+from lo_theory.problem.layout import Layout, plain
+from lo_theory.problem.seams import Seam
 from lo_theory.rng import Key
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Schedule",
     "TopK",
     "View",
+    "check_budget",
+    "check_plan",
     "entropy",
     "fixed_order",
     "margin",
@@ -42,8 +45,8 @@ class Noise:
     """Oracle noise on the scores of ``TopK``.
 
     ``law`` gumbel or gaussian (standard), times ``scale``; added to the score, or with ``logarithmic`` to its
-    logarithm; with ``annealed`` times the share of steps still to come (the paper's puzzle code: gumbel, 0.5,
-    logarithmic, annealed).
+    logarithm; with ``annealed`` times the share of the row's steps still to come, 1 at its first and 1/steps at its
+    last (the paper's puzzle code: gumbel, 0.5, logarithmic, annealed).
     """
 
     scale: float
@@ -63,7 +66,11 @@ _NOISE_LAWS = ("gumbel", "gaussian")
 
 @dataclass(frozen=True)
 class View:
-    """What a policy sees: rows ``start .. start + B`` of the decode, before step ``step`` of ``steps``."""
+    """What a policy sees: rows ``start .. start + B`` of the decode, before step ``step`` of ``steps``.
+
+    ``steps`` is what the row with most hidden positions takes, ``row_steps`` int64[B] what each row takes, which does
+    not depend on the others (all ``steps`` when left out). The arrays are read-only in a decode.
+    """
 
     tokens: NDArray[np.int8]
     masked: NDArray[np.bool_]
@@ -74,6 +81,24 @@ class View:
     key: Key
     start: int = 0
     noise: Noise | None = None
+    row_steps: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.tokens), self.layout.length)
+        wanted = {"tokens": shape, "masked": shape, "marginals.probs": (*shape, self.layout.n_values)}
+        for name, array in (
+            ("tokens", self.tokens),
+            ("masked", self.masked),
+            ("marginals.probs", self.marginals.probs),
+        ):
+            if array.shape != wanted[name]:
+                raise ValueError(f"{name} of a view have the shape {wanted[name]}, got {array.shape}")
+
+    @property
+    def share_left(self) -> NDArray[np.float64]:
+        """float64[B]: share of a row's steps still to come, (row_steps - step)/row_steps, this one included."""
+        steps = np.full(len(self.tokens), self.steps) if self.row_steps is None else self.row_steps
+        return np.maximum(steps - self.step, 0) / np.maximum(steps, 1)
 
 
 class Policy(Protocol):
@@ -106,11 +131,41 @@ class Schedule(Protocol):
         ...
 
 
+POLICY = Seam("a policy", ("name", "plan"), "margin()")
+SCHEDULE = Seam("a schedule", ("name", "steps", "budget"), "FixedCount(4)")
+
+
+def check_plan(plan: Any, shape: tuple[int, int], name: str) -> NDArray[np.bool_]:
+    """Return what a policy answered, contiguous bool[B, L]; ValueError for another shape or kind."""
+    next_masked = plain(plan, f"the plan of {name}")
+    if next_masked.shape != shape or next_masked.dtype != np.bool_:
+        raise ValueError(
+            f"{name} must plan the mask after the step, bool[B, L] = bool{list(shape)}, True where hidden; got "
+            f"{next_masked.dtype}{list(next_masked.shape)}"
+        )
+    return np.array(next_masked, order="C")  # the decoder's own, whatever the policy does with its array
+
+
+def check_budget(budget: Any, rows: int, name: str, *, start: int = 0) -> NDArray[np.int64]:
+    """Return what a schedule answered, int64[B]; ValueError for another shape or kind, and for a negative number."""
+    counts = plain(budget, f"the budget of {name}")
+    if counts.shape != (rows,) or counts.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must budget how many positions each row reveals, int64[{rows}]; got "
+            f"{counts.dtype}{list(counts.shape)}"
+        )
+    if (counts < 0).any():
+        row = int(np.argmax(counts < 0))
+        raise ValueError(f"{name} budgets {counts[row]} positions for row {start + row}: at least 0 are revealed")
+    return np.require(counts, np.int64, ("C", "W"))
+
+
 @dataclass(frozen=True)
 class TopK:
     """Reveal the K hidden positions of highest score, K the budget; ties (to 1e-12) uniformly at random.
 
-    ``score(view)`` returns float64[B, L]; only hidden positions count.
+    ``score(view)`` returns float64[B, L]; only hidden positions count. Errors: ValueError for a score of another shape,
+    or that is nan.
     """
 
     name: str
@@ -118,67 +173,99 @@ class TopK:
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mask after this step, bool[B, L]."""
-        scores = self.score(view)
+        scores = _check_scores(self.score(view), view, self.name)
         if view.noise is not None and view.noise.scale > 0:
             scores = _add_noise(scores, view, view.noise)
         next_masked = view.masked.copy()
+        budget = check_budget(budget, len(next_masked), "the schedule", start=view.start)
         _kernels.reveal_highest(next_masked, scores, budget, view.start, *view.key.fold("ties").words())
         return next_masked
+
+
+def _check_scores(scores: Any, view: View, name: str) -> NDArray[np.float64]:
+    given = plain(scores, f"the score of {name}", np.float64)
+    if given.shape != view.masked.shape:
+        raise ValueError(f"the score of {name} has the shape [B, L] = {view.masked.shape}, got {given.shape}")
+    wrong = np.isnan(given) & view.masked
+    if wrong.any():
+        row, position = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"the score of {name} is nan for row {view.start + row} at position {position}")
+    return np.require(given, np.float64, ("C", "W"))
 
 
 def _add_noise(scores: NDArray[np.float64], view: View, noise: Noise) -> NDArray[np.float64]:
     """Noise is addressed by (step, row, position), so that chunks and threads do not change it."""
     added = np.empty(scores.shape)
     _kernels.fill_noise(added, view.start, *view.key.fold("noise").words(), noise.law == "gaussian")
-    share = (view.steps - view.step) / view.steps if noise.annealed else 1.0
+    scaled = noise.scale * added * view.share_left[:, None] if noise.annealed else noise.scale * added
     if not noise.logarithmic:
-        return scores + noise.scale * share * added
+        return scores + scaled
     if (scores[view.masked] < 0).any():
         raise ValueError(
             "logarithmic noise needs scores that are not negative, such as probabilities and margins: "
             "take plain noise for the entropy and for a fixed order"
         )
-    return np.log(np.maximum(scores, np.finfo(np.float64).tiny)) + noise.scale * share * added
+    return np.log(np.maximum(scores, np.finfo(np.float64).tiny)) + scaled
 
 
-def _confidence(kind: int) -> Callable[[View], NDArray[np.float64]]:
-    def score(view: View) -> NDArray[np.float64]:
-        scores = np.zeros(view.masked.shape)
-        _kernels.confidence(scores, view.marginals.probs, view.masked, view.layout.values, kind)
+@dataclass(frozen=True)
+class _Constant:
+    """The same score everywhere."""
+
+    def __call__(self, view: View) -> NDArray[np.float64]:
+        return np.zeros(view.masked.shape)
+
+
+@dataclass(frozen=True)
+class _Confidence:
+    """A score of the marginals: see ``_kernels.confidence`` for its kinds. ValueError for marginals that are none."""
+
+    kind: int
+
+    def __call__(self, view: View) -> NDArray[np.float64]:
+        scores, probs, values = np.zeros(view.masked.shape), view.marginals.probs, view.layout.values
+        row, position, what = _kernels.confidence(scores, probs, view.masked, values, self.kind)
+        if what:
+            who = f"the posterior gives row {view.start + row}"
+            raise complain(probs[row, position], what, int(values[position]), who, position)
         return scores
 
-    return score
+
+@dataclass(frozen=True)
+class _InOrder:
+    """Earlier positions of a reading order score higher."""
+
+    reading: tuple[int, ...] | None
+
+    def __call__(self, view: View) -> NDArray[np.float64]:
+        rank = np.empty(view.layout.length)
+        rank[view.layout.reading(self.reading)] = -np.arange(view.layout.length)
+        return np.broadcast_to(rank, view.masked.shape).copy()
 
 
 def vanilla() -> TopK:
     """Uniformly random positions (the paper's vanilla inference)."""
-    return TopK("vanilla", lambda view: np.zeros(view.masked.shape))
+    return TopK("vanilla", _Constant())
 
 
 def top_probability() -> TopK:
     """Positions whose most likely value is most likely: max_j p(x = j)."""
-    return TopK("top_probability", _confidence(0))
+    return TopK("top_probability", _Confidence(0))
 
 
 def margin() -> TopK:
     """Positions with the largest margin between the two most likely values (the paper's adaptive inference)."""
-    return TopK("margin", _confidence(1))
+    return TopK("margin", _Confidence(1))
 
 
 def entropy() -> TopK:
     """Positions whose marginal has the least entropy."""
-    return TopK("entropy", _confidence(2))
+    return TopK("entropy", _Confidence(2))
 
 
 def fixed_order(reading: ArrayLike | None = None) -> TopK:
     """Positions in the order of ``reading`` (first to last); the roles in order, latents first, when left out."""
-
-    def score(view: View) -> NDArray[np.float64]:
-        rank = np.empty(view.layout.length)
-        rank[view.layout.reading(reading)] = -np.arange(view.layout.length)
-        return np.broadcast_to(rank, view.masked.shape).copy()
-
-    return TopK("fixed_order", score)
+    return TopK("fixed_order", _InOrder(None if reading is None else tuple(plain(reading, "a reading order").tolist())))
 
 
 POLICIES: dict[str, Callable[..., Policy]] = {
@@ -191,6 +278,8 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 
 
 def _check_steps(steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
+        raise ValueError(f"a decode takes a whole number of steps, got {steps!r}")
     if steps < 1:
         raise ValueError(f"a decode takes at least one step, got {steps}")
 

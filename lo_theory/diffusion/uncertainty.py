@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion.losses import kl_divergence
-from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.diffusion.pattern_losses import CERTAIN, LEAST
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Cost, Marginals, Posterior
+from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.seams import PROBLEM, Seam, check_key
 from lo_theory.rng import Key
 
 __all__ = ["ExactLike", "Uncertainty", "uncertainty"]
@@ -35,6 +37,9 @@ class ExactLike(Posterior, Protocol):
     def estimate_cost(self, tokens: Tokens) -> Cost:
         """What each row would take; ``fits`` is false where ``marginals`` would refuse."""
         ...
+
+
+EXACT = Seam("an exact posterior", ("layout", "marginals", "estimate_cost"), "ExactPosterior(problem)")
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,13 @@ def uncertainty(
     latents given, one of each other, and an estimate of the cost of each row. Errors: ValueError for n < 1 and for a
     law with several masks a sequence.
     """
+    EXACT.check(exact, "exact")
+    PROBLEM.check(distribution, "distribution")
+    check_key(key)
     if n < 1:
         raise ValueError(f"uncertainty is measured on at least one context, got n = {n}")
     layout, truth = distribution.layout, distribution.sample(key.fold("data"), n)
-    masks, _ = law.sample(key.fold("masks"), truth, layout)
+    masks, _ = draw_masks(law, key.fold("masks"), truth, layout)
     if len(masks) != 1:
         raise ValueError(
             f"{law.name} gives {len(masks)} masks a sequence, which are not independent: take one that gives one"
@@ -130,11 +138,12 @@ def uncertainty(
     if not fits.any():
         return Uncertainty(law.name, refused, {})
     masked, contexts = masks[0][fits], contexts[fits]
-    answer = exact.marginals(contexts)
-    complete = exact.marginals(np.where(layout.is_latent, truth[fits], contexts)).log_evidence
+    answer = ask(exact, contexts, layout, name="the exact posterior")
+    given = np.where(layout.is_latent, truth[fits], contexts)
+    complete = ask(exact, given, layout, name="the exact posterior").log_evidence
     p, evidence = np.asarray(answer.probs, np.float64), answer.log_evidence
     judged = {
-        name: _judge(posterior.marginals(contexts), p, evidence, masked, layout)
+        name: _judge(ask(posterior, contexts, layout, name=name), p, evidence, masked, layout)
         for name, posterior in posteriors.items()
     }
     return Uncertainty(law.name, {**_truth(p, evidence, complete, masked, layout), **refused}, judged)

@@ -133,18 +133,18 @@ class CausalLearner:
         if len(tokens) != n:
             raise ValueError(f"given holds {len(tokens)} sequences, n is {n}")
         known = _known(tokens[:, self.places])
-        began, steps = time.perf_counter(), np.full(shape, -1, np.int16)
+        began, steps = time.perf_counter(), np.full(shape, -1, np.int32)
         with torch.inference_mode(), autocast(self.precision, self.device.type):
             for first in range(0, n, options.chunk):
                 rows = slice(first, min(n, first + options.chunk))
                 self._fill(tokens[rows], steps[rows], known, key, options, first)
         seconds = time.perf_counter() - began
-        return Decoded(tokens, steps, np.full(n, -1, np.int16), n * self.layout.length, seconds)
+        return Decoded(tokens, steps, np.full(n, -1, np.int32), n * self.layout.length, seconds)
 
     def _fill(
         self,
         tokens: NDArray[np.int8],
-        steps: NDArray[np.int16],
+        steps: NDArray[np.int32],
         known: int,
         key: Key,
         options: DecodeOptions,

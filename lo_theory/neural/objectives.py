@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lo_theory.diffusion.masks import MaskLaw
+from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.neural.model import Transformer
 from lo_theory.problem import LODistribution
 from lo_theory.problem.layout import MASK, Layout
@@ -115,7 +115,7 @@ class Masked:
         start, count = rows
         tokens = self.distribution.sample(key.fold("data").fold(step), count, start=start)
         law, place = self.law_at(step), key.fold("masks").fold(step)
-        masked, weight = law.sample(place, tokens, self.distribution.layout, start=start)
+        masked, weight = draw_masks(law, place, tokens, self.distribution.layout, start=start)
         return {"tokens": tokens, "masked": masked.swapaxes(0, 1), "weight": weight.swapaxes(0, 1)}
 
     def loss(self, model: Transformer, batch: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:

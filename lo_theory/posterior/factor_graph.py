@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
-from lo_theory.problem.layout import frozen
+from lo_theory.problem.layout import Record, frozen, plain
 
 __all__ = ["Conditioning", "FactorGraph", "condition", "to_networkx"]
 
 
-@dataclass(frozen=True, eq=False)
-class FactorGraph:
+@dataclass(frozen=True, eq=False, repr=False)
+class FactorGraph(Record):
     """Variables with fields, factors with tables: weight(x) = prod_i field[i, x_i] prod_a tables[table[a], x at
     scopes[a]].
 
@@ -32,6 +32,9 @@ class FactorGraph:
 
     A scope that names a latent twice keeps its first mention; the later ones read one further variable, fixed at value
     0 with weight 1, and the table is cut down to agreeing states, so that the weight is the same.
+
+    Errors: ValueError for shapes that do not fit, factors not sorted by table, and numbers that name no variable or
+    table, or are no weights.
     """
 
     field: NDArray[np.float64]
@@ -40,6 +43,38 @@ class FactorGraph:
     tables: NDArray[np.float64]
     observation: NDArray[np.int32]
     n_latents: int
+
+    def __post_init__(self) -> None:
+        check_size(self)
+        field, tables = plain(self.field, "field", np.float64), plain(self.tables, "tables", np.float64)
+        whole = {name: plain(getattr(self, name), name) for name in ("scopes", "table", "observation")}
+        scopes, table = whole["scopes"], whole["table"]
+        if field.ndim != 2 or scopes.ndim != 2 or tables.shape[1:] != (field.shape[1] ** scopes.shape[1],):
+            raise ValueError(
+                f"a factor graph has field [n, q], scopes [F, k] and tables [T, q**k], got {field.shape}, "
+                f"{scopes.shape} and {tables.shape}"
+            )
+        for name, array, largest in (
+            ("scopes", scopes, len(field) - 1),
+            ("table", table, len(tables) - 1),
+            ("observation", whole["observation"], 2**31 - 1),
+        ):
+            if array.shape[:1] != scopes.shape[:1] or array.ndim > 2 or array.dtype.kind not in "iu":
+                raise ValueError(f"{name} must be integers, one row a factor, got {array.dtype} of shape {array.shape}")
+            if array.size and not 0 <= array.min() <= array.max() <= largest:
+                raise ValueError(f"{name} must lie in 0..{largest}, found {array.min()}..{array.max()}")
+        if (table[1:] < table[:-1]).any():
+            raise ValueError(
+                "factors must come sorted by table: put scopes, table and observation in the order of "
+                "np.argsort(table, kind='stable')"
+            )
+        for name, weights in (("field", field), ("tables", tables)):
+            if weights.size and not (weights.min() >= 0 and weights.max() < np.inf):
+                raise ValueError(f"{name} must hold finite weights that are not negative")
+        for name, array in (("field", field), ("tables", tables)):
+            object.__setattr__(self, name, frozen(array, np.float64))
+        for name, array in whole.items():
+            object.__setattr__(self, name, frozen(array, np.int32))
 
     @property
     def n_variables(self) -> int:
@@ -149,11 +184,11 @@ class Conditioning:
         by_table = np.argsort(used, kind="stable")
         present, table = np.unique(used[by_table], return_inverse=True)
         return FactorGraph(
-            field=frozen(field, np.float64),
-            scopes=frozen(self._scopes[revealed[by_table]], np.int32),
-            table=frozen(table.ravel(), np.int32),
-            tables=frozen(self._likelihoods[present], np.float64),
-            observation=frozen(revealed[by_table], np.int32),
+            field=field,
+            scopes=self._scopes[revealed[by_table]],
+            table=table.ravel(),
+            tables=self._likelihoods[present],
+            observation=revealed[by_table],
             n_latents=self.layout.n_latents,
         )
 
@@ -194,7 +229,7 @@ def to_networkx(graph: FactorGraph) -> Any:
 
 def check_size(graph: FactorGraph) -> None:
     """Refuse, before memory is taken, a graph whose messages cannot be addressed by 32 bits."""
-    numbers = graph.n_factors * graph.k * graph.q
+    numbers = len(graph.scopes) * int(np.prod(np.shape(graph.scopes)[1:])) * int(np.prod(np.shape(graph.field)[1:]))
     if numbers > 2**31:
         gigabytes = math.ceil(numbers * 8 / 2**30)
         raise ValueError(

@@ -60,36 +60,6 @@ def _value(scope, truth, assignment, q, counter, row, key0, key1):
 
 
 @njit(cache=True, nogil=True)
-def poisson_candidates(scopes, values, thresholds, problem, key0, key1):
-    """Candidates of Bernoulli ensembles: for each first variable a Poisson number, uniform other arguments, repetitions
-    dropped.
-
-    ``thresholds`` uint64: cumulative Poisson probabilities x 2**64; ``problem`` = (truth int8[q**k], assignment int8[N]
-    or empty, q, N). Fill ``scopes`` [capacity, k] and ``values`` [capacity]; return how many, or -1 if they did not
-    fit.
-    """
-    truth, assignment, q, n = problem
-    capacity = len(scopes)
-    count = 0
-    for i in range(n):
-        number, level = 0, _word(0, i, key0, key1)
-        while number < thresholds.shape[0] and level >= thresholds[number]:
-            number += 1
-        counter, begin = 1, count
-        for _ in range(number):
-            if count == capacity:
-                return -1
-            scopes[count, 0] = i
-            counter = _draw_scope(scopes[count], 1, n, counter, i, key0, key1)
-            values[count], counter = _value(scopes[count], truth, assignment, q, counter, i, key0, key1)
-            new = True
-            for earlier in range(begin, count):
-                new = new and not (scopes[earlier] == scopes[count]).all()
-            count += new
-    return count
-
-
-@njit(cache=True, nogil=True)
 def _insert(slots, scopes, j):
     """Put scope j into the open-addressing table ``slots`` (-1 empty); return whether it was new."""
     mask, digest = uint64(slots.shape[0] - 1), uint64(0)
@@ -103,6 +73,39 @@ def _insert(slots, scopes, j):
         at = (at + uint64(1)) & mask
     slots[at] = j
     return True
+
+
+@njit(cache=True, nogil=True)
+def poisson_candidates(scopes, values, slots, thresholds, problem, key0, key1):
+    """Candidates of Bernoulli ensembles: for each first variable a Poisson number, uniform other arguments, repetitions
+    dropped.
+
+    ``slots`` int32[2**m], at least twice the largest number of candidates of a variable: where they are looked up.
+
+    ``thresholds`` uint64: cumulative Poisson probabilities x 2**64; ``problem`` = (truth int8[q**k], assignment int8[N]
+    or empty, q, N). Fill ``scopes`` [capacity, k] and ``values`` [capacity]; return how many, or -1 if they did not
+    fit.
+    """
+    truth, assignment, q, n = problem
+    capacity = len(scopes)
+    count = 0
+    for i in range(n):
+        number, level = 0, _word(0, i, key0, key1)
+        while number < thresholds.shape[0] and level >= thresholds[number]:
+            number += 1
+        counter, size = 1, 2
+        while size < 2 * number:
+            size *= 2
+        seen = slots[:size]
+        seen[:] = -1
+        for _ in range(number):
+            if count == capacity:
+                return -1
+            scopes[count, 0] = i
+            counter = _draw_scope(scopes[count], 1, n, counter, i, key0, key1)
+            values[count], counter = _value(scopes[count], truth, assignment, q, counter, i, key0, key1)
+            count += _insert(seen, scopes, count)
+    return count
 
 
 @njit(cache=True, nogil=True)

@@ -18,15 +18,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import _kernels
-from lo_theory.problem.layout import Layout, frozen
+from lo_theory.problem.layout import Layout, Record, frozen, plain
 from lo_theory.problem.observations import Observations, SlabObservations, TableObservations, check_stochastic
 from lo_theory.problem.sampler import Sampler, make_sampler
-from lo_theory.problem.storage import write_atomically
+from lo_theory.problem.seams import check_key, check_threads
+from lo_theory.problem.storage import read_arrays, write_arrays, write_atomically
 from lo_theory.rng import Key
 
 __all__ = ["LODistribution"]
 
 _ENUMERABLE_LATENTS = 20  # slab marginals sum over 2**N assignments
+_LARGEST_ROW = 2**63  # rows are addressed by 64 bits
+_AXES = {  # of the arrays in a problem file, by name: kind of numbers and axes
+    "prior": ("f", 2),
+    "order": ("iu", 1),
+    "scopes": ("iu", 2),
+    "tables": ("f", 3),
+    "index": ("iu", 1),
+    "vectors": ("f", 2),
+    "width": ("f", 0),
+}
 
 
 def _entropy(laws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -34,8 +45,8 @@ def _entropy(laws: NDArray[np.float64]) -> NDArray[np.float64]:
     return -(laws * np.log(np.where(laws > 0, laws, 1.0))).sum(axis=-1)
 
 
-@dataclass(frozen=True, eq=False)
-class LODistribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class LODistribution(Record):
     """A Latents-and-Observations distribution over sequences of L = N + P tokens.
 
     p(x) = prod_i prior[i, x_i] prod_j P(o_j | x), with role i at position ``order[i]``. ``prior`` float64[N, q], rows
@@ -47,7 +58,7 @@ class LODistribution:
     order: NDArray[np.int32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        prior, law = np.asarray(self.prior, dtype=np.float64), self.observations
+        prior, law = plain(self.prior, "prior", np.float64), self.observations
         if prior.ndim != 2 or prior.shape[0] < 1:
             raise ValueError(f"prior must have shape [N, q] with N >= 1, got {prior.shape}")
         check_stochastic(prior, "prior")
@@ -80,10 +91,10 @@ class LODistribution:
         without noise, some half a nanosecond more for each noisy one; otherwise one random word per latent and per
         noisy observation.
         """
-        if n < 0 or start < 0 or threads < 1:
-            raise ValueError(
-                f"sample takes n >= 0, start >= 0 and threads >= 1, got n={n}, start={start}, threads={threads}"
-            )
+        check_key(key)
+        check_threads(threads)
+        if n < 0 or start < 0 or start + n > _LARGEST_ROW:
+            raise ValueError(f"sample takes n >= 0 and start >= 0 with start + n <= 2**63, got n={n}, start={start}")
         shape = (n, self.layout.length)
         if out is None:
             out = np.empty(shape, np.int8)
@@ -200,14 +211,16 @@ class LODistribution:
 
     def save(self, path: str | Path) -> Path:
         """Write the problem's arrays to an .npz file, whole or not at all."""
-        return write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **self._arrays()))
+        return write_atomically(path, lambda file: write_arrays(file, self._arrays()))
 
     @classmethod
     def load(cls, path: str | Path) -> LODistribution:
-        """Rebuild a problem that ``save`` wrote; ValueError if the file is damaged or foreign. Executes nothing."""
+        """Rebuild a problem that ``save`` wrote; ValueError if the file is damaged or foreign. Executes nothing.
+
+        Names, kinds, axes and sizes are compared before an array is read, so memory is bounded by the file's size.
+        """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls._from_arrays({name: file[name] for name in file.files})
+            return cls._from_arrays(read_arrays(path, _AXES))
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # damaged bytes make zipfile and numpy raise a dozen kinds

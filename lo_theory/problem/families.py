@@ -22,6 +22,7 @@ __all__ = ["all_k_subsets", "nae_sat", "predicate_observations", "random_scopes"
 
 _LARGEST_P = 10_000_000
 _LARGEST_N = 10_000_000
+_LARGEST_SCOPES = 2**27  # numbers in the scopes: 512 MiB
 _LARGEST_SLAB = 2**28  # numbers in the vectors: 2 GiB
 
 
@@ -37,6 +38,11 @@ def random_scopes(
         raise ValueError(f"scopes need k >= 1 and P >= 1, got k={k}, P={n_observations}")
     if n_observations > _LARGEST_P:
         raise ValueError(f"P = {n_observations} observations are over the limit of {_LARGEST_P}: take a smaller P")
+    if n_observations * k > _LARGEST_SCOPES:
+        raise ValueError(
+            f"P * k = {n_observations * k} numbers in the scopes are over the limit of {_LARGEST_SCOPES}: take a "
+            "smaller P or k"
+        )
     if n_latents > _LARGEST_N:
         raise ValueError(f"N = {n_latents} latents are over the limit of {_LARGEST_N}: take a smaller N")
     if n_latents < (1 if repeats else k):
@@ -64,8 +70,9 @@ def nae_sat(
 
     The paper's is q = 2, k = 3. ``repeats`` lets a scope name a latent twice. Entropy N ln q + P H(noise).
     """
+    predicate = nae(q, k)  # first, because it refuses a k that is too large
     scopes = random_scopes(N, P, k, seed=seed, repeats=repeats)
-    return LODistribution(_uniform(N, q), predicate_observations(nae(q, k), scopes, noise))
+    return LODistribution(_uniform(N, q), predicate_observations(predicate, scopes, noise))
 
 
 def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODistribution:
@@ -81,7 +88,8 @@ def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODist
             f"all ordered {predicate.k}-subsets of N = {N} latents are {count}, over the limit of {_LARGEST_P}: take "
             "a smaller N"
         )
-    scopes = np.array(list(itertools.permutations(range(N), predicate.k)), np.int32)
+    subsets = itertools.chain.from_iterable(itertools.permutations(range(N), predicate.k))
+    scopes = np.fromiter(subsets, np.int32, count * predicate.k).reshape(count, predicate.k)
     return LODistribution(_uniform(N, predicate.q), predicate_observations(predicate, scopes, noise))
 
 
@@ -92,8 +100,9 @@ def sparse_parity(N: int, P: int, k: int, noise: float, *, seed: int) -> LODistr
 
     The paper's regime is N**2 log N << P <= N**(0.49 k). Entropy N ln 2 + P H(eta).
     """
+    predicate = xor(k)  # first, because it refuses a k that is too large
     scopes = random_scopes(N, P, k, seed=seed)
-    return LODistribution(_uniform(N, 2), predicate_observations(xor(k), scopes, noise))
+    return LODistribution(_uniform(N, 2), predicate_observations(predicate, scopes, noise))
 
 
 def random_slab(N: int, P: int, width: float, *, seed: int) -> LODistribution:

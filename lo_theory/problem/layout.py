@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["MASK", "Layout", "frozen"]
+__all__ = ["MASK", "Layout", "Record", "frozen", "plain"]
 
 MASK = -1
 """The token of a hidden position."""
@@ -22,15 +23,47 @@ MASK = -1
 _LARGEST_ALPHABET = 127  # tokens are int8
 
 
+def plain(values: ArrayLike, name: str, dtype: type | None = None) -> NDArray[Any]:
+    """Return ``values`` as an array; ValueError for a numpy masked array with masked entries: they would be lost."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} is a numpy masked array with {int(np.ma.count_masked(values))} masked entries: say what stands "
+            "there, as .filled(...) does (MASK = -1 for hidden tokens)"
+        )
+    return np.asarray(values, dtype=dtype)
+
+
 def frozen(array: ArrayLike, dtype: type) -> NDArray[Any]:
     """Return a contiguous read-only copy; numba compiles a kernel twice if a problem mixes both kinds of array."""
-    copy: NDArray[Any] = np.array(array, dtype=dtype, order="C", copy=True)
+    copy: NDArray[Any] = np.array(plain(array, "an array"), dtype=dtype, order="C", copy=True)
     copy.setflags(write=False)
     return copy
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
+class Record:
+    """A frozen dataclass that holds arrays: shown by their shapes, and copied or pickled by way of its constructor.
+
+    So a copy is checked as the original was and its arrays are read-only, as compiled code expects them.
+    """
+
+    def __repr__(self) -> str:
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        shown = (f"{name}={_shape(getattr(self, name))}" for name in names)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return type(self), tuple(getattr(self, name) for name in names)
+
+
+def _shape(value: object) -> str:
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layout(Record):
     """Positions and roles of a sequence of N latents and P observations.
 
     ``order`` (int32[L], L = N + P) is the paper's permutation pi: ``order[role]`` is the position of that role; the
@@ -46,13 +79,16 @@ class Layout:
     def __post_init__(self) -> None:
         for name, least in (("n_latents", 1), ("n_observations", 1), ("q", 2), ("r", 2)):
             value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+            object.__setattr__(self, name, int(value))
         if self.n_values > _LARGEST_ALPHABET:
             raise ValueError(
                 f"an alphabet holds at most {_LARGEST_ALPHABET} values (tokens are int8), got {self.n_values}"
             )
-        order = np.arange(self.length) if self.order is None else np.asarray(self.order)
+        order = np.arange(self.length) if self.order is None else plain(self.order, "order")
         if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
             raise ValueError(
                 f"order must be a permutation of 0..{self.length - 1} (order[role] = position), got an array of "
@@ -100,13 +136,22 @@ class Layout:
         return tokens[..., self.latent_positions], tokens[..., self.observation_positions]
 
     def join(self, latents: ArrayLike, observations: ArrayLike) -> NDArray[np.int8]:
-        """Put latents [..., N] and observations [..., P] at their positions: int8[..., L], the inverse of ``split``."""
-        left, right = np.asarray(latents), np.asarray(observations)
+        """Put latents [..., N] and observations [..., P] at their positions: int8[..., L], the inverse of ``split``.
+
+        Errors: ValueError for other shapes, and for values that are no integers or that int8 does not hold.
+        """
+        left, right = plain(latents, "latents"), plain(observations, "observations")
         if left.shape[-1:] != (self.n_latents,) or right.shape != (*left.shape[:-1], self.n_observations):
             raise ValueError(
                 f"join takes latents [..., {self.n_latents}] and observations [..., {self.n_observations}], "
                 f"got {left.shape} and {right.shape}"
             )
+        for name, values in (("latents", left), ("observations", right)):
+            if values.dtype.kind not in "iub":
+                raise ValueError(f"{name} must be integers, got dtype {values.dtype}")
+            wrong = (values < -128) | (values > 127)
+            if wrong.any():
+                raise ValueError(f"{name} hold tokens, -128..127 at most (int8), found {values[wrong].flat[0]}")
         tokens = np.empty((*left.shape[:-1], self.length), np.int8)
         tokens[..., self.latent_positions] = left
         tokens[..., self.observation_positions] = right
@@ -114,13 +159,13 @@ class Layout:
 
     def reading(self, positions: ArrayLike | None = None) -> NDArray[np.int64]:
         """Return a reading order, int64[L] positions first to last; the roles in order when left out."""
-        order = np.asarray(self.order if positions is None else positions, dtype=np.int64)
+        order = plain(self.order if positions is None else positions, "a reading order")
         if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
             raise ValueError(
                 f"a reading order is a permutation of the positions 0..{self.length - 1}, got an array of shape "
                 f"{order.shape}"
             )
-        return order
+        return order.astype(np.int64)
 
     def check_tokens(self, tokens: ArrayLike, *, complete: bool = False) -> NDArray[np.int8]:
         """Return ``tokens`` as contiguous int8[B, L], or say which value is out of range.
@@ -128,7 +173,7 @@ class Layout:
         Allowed are MASK and the values of each position's role; with ``complete`` no MASK. One sequence [L] becomes [1,
         L]. An array that must not be written is copied: numba would compile every kernel again for it.
         """
-        given = np.asarray(tokens)
+        given = plain(tokens, "tokens")
         if given.ndim == 1:
             given = given[None, :]
         if given.ndim != 2 or given.shape[1] != self.length:

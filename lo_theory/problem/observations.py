@@ -13,11 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory.problem.layout import frozen
+from lo_theory.problem.layout import Record, frozen, plain
 
 __all__ = ["Observations", "SlabObservations", "TableObservations", "check_stochastic", "flip"]
 
 _TOLERANCE = 1e-9  # how far from one a probability row may sum
+_LARGEST_LATENT = 2**31 - 2  # scopes are int32
 
 
 class Observations(Protocol):
@@ -62,6 +63,23 @@ def check_stochastic(rows: NDArray[np.float64], name: str) -> None:
         )
 
 
+def _check_latents(latents: ArrayLike, q: int, least: int) -> NDArray[np.intp]:
+    """Return ``latents`` as intp[n, N], N at least ``least``; ValueError unless all are values 0..q-1."""
+    given = plain(latents, "latents")
+    if given.ndim != 2 or given.shape[1] < least or given.dtype.kind not in "iub":
+        raise ValueError(
+            f"latents must be integers [n, N] with N >= {least}, got shape {given.shape}, dtype {given.dtype}"
+        )
+    wrong = (given < 0) | (given >= q)
+    if wrong.any():
+        row, latent = (int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"latent {latent} of row {row} is {given[row, latent]}, outside 0..{q - 1}: observations depend on the "
+            "values of all latents, none may be hidden"
+        )
+    return given.astype(np.intp)
+
+
 def flip(rate: float, r: int = 2) -> NDArray[np.float64]:
     """Symmetric noise channel float64[r, r]: a value is kept with probability 1 - rate, else uniform over others."""
     if not 0 <= rate <= 1:
@@ -71,8 +89,8 @@ def flip(rate: float, r: int = 2) -> NDArray[np.float64]:
     return np.where(np.eye(r, dtype=bool), 1 - rate, rate / (r - 1))
 
 
-@dataclass(frozen=True, eq=False)
-class TableObservations:
+@dataclass(frozen=True, eq=False, repr=False)
+class TableObservations(Record):
     """Observation j reads the latents ``scopes[j]`` through the emission table ``tables[index[j]]``.
 
     ``scopes`` int32[P, k]; ``tables`` float64[E, q**k, r], P(token | scope state), states in C order (first scope
@@ -85,18 +103,19 @@ class TableObservations:
     index: NDArray[np.int32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        scopes = np.asarray(self.scopes)
+        scopes = plain(self.scopes, "scopes")
         if scopes.ndim != 2 or scopes.shape[0] < 1 or scopes.shape[1] < 1 or scopes.dtype.kind not in "iu":
             raise ValueError(
                 f"scopes must be integers [P, k] with P >= 1 and k >= 1, got shape {scopes.shape}, dtype {scopes.dtype}"
             )
-        if scopes.min() < 0:
-            raise ValueError(f"scopes hold latents 0..N-1, found {scopes.min()}")
-        tables = np.asarray(self.tables, dtype=np.float64)
+        if scopes.min() < 0 or scopes.max() > _LARGEST_LATENT:
+            wrong = scopes.min() if scopes.min() < 0 else scopes.max()
+            raise ValueError(f"scopes hold latents 0..N-1, found {wrong} (N is below 2**31)")
+        tables = plain(self.tables, "tables", np.float64)
         if tables.ndim != 3 or tables.shape[0] < 1 or tables.shape[2] < 2:
             raise ValueError(f"tables must have shape [E, q**k, r] with E >= 1 and r >= 2, got {tables.shape}")
         check_stochastic(tables, "tables")
-        index = np.zeros(len(scopes), np.int32) if self.index is None else np.asarray(self.index)
+        index = np.zeros(len(scopes), np.int32) if self.index is None else plain(self.index, "index")
         if index.shape != (len(scopes),) or index.dtype.kind not in "iu":
             raise ValueError(
                 f"index must be integers [P = {len(scopes)}], got shape {index.shape}, dtype {index.dtype}"
@@ -141,17 +160,17 @@ class TableObservations:
         return int(self.scopes.max()) + 1
 
     def states(self, latents: ArrayLike) -> NDArray[np.intp]:
-        """intp[n, P]: the scope state each observation reads, for ``latents`` [n, N]."""
-        read = np.asarray(latents, dtype=np.intp)[:, self.scopes]
+        """intp[n, P]: the scope state each observation reads, for ``latents`` [n, N] of 0..q-1 (else ValueError)."""
+        read = _check_latents(latents, self.q, self.least_latents)[:, self.scopes]
         return read @ (self.q ** np.arange(self.k - 1, -1, -1, dtype=np.intp))
 
     def probabilities(self, latents: ArrayLike) -> NDArray[np.float64]:
-        """float64[n, P, r]: P(observation j = v | latents) for ``latents`` [n, N]."""
+        """float64[n, P, r]: P(observation j = v | latents) for ``latents`` [n, N]; ValueError for no value 0..q-1."""
         return self.tables[self.index, self.states(latents)]
 
 
-@dataclass(frozen=True, eq=False)
-class SlabObservations:
+@dataclass(frozen=True, eq=False, repr=False)
+class SlabObservations(Record):
     """Random slabs (Example B.4): observation j is 1 if |<z_j, 2x - 1>| <= width sqrt(N), else 0; x binary.
 
     ``vectors`` float64[P, N] holds the z_j; ``width`` is the paper's beta. The sums run over the latents in order, one
@@ -162,12 +181,13 @@ class SlabObservations:
     width: float
 
     def __post_init__(self) -> None:
-        vectors = np.asarray(self.vectors, dtype=np.float64)
+        vectors = plain(self.vectors, "vectors", np.float64)
         if vectors.ndim != 2 or vectors.shape[0] < 1 or vectors.shape[1] < 1 or not np.isfinite(vectors).all():
             raise ValueError(f"vectors must be finite numbers [P, N] with P >= 1 and N >= 1, got shape {vectors.shape}")
         if not (np.isfinite(self.width) and self.width > 0):
             raise ValueError(f"the width of a slab must be positive, got {self.width}")
         object.__setattr__(self, "vectors", frozen(vectors, np.float64))
+        object.__setattr__(self, "width", float(self.width))
 
     @property
     def q(self) -> int:
@@ -194,14 +214,20 @@ class SlabObservations:
         """width sqrt(N), the half-width in units of <z, 2x - 1>."""
         return float(self.width * np.sqrt(self.vectors.shape[1]))
 
+    def _check(self, latents: ArrayLike) -> NDArray[np.float64]:
+        given = _check_latents(latents, 2, self.least_latents)
+        if given.shape[1] != self.least_latents:
+            raise ValueError(f"slabs read N = {self.least_latents} latents, got {given.shape[1]}")
+        return given.astype(np.float64)
+
     def values(self, latents: ArrayLike) -> NDArray[np.int8]:
-        """int8[n, P]: the observations, which are certain given ``latents`` [n, N]."""
-        signs = 2.0 * np.asarray(latents, dtype=np.float64) - 1.0
+        """int8[n, P]: the observations, which are certain given ``latents`` [n, N]; ValueError for no bits."""
+        signs = 2.0 * self._check(latents) - 1.0
         sums = np.zeros((len(signs), self.n_observations))
         for i in range(self.vectors.shape[1]):
             sums += signs[:, i : i + 1] * self.vectors[:, i]
         return (np.abs(sums) <= self.bound).astype(np.int8)
 
     def probabilities(self, latents: ArrayLike) -> NDArray[np.float64]:
-        """float64[n, P, 2]: zeros and ones, for ``latents`` [n, N]."""
+        """float64[n, P, 2]: zeros and ones, for ``latents`` [n, N]; ValueError for no bits."""
         return np.eye(2)[self.values(latents).astype(np.intp)]

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from lo_theory.problem import _planted_kernels
 from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.layout import MASK, frozen
+from lo_theory.problem.layout import MASK, Record, frozen
 from lo_theory.problem.observations import TableObservations
 from lo_theory.problem.predicates import Predicate
+from lo_theory.problem.seams import check_key
 from lo_theory.rng import Key
 
 __all__ = ["PlantedInstance", "check_request", "null_model", "planted"]
@@ -29,8 +30,8 @@ _OBSERVED = ("satisfied", "all")
 _SIZES = ("poisson", "fixed")
 
 
-@dataclass(frozen=True, eq=False)
-class PlantedInstance:
+@dataclass(frozen=True, eq=False, repr=False)
+class PlantedInstance(Record):
     """A constraint satisfaction problem as a distribution and a context.
 
     ``tokens`` int8[L]: latents masked, observations the values revealed; ``assignment`` int8[N] is what was planted,
@@ -40,6 +41,11 @@ class PlantedInstance:
     distribution: LODistribution
     tokens: NDArray[np.int8]
     assignment: NDArray[np.int8] | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", frozen(self.tokens, np.int8))
+        if self.assignment is not None:
+            object.__setattr__(self, "assignment", frozen(self.assignment, np.int8))
 
     @property
     def n_constraints(self) -> int:
@@ -125,7 +131,9 @@ def _draw(
     mean = -math.log1p(-p) * math.perm(N - 1, k - 1)
     capacity = math.ceil(N * mean + 12 * math.sqrt(N * mean) + 100)
     scopes, values = np.empty((capacity, k), np.int32), np.empty(capacity, np.int8)
-    found = _planted_kernels.poisson_candidates(scopes, values, _poisson_thresholds(mean), problem, *words)
+    levels = _poisson_thresholds(mean)
+    slots = np.empty(2 ** (2 * len(levels)).bit_length(), np.int32)
+    found = _planted_kernels.poisson_candidates(scopes, values, slots, levels, problem, *words)
     if found < 0:
         raise RuntimeError(f"more than {capacity} candidates, twelve standard deviations above the mean")
     kept = np.flatnonzero((values[:found] == 1) | (not satisfied))
@@ -140,7 +148,7 @@ def _instance(
     scopes, values = drawn
     law = TableObservations(scopes, predicate.emission()[None])
     distribution = LODistribution(np.full((N, predicate.q), 1 / predicate.q), law)
-    return distribution, frozen(np.concatenate([np.full(N, MASK), values]), np.int8)
+    return distribution, np.concatenate([np.full(N, np.int8(MASK)), values])
 
 
 def planted(
@@ -154,6 +162,7 @@ def planted(
     Constraints come in order of their first variable ("poisson"). Cost: about 50 ns a candidate, 1/gamma candidates a
     satisfied constraint. Errors: ValueError for a degree that N cannot hold, and where no constraint was drawn.
     """
+    check_key(key)
     check_request(predicate, N, degree, observed, size)
     assignment = np.empty(N, np.int8)
     _planted_kernels.uniform_values(assignment, predicate.q, *key.fold("assignment").words())
@@ -170,6 +179,7 @@ def null_model(
     With ``observed`` "satisfied" that is a uniform set of scopes; with "all" each value is 1 with probability gamma,
     whatever the others.
     """
+    check_key(key)
     check_request(predicate, N, degree, observed, size)
     empty = frozen(np.empty(0, np.int8), np.int8)
     drawn = _draw(predicate, N, degree, observed, size, empty, key.fold("constraints"))

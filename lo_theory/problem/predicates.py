@@ -13,22 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory.problem.layout import frozen
+from lo_theory.problem.layout import Record, frozen, plain
 
 __all__ = ["Predicate", "colouring", "from_array", "from_function", "nae", "pair_channels", "sat", "xor"]
 
 _LARGEST_TABLE = 2**24  # entries; a table is held whole
 
 
-@dataclass(frozen=True, eq=False)
-class Predicate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Predicate(Record):
     """A truth table bool[q, ..., q] over k arguments, with a name for tables and figures."""
 
     name: str
     table: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        table = np.asarray(self.table)
+        table = plain(self.table, "a truth table")
         if table.ndim < 1 or len(set(table.shape)) != 1 or table.shape[0] < 2:
             raise ValueError(f"a truth table has k >= 1 axes of equal length q >= 2, got shape {table.shape}")
         if not np.isin(table, (0, 1)).all():
@@ -80,7 +80,7 @@ class Predicate:
         ``channel`` is row-stochastic float64[2, r], P(token | g); the identity when left out. Scope states count in C
         order (first argument slowest).
         """
-        rows = np.eye(2) if channel is None else np.asarray(channel, dtype=np.float64)
+        rows = np.eye(2) if channel is None else plain(channel, "a noise channel", np.float64)
         if rows.ndim != 2 or rows.shape[0] != 2:
             raise ValueError(f"a noise channel of a predicate has shape [2, r], got {rows.shape}")
         return rows[self.table.ravel().astype(np.intp)]
@@ -95,7 +95,7 @@ def pair_channels(likelihood: ArrayLike) -> NDArray[np.float64]:
     assignment given the value seen). Diagonal blocks a = b are identities; rows whose condition has probability zero
     are nan. Cost k**2 q**k.
     """
-    weights = np.asarray(likelihood, dtype=np.float64)
+    weights = plain(likelihood, "a likelihood", np.float64)
     k, q = weights.ndim, weights.shape[0]
     channels = np.empty((k, k, q, q))
     for a in range(k):
@@ -163,4 +163,4 @@ def from_function(function: Callable[..., bool | int], q: int, k: int, *, name: 
 
 def from_array(table: ArrayLike, *, name: str = "g") -> Predicate:
     """Make a predicate of a truth table [q, ..., q] of zeros and ones."""
-    return Predicate(name, np.asarray(table))
+    return Predicate(name, plain(table, "a truth table"))

@@ -301,7 +301,7 @@ def test_dead_ends_of_a_decode_that_does_not_notice_them(schedule):
     law = nae_sat(6, 18, seed=1)
     exact = ExactPosterior(law)
     own = decode(exact, margin(), schedule, key=KEY, n=60)
-    forgotten = replace(own, dead_from=np.zeros(60, np.int16))
+    forgotten = replace(own, dead_from=np.zeros(60, np.int32))
     assert np.array_equal(find_dead_ends(exact, forgotten).dead_from, own.dead_from)
     blind = decode(_Blind(exact), vanilla(), schedule, key=KEY, n=60)
     assert (blind.dead_from == -1).all()

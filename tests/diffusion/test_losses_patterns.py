@@ -279,13 +279,13 @@ def test_what_is_no_posterior_is_refused() -> None:
         pattern_losses({"mine": posterior}, truth, distribution, law or TwoRates(0.5, 0.5), **arguments)
 
     twice = Answers(layout, lambda tokens: np.ones((*tokens.shape, 2)))
-    with pytest.raises(ValueError, match=r"mine gives no probabilities in sequence 0 at position 0: .* sums to 2"):
+    with pytest.raises(ValueError, match=r"mine gives row 0 at position 0 no probabilities: .* sums to 2"):
         judge(twice)
     negative = Answers(layout, lambda tokens: np.broadcast_to([1.5, -0.5], (*tokens.shape, 2)))
-    with pytest.raises(ValueError, match="mine gives no probabilities"):
+    with pytest.raises(ValueError, match="mine gives row 0 at position 0 no probabilities"):
         judge(negative)
     nothing = Answers(layout, lambda tokens: np.full((*tokens.shape, 2), np.nan))
-    with pytest.raises(ValueError, match="mine gives no probabilities"):
+    with pytest.raises(ValueError, match="mine gives row 0 at position 0 no probabilities"):
         judge(nothing)
     with pytest.raises(ValueError, match=r"mine answers with shape \(50, 25, 2\) .* another problem"):
         judge(Answers(layout, lambda tokens: np.full((len(tokens), 25, 2), 0.5)))
@@ -303,7 +303,7 @@ def test_paired_masks_are_refused() -> None:
 
         def sample(self, key: Key, tokens: np.ndarray, layout: Any, *, start: int = 0) -> Any:
             masked, weight = Uniform().sample(key, tokens, layout, start=start)
-            return np.concatenate([masked, ~masked]), np.concatenate([weight, weight])
+            return np.concatenate([masked, masked]), np.concatenate([weight, weight])
 
     distribution = nae_sat(6, 18, seed=0)
     exact = ExactPosterior(distribution)

@@ -219,7 +219,11 @@ def test_thresholds_at_the_edges(law, levels):
     [
         ({"n": -1}, "got n=-1"),
         ({"n": 2, "start": -1}, "start=-1"),
-        ({"n": 2, "threads": 0}, "threads=0"),
+        ({"n": 2, "threads": 0}, "threads .* got 0"),
+        ({"n": 2, "threads": 10**9}, "1 to 1024, got 1000000000"),
+        ({"n": 2, "start": 2**64}, "2\\*\\*63"),
+        ({"n": 2, "start": 2**63 - 1}, "2\\*\\*63"),
+        ({"n": 2, "key": 0}, r"such as Key\(0\); got 0"),
         ({"n": 2, "out": np.zeros((3, 12), np.int8)}, r"shape \(2, 12\), got int8 \(3, 12\)"),
         ({"n": 2, "out": np.zeros((2, 12), np.int16)}, "got int16"),
         ({"n": 2, "out": np.zeros((2, 24), np.int8)[:, ::2]}, "C-contiguous"),

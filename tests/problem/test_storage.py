@@ -6,10 +6,16 @@ A write is whole or absent.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import pickle
+import stat
+import subprocess
+import sys
+import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -196,3 +202,156 @@ def test_a_slab_problem_comes_back(tmp_path):
     again = LODistribution.load(problem.save(tmp_path / "slab"))
     assert again.observations.width == problem.observations.width
     assert again.fingerprint() == problem.fingerprint()
+
+
+# --- what stands at the path --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    path = tmp_path / "secret"
+    path.write_bytes(b"old")
+    for mode in (0o600, 0o640, 0o444):
+        path.chmod(mode)
+        write_atomically(path, lambda file: file.write(b"new"))
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_the_mask_of_the_process_is_never_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the mask belongs to the whole process"))
+    write_atomically(tmp_path / "rows", lambda file: file.write(b"new"))
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_symbolic_link_stays_one_and_its_file_is_replaced(tmp_path, dangling):
+    (tmp_path / "there").mkdir()
+    real, link = tmp_path / "there" / "rows", tmp_path / "link"
+    if not dangling:
+        real.write_bytes(b"old")
+    link.symlink_to("there/rows")
+    assert write_atomically(link, lambda file: file.write(b"new")) == link
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert os.listdir(tmp_path / "there") == ["rows"]
+
+
+def test_a_fifo_is_written_to(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(path.read_bytes)
+        write_atomically(path, lambda file: file.write(b"new"))
+        assert read.result(timeout=20) == b"new"
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_device_is_written_to(tmp_path):
+    for name in ("/dev/null", tmp_path / "link to null"):
+        if name != "/dev/null":
+            name.symlink_to("/dev/null")
+        write_atomically(name, lambda file: file.write(b"new"))
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically("/dev/full", lambda file: file.write(b"new"))
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, lambda file: file.write(b"new"))
+
+
+def test_temporary_files_of_dead_processes_are_removed_and_those_of_living_ones_are_not(tmp_path):
+    path = tmp_path / "rows"
+    dead, young, other = (tmp_path / name for name in (".rows.aa.tmp", ".rows.bb.tmp", ".rows2.cc.tmp"))
+    for left in (dead, young, other):
+        left.write_bytes(b"part")
+    for old in (dead, other):
+        os.utime(old, (0, 0))
+    with open(tmp_path / ".rows.dd.tmp", "wb") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        os.utime(living.name, (0, 0))
+        write_atomically(path, lambda file: file.write(b"new"))
+        assert sorted(os.listdir(tmp_path)) == [".rows.bb.tmp", ".rows.dd.tmp", ".rows2.cc.tmp", "rows"]
+    write_atomically(path, lambda file: file.write(b"newer"))
+    assert sorted(os.listdir(tmp_path)) == [".rows.bb.tmp", ".rows2.cc.tmp", "rows"]
+
+
+def test_a_write_that_was_killed_is_cleared_away_by_the_next(tmp_path):
+    path = tmp_path / "rows"
+    code = (
+        "import os, signal\nfrom lo_theory.problem.storage import write_atomically\n"
+        f"write_atomically({str(path)!r}, lambda file: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".rows.")
+    os.utime(left, (0, 0))
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert os.listdir(tmp_path) == ["rows"]
+
+
+# --- arrays in files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_no_argument_of_numpy_becomes_an_array(saved, monkeypatch):
+    """numpy 2.0 and 2.1 take ``savez(allow_pickle=False)`` for one array more; such files are read all the same."""
+    monkeypatch.setattr(np, "savez", lambda *_, **__: pytest.fail("its arguments differ between versions"))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it reads before it looks"))
+    problem = nae_sat(4, 5, seed=1, noise=0.1)
+    again = LODistribution.load(problem.save(saved))
+    with zipfile.ZipFile(saved, "a") as archive, archive.open("allow_pickle.npy", "w") as member:
+        np.lib.format.write_array(member, np.array(False), allow_pickle=False)
+    for found in (again, LODistribution.load(saved)):
+        assert found.fingerprint() == problem.fingerprint()
+
+
+def test_equal_problems_give_equal_files(tmp_path):
+    one, two = (nae_sat(4, 5, seed=1).save(tmp_path / name).read_bytes() for name in "ab")
+    assert one == two
+
+
+def meant(name, array, path):
+    """A problem file in which one array is another."""
+    problem = nae_sat(4, 5, seed=1)
+    np.savez(path, **{**problem._arrays(), name: array})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("prior", np.ones((4, 2), int)),
+        ("prior", np.full(8, 0.5)),
+        ("prior", np.full((4, 2), 0.5 + 0j)),
+        ("scopes", np.zeros((5, 3))),
+        ("scopes", np.zeros((5, 3), bool)),
+        ("tables", np.full((8, 2), 0.5)),
+        ("index", np.zeros(5)),
+        ("order", np.arange(9.0)),
+        ("order", np.arange(9)[None]),
+    ],
+)
+def test_arrays_are_compared_by_meaning_and_not_by_name_alone(name, array, tmp_path):
+    with pytest.raises(ValueError, match=rf"problem\.npz .*the array '{name}' has"):
+        LODistribution.load(meant(name, array, tmp_path / "problem.npz"))
+
+
+@pytest.mark.parametrize("kind", ["compressed", "header"])
+def test_a_bomb_is_refused_before_it_is_read(kind, tmp_path):
+    path, shape = tmp_path / "problem.npz", (2**27, 8)  # 8 GiB of float64
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED) as archive:
+        with archive.open("prior.npy", "w", force_zip64=True) as member:
+            member.write(header.getvalue())
+            for _ in range(64 if kind == "compressed" else 1):
+                member.write(bytes(2**20))
+        for name in ("order", "scopes", "tables", "index"):
+            archive.writestr(f"{name}.npy", b"")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="compressed" if kind == "compressed" else "not as large"):
+            LODistribution.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()

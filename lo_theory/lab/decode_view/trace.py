@@ -45,7 +45,7 @@ class Views:
 class Trace:
     """A decode of T steps.
 
-    ``tokens`` int8[T + 1, L], before each step and at the end; ``revealed`` int16[L], the step that revealed each
+    ``tokens`` int8[T + 1, L], before each step and at the end; ``revealed`` int32[L], the step that revealed each
     position (-1: given); ``beliefs``: by name float64[T, L, V], the marginals before each step; ``impossible`` bool[T]:
     by then what is revealed has probability zero; ``wrong`` bool[L]: observations other than the most likely value
     given the latents of the end.
@@ -55,7 +55,7 @@ class Trace:
     denoiser: str
     policy: str
     tokens: NDArray[np.int8]
-    revealed: NDArray[np.int16]
+    revealed: NDArray[np.int32]
     beliefs: Mapping[str, NDArray[np.float64]]
     impossible: NDArray[np.bool_]
     wrong: NDArray[np.bool_]
