@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
+import sys
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -275,6 +276,10 @@ def _join(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
+_LARGEST_NUMBER = sys.float_info.max
+_JOINERS = "\u200c\u200d"  # of Arabic letters, and of emoji
+
+
 _NAMES: tuple[tuple[type, str], ...] = ((bool, "true/false"), (int, "an integer"), (float, "a number"), (str, "text"))
 
 
@@ -304,9 +309,16 @@ def _scalar(kind: type, value: Any, path: str, partial: bool) -> Any:
     good = type(value) is kind or (kind is float and type(value) is int)
     if not good:
         raise ValueError(f"{path} must be {dict(_NAMES)[kind]}, got {_kind(value)}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{path} must be finite, got {value}")
+    if kind is str and (bad := next((letter for letter in value if not _may_be_shown(letter)), None)):
+        raise ValueError(f"{path} must be one line of text that can be shown, got {bad!r} in {value!r}")
+    if kind is float and not abs(value) <= _LARGEST_NUMBER:
+        raise ValueError(f"{path} must be finite, got {value if type(value) is float else 'more than 1.8e308'}")
     return kind(value)
+
+
+def _may_be_shown(letter: str) -> bool:
+    """Whether a character stands for itself in one line of a terminal, a table and a page."""
+    return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
 
 
 def _tuple(hint: Any, value: Any, path: str, partial: bool) -> tuple[Any, ...]:
