@@ -12,12 +12,12 @@ from typing import Any
 
 from lo_theory.lab.config import resolve
 from lo_theory.lab.figures import write_figures
-from lo_theory.lab.render import Table
+from lo_theory.lab.render import Table, read_tables
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run, read_config
 from lo_theory.lab.tables import tables
 
-__all__ = ["Failed", "Source", "find", "read_tables"]
+__all__ = ["Failed", "Source", "find"]
 
 
 @dataclass(frozen=True)
@@ -90,26 +90,6 @@ def _published_tables(run: FinishedRun) -> list[Table]:
     """The tables as table.md has them, where rows alone cannot give them: a sweep's, with its grid."""
     path = run.folder / "table.md"
     return read_tables(path.read_text(encoding="utf-8")) if "cells" in run.facts and path.exists() else []
-
-
-def read_tables(text: str) -> list[Table]:
-    """The tables of a table.md that ``to_markdown`` wrote."""
-    found = []
-    for part in text.split("\n**"):
-        lines = part.strip().removeprefix("**").splitlines()
-        rows = [_cells(line) for line in lines if line.startswith("|")]
-        if len(rows) < 2:
-            continue
-        left = tuple(name for name, mark in zip(rows[0], rows[1], strict=True) if mark.startswith(":"))
-        notes = tuple(line for line in lines[1:] if line and not line.startswith("|"))
-        title = lines[0].removesuffix("**")
-        found.append(Table(title, tuple(rows[0]), (tuple(tuple(row) for row in rows[2:]),), notes, left))
-    return found
-
-
-def _cells(line: str) -> list[str]:
-    marked = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
-    return [cell.strip().replace("\0", "|") for cell in marked.split("|")]
 
 
 def _failed(sweeps: Any) -> list[Failed]:
