@@ -181,7 +181,7 @@ class Run:
     def _prepare(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
         remove_leftovers(self.folder)
         begun, path = (self.folder / "started.json").exists(), self.folder / "config.yaml"
-        self.facts = _begun(self.folder, facts) if begun else dict(facts)
+        self.facts = _begun(self.folder, ()) if begun else dict(facts)
         _require_digest(path, self.facts.pop("files", {}), "remove it, and the same command writes it again")
         if not begun or not path.exists():
             content = config_text(config)
