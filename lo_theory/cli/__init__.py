@@ -8,6 +8,7 @@ of the user's making are one line on standard error and exit code 2; ``--debug``
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     options.command_line = shlex.join(["lo-theory", *given])
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without ± shows ? in its place
         options.function(options)
         sys.stdout.flush()
     except BrokenPipeError:

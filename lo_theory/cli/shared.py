@@ -99,8 +99,8 @@ def find_run(name: str, out: Path) -> FinishedRun:
     if not found:
         raise no_finished_run(name, out)
     if len(found) > 1:
-        print(f"{len(found)} finished runs; the latest is {found[-1].folder}", file=sys.stderr)
-    return found[-1]
+        print(f"{len(found)} finished runs; the latest is {found[-1]}", file=sys.stderr)
+    return FinishedRun(found[-1])
 
 
 def show_tables(content: Iterable[Table]) -> None:

@@ -21,7 +21,7 @@ from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_ya
 from lo_theory.lab.task import TASKS, Task
 from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
 
-__all__ = ["Experiment", "load", "resolve", "written_row"]
+__all__ = ["Experiment", "chosen_preset", "load", "resolve", "written_row"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
@@ -128,11 +128,8 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     for name, part in presets.items():
         check(kind, part, f"presets.{name}")
     base = spell_out(base)
-    chosen = default if preset is None else preset
+    chosen = chosen_preset(presets, default, preset)
     if chosen is not None:
-        if chosen not in presets:
-            known = f"the presets are {', '.join(presets)}" if presets else "there are no presets"
-            raise ValueError(f"unknown preset {chosen!r}: {known}")
         base = {**merge(base, spell_out(presets[chosen])), "preset": chosen}
     for assignment in sets:
         base = _assign(base, assignment, _shared(task))
@@ -140,6 +137,19 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
         base = spell_out(base)
     check(kind, base)
     return _experiment(base, task)
+
+
+def chosen_preset(presets: Mapping[str, Any], default: Any, preset: Any) -> str | None:
+    """The preset asked for, else the file's own; ValueError for one that is none of ``presets``, or no text."""
+    chosen = default if preset is None else preset
+    if chosen is None:
+        return None
+    if not isinstance(chosen, str):
+        raise ValueError(f"a preset is named by a text, got {chosen!r}: write it in quotes, default_preset: 'name'")
+    if chosen not in presets:
+        known = f"the presets are {', '.join(presets)}" if presets else "there are no presets"
+        raise ValueError(f"unknown preset {chosen!r}: {known}")
+    return chosen
 
 
 def _experiment(base: dict[str, Any], task: Task) -> Experiment:

@@ -79,14 +79,34 @@ def mark_empty(panels: Iterable[Axes]) -> None:
             axes.text(0.5, 0.5, "no rows", transform=axes.transAxes, ha="center", va="center", color=COLOURS["line"])
 
 
+def _show_dollars(figure: Figure) -> None:
+    """Make every text of a figure literal, but the letters of panels and the labels that matplotlib gives to ticks.
+
+    Titles and names are data: a ``$`` in them begins no formula.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    sides = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    own = [axis for axis in sides if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter)]
+    ticks = {id(label) for axis in own for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        letter = _LETTER.match(text.get_text())
+        if letter is not None:
+            text.set_text(letter[0] + re.sub(r"(?<!\\)\$", r"\\$", text.get_text()[letter.end() :]))
+        elif id(text) not in ticks:
+            text.set_parse_math(False)
+
+
 def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     """Write a figure as PNG and PDF, each whole or not at all, equal bytes for equal figures; return the paths.
 
     The PNG says in its ``Description``, the PDF in its ``Subject``, what ``describe`` says.
     """
-    paths = []
+    paths, words = [], describe(figure)
+    _show_dollars(figure)
     for form, (place, plain) in _METADATA.items():
-        metadata = {**plain, place: describe(figure)}
+        metadata = {**plain, place: words}
         path = folder / f"{name}.{form}"
         write_atomically(path, functools.partial(figure.savefig, format=form, metadata=metadata))
         paths.append(path)

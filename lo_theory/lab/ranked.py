@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.lab.rows import Row, read_rows
+from lo_theory.lab.rows import Row, examine
 from lo_theory.lab.runs import read_facts
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class Followed:
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.facts = read_facts(folder) or dict(facts)
-        self.rows = read_rows(folder / "rows.jsonl")
+        self.facts = read_facts(folder, facts) or dict(facts)
+        self.rows = examine(folder / "rows.jsonl").rows  # of whole units; who opens the run says what is damaged
         self.units = {row.unit for row in self.rows}
 
     def append(self, rows: list[Row]) -> None:

@@ -2,17 +2,20 @@
 
 A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "sum_of_squares": ...}``: statistics of one
 value per sequence, so that rows with the same keys add. The rows of one *unit* of work (one decoding cell, one
-evaluation) are appended together and closed by an empty line; at the next open whatever follows the last empty line is
-cut off and its unit computed again, so a row is there once or not at all. A quantity that does not add over sequences
-(a largest z-score) is one value of one run: n = 1. May touch the one file it was given.
+evaluation) are appended together and closed by ``{"closed": lines, "digest": ...}`` and an empty line. At the next open
+a unit without such a line, as a kill leaves one, is cut off and computed again, so a row is there once or not at all;
+anything else that is wrong is damage: the file is kept aside, and the units that are whole stay. A quantity that does
+not add over sequences (a largest z-score) is one value of one run: n = 1. May touch the folder of its file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Any
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["Row", "Rows", "read_rows"]
+__all__ = ["Contents", "Row", "Rows", "digest", "examine", "file_of", "read_rows"]
 
 _STATISTICS = ("n", "sum", "sum_of_squares")
 
@@ -53,44 +56,162 @@ class Row:
         return cls(unit, metric, Sums(int(n), float(total), float(squares)), keys)
 
 
-def _whole_units(content: bytes, path: Path) -> tuple[list[Row], int]:
-    """The rows of the closed units and the number of bytes they take."""
-    end = content.rfind(b"\n\n") + 2
-    if end == 1:
-        return [], 0
-    rows = []
-    for number, line in enumerate(content[:end].decode().splitlines(), start=1):
+_CLOSING = re.compile(rb'^\{"closed": ([0-9]+), "digest": "([0-9a-f]{32})"\}\n\n', re.MULTILINE)
+
+
+def digest(content: bytes) -> str:
+    """32 hexadecimal digits that stand for the content of a file, or of a part of one."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _closed(rows: Iterable[Row]) -> bytes:
+    """The lines of one unit, and the line that closes it."""
+    lines = "".join(f"{row.to_json()}\n" for row in rows).encode()
+    return lines + b'{"closed": %d, "digest": "%s"}\n\n' % (lines.count(b"\n"), digest(lines).encode())
+
+
+def file_of(rows: Iterable[Row]) -> bytes:
+    """The content of a rows file that holds ``rows``; those of one unit follow each other."""
+    return b"".join(_closed(part) for _, part in itertools.groupby(rows, key=lambda row: row.unit))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a rows file holds: the rows of units that are whole, the bytes up to the last of them, and what is wrong.
+
+    ``damage`` names the first thing that no kill leaves behind, and is empty without one; ``torn``: whether the file
+    ends in a unit that was being written; ``old``: whether it was written without digests.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    end: int = 0
+    damage: str = ""
+    torn: bool = False
+    old: bool = False
+
+
+class _Damage(ValueError):
+    """What is wrong with the lines of a unit, and with which of them, counted from 0."""
+
+    def __init__(self, words: str, line: int = 0) -> None:
+        super().__init__(words)
+        self.line = line
+
+
+def examine(path: Path) -> Contents:
+    """Read a rows file, changing nothing; one that is absent holds nothing. Costs 10 us a row."""
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return Contents()
+    closings = list(_CLOSING.finditer(content))
+    old = not closings and b"\n\n" in content
+    ends = list(re.finditer(rb"(?<=\n)\n", content)) if old else closings  # an empty line closes, without a digest
+    units: dict[str, list[Row]] = {}
+    damage, begin = "", 0
+    for place in [*ends, None]:
+        lines = content[begin : None if place is None else place.start()]
         try:
-            if line:
-                rows.append(Row.from_json(line))
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number} is damaged ({error}): remove the file to compute its rows again"
-            ) from error
-    return rows, end
+            if place is None:
+                _require_torn(lines)
+            else:
+                unit = _unit(lines, None if old else place)
+                if unit[0].unit in units:
+                    raise _Damage(f"the unit {unit[0].unit!r} is there twice")
+                units[unit[0].unit] = unit
+        except _Damage as error:
+            number = content[:begin].count(b"\n") + error.line + 1
+            damage = damage or f"line {number} is damaged ({error})"
+        begin = begin if place is None else place.end()
+    return Contents([row for unit in units.values() for row in unit], begin, damage, begin < len(content), old)
+
+
+def _parsed(lines: Sequence[bytes]) -> list[Row]:
+    """The rows of lines that belong to one unit."""
+    rows: list[Row] = []
+    for i, line in enumerate(lines):
+        if line.endswith(b"\r"):
+            raise _Damage("it ends as lines of Windows do", i)
+        try:
+            rows.append(Row.from_json(line.decode()))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise _Damage(str(error), i) from error
+        if not isinstance(rows[i].unit, str) or not isinstance(rows[i].metric, str):
+            raise _Damage("its unit and its metric are to be texts", i)
+        if rows[i].unit != rows[0].unit:
+            raise _Damage(f"it belongs to {rows[i].unit!r} and the line before it to {rows[0].unit!r}", i)
+    return rows
+
+
+def _unit(lines: bytes, closing: re.Match[bytes] | None) -> list[Row]:
+    """The rows of a closed unit; _Damage where they are not what its closing line says."""
+    rows = _parsed(lines.split(b"\n")[:-1])
+    if not rows:
+        raise _Damage("a unit without rows")
+    if closing is not None and (len(rows) != int(closing[1]) or digest(lines).encode() != closing[2]):
+        raise _Damage(f"the unit {rows[0].unit!r} does not match its digest")
+    return rows
+
+
+def _require_torn(lines: bytes) -> None:
+    """_Damage unless a kill can have left these bytes: a part of one unit that was being written."""
+    *whole, _ = lines.split(b"\n")
+    if whole and re.fullmatch(_CLOSING, whole[-1] + b"\n\n"):
+        whole.pop()
+    _parsed(whole)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of every finished unit, changing nothing; none where the file is absent."""
-    try:
-        return _whole_units(path.read_bytes(), path)[0]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    """Read the rows of every finished unit, changing nothing; none where the file is absent, ValueError for damage."""
+    contents = examine(path)
+    if contents.damage:
+        raise ValueError(
+            f"{path}, {contents.damage}: nothing of it is shown; the command that wrote it keeps it aside and computes "
+            "again what is lost"
+        )
+    return contents.rows
 
 
 class Rows:
-    """The rows file of a run that this process alone may write (the run's lock sees to that)."""
+    """The rows file of a run that this process alone may write (the run's lock sees to that).
+
+    Opening a damaged one raises ValueError, once: the file is kept under another name, and one with the units that
+    are whole is put in its place. One without digests is written again with them.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        contents = examine(path)
+        if contents.damage:
+            kept = _keep_aside(path)
+            self._write(contents.rows)
+            raise ValueError(
+                f"{path}, {contents.damage}: it is kept as {kept.name}, its {len(self.units)} units that are whole "
+                "stay, and the same command computes the others again"
+            )
+        if contents.old:
+            self._write(contents.rows)
+        end = path.stat().st_size if contents.old else contents.end
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            self.rows, end = _whole_units(path.read_bytes(), path)
             os.ftruncate(self._descriptor, end)
+            self._digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
         except BaseException:
             self.close()
             raise
-        self.units = {row.unit for row in self.rows}
+        self.rows, self.units = contents.rows, {row.unit for row in contents.rows}
+
+    def _write(self, rows: list[Row]) -> None:
+        """Put a file with ``rows`` in the place of the one there is."""
+        content = file_of(rows)
+        write_atomically(self._path, lambda file: file.write(content))
+        self._digest = hashlib.blake2b(content, digest_size=16)
+        self.rows, self.units = rows, {row.unit for row in rows}
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole file, as it was written."""
+        return self._digest.hexdigest()
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write the rows of one unit to disk, all or none; ValueError if the unit is there already."""
@@ -98,28 +219,34 @@ class Rows:
         units = {row.unit for row in fresh}
         if len(units) != 1 or units & self.units:
             raise ValueError(f"append takes the rows of one new unit, got {sorted(units)}")
-        content = "".join(f"{row.to_json()}\n" for row in fresh).encode() + b"\n"
+        content = rest = _closed(fresh)
         end = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
-            while content:
-                content = content[os.write(self._descriptor, content) :]
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
         except BaseException:
             os.ftruncate(self._descriptor, end)  # needs no space
             raise
+        self._digest.update(content)
         self.rows += fresh
         self.units |= units
 
     def sort(self, units: Sequence[str]) -> None:
         """Rewrite the file in the order of ``units``, so that it does not tell in which order they were computed."""
         places = {unit: i for i, unit in enumerate(units)}
-        self.rows.sort(key=lambda row: places.get(row.unit, len(places)))
-        parts = itertools.groupby(self.rows, key=lambda row: row.unit)
-        content = "".join("".join(f"{row.to_json()}\n" for row in part) + "\n" for _, part in parts).encode()
-        write_atomically(self._path, lambda file: file.write(content))
+        self._write(sorted(self.rows, key=lambda row: places.get(row.unit, len(places))))
         os.close(self._descriptor)
         self._descriptor = os.open(self._path, os.O_RDWR)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _keep_aside(path: Path) -> Path:
+    """Rename a damaged file to the first free of ``name.damaged``, ``name.damaged2``, ...; return where it is."""
+    names = (path.with_name(f"{path.name}.damaged{i if i > 1 else ''}") for i in itertools.count(1))
+    free = next(name for name in names if not name.exists())
+    os.rename(path, free)
+    return free

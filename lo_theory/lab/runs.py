@@ -2,7 +2,9 @@
 
     config.yaml     the resolved configuration            rows.jsonl      what was measured (see rows.py)
     log.jsonl       a journal: sessions, losses, times    model-*.safetensors, and the trainer's checkpoints
-    done.json       versions, device, threads, seconds; written last, so its presence means that nothing is missing
+    started.json    threads, device, and the digest of config.yaml
+    done.json       versions, device, threads, seconds, digests of config.yaml and rows.jsonl; written last, so its
+                    presence means that nothing is missing
 
 One process at a time holds a folder (flock, which the system drops with the process, however it ends). May touch the
 folder it was given.
@@ -14,48 +16,114 @@ import errno
 import fcntl
 import gzip
 import json
+import math
 import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
-
-from lo_theory.lab.rows import Row, Rows, read_rows
-from lo_theory.lab.schema import read_yaml
+from lo_theory.lab.rows import Row, Rows, digest, examine
+from lo_theory.lab.schema import dump_yaml, read_yaml
 from lo_theory.lab.tidy import from_csv
-from lo_theory.problem.storage import write_atomically
+from lo_theory.problem.storage import remove_leftovers, write_atomically
 
-__all__ = ["FinishedRun", "Run", "finished_runs", "no_finished_run", "read_facts", "unwritten", "write_json"]
+__all__ = [
+    "FinishedRun",
+    "Run",
+    "finished_runs",
+    "no_finished_run",
+    "read_config",
+    "read_facts",
+    "read_json",
+    "unwritten",
+    "write_json",
+]
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_json(path: Path, value: Any) -> Path:
-    """Write a JSON file, whole or not at all."""
-    text = json.dumps(value, indent=2) + "\n"
+_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "threads": (lambda value: type(value) is int and value >= 1, "a number of threads"),
+    "device": (lambda value: isinstance(value, str), "the name of a device"),
+    "seconds": (lambda value: type(value) in (int, float) and 0 <= value < math.inf, "a number of seconds"),
+    "cells": (lambda value: type(value) is int and value >= 0, "a number of cells"),
+    "versions": (lambda value: isinstance(value, dict), "a mapping from packages to versions"),
+    "files": (lambda value: isinstance(value, dict), "a mapping from files to digests"),
+}
+"""What the facts of runs must be, by their names."""
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Write a JSON file, whole or not at all, with a digest of its content for ``read_json``."""
+    text = json.dumps({**value, "digest": _seal(value)}, indent=2) + "\n"
     return write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _seal(value: Mapping[str, Any]) -> str:
+    return digest(json.dumps(value, sort_keys=True).encode())
+
+
+def read_json(path: Path, needed: Iterable[str] = (), remedy: str = "remove it and run again") -> dict[str, Any]:
+    """Read what ``write_json`` wrote, without the digest; a file of an older version has none.
+
+    ValueError naming file and ``remedy`` where its digest does not match, a fact that is ``needed`` is absent, or one
+    is not what it must be.
+    """
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it and run again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged (no mapping): remove it and run again")
+        if not isinstance(value, dict):
+            raise ValueError("no mapping")
+        sealed = value.pop("digest", None)
+        if sealed is not None and sealed != _seal(value):
+            raise ValueError("its content does not match its digest")
+        for name in {*needed, *value} & _FACTS.keys():
+            holds, words = _FACTS[name]
+            if not holds(value.get(name)):
+                raise ValueError(f"{name} is to be {words}, found {value.get(name)!r}")
+        if absent := set(needed) - value.keys():
+            raise ValueError(f"it has no {sorted(absent)[0]}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
     return value
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What was recorded when a run was begun (threads, device); empty if it has not been."""
+def read_facts(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """What was recorded when a run was begun (threads, device), ``needed`` facts at least; empty before that."""
+    facts = _begun(folder, needed)
+    facts.pop("files", None)
+    return facts
+
+
+def _begun(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
     path = folder / "started.json"
-    return _read_json(path) if path.exists() else {}
+    remedy = "remove it, and run again with the threads and the device that log.jsonl names"
+    return read_json(path, needed, remedy) if path.exists() else {}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run or of a sweep's part; ValueError where it is not the one that was recorded."""
+    for name in ("done.json", "started.json"):
+        if (folder / name).exists():
+            remedy = "fetch it again, or compute the run again in another --out"
+            _require_digest(folder / "config.yaml", read_json(folder / name).get("files", {}), remedy)
+            break
+    return read_yaml(folder / "config.yaml")
+
+
+def _require_digest(path: Path, files: Mapping[str, Any], remedy: str) -> None:
+    """ValueError if a file is there and is not the one that ``files`` has a digest of."""
+    if path.name in files and path.exists() and digest(path.read_bytes()) != files[path.name]:
+        raise ValueError(f"{path} is damaged (its content does not match its digest): {remedy}")
+
+
+def config_text(config: Mapping[str, Any]) -> bytes:
+    """The content of config.yaml."""
+    return dump_yaml(config).encode()
 
 
 def _lock(folder: Path) -> int:
@@ -111,16 +179,16 @@ class Run:
             raise
 
     def _prepare(self, config: dict[str, Any], facts: dict[str, Any]) -> None:
-        started = self.folder / "started.json"
-        if started.exists():
-            self.facts = read_facts(self.folder)
-        else:
-            self.facts = dict(facts)
-            text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
-            write_atomically(self.folder / "config.yaml", lambda file: file.write(text.encode()))
-        write_json(
-            started, self.facts
-        )  # even if it is there: a full disk should be met now and not after the first hour
+        remove_leftovers(self.folder)
+        begun, path = (self.folder / "started.json").exists(), self.folder / "config.yaml"
+        self.facts = _begun(self.folder, ()) if begun else dict(facts)
+        _require_digest(path, self.facts.pop("files", {}), "remove it, and the same command writes it again")
+        if not begun or not path.exists():
+            content = config_text(config)
+            write_atomically(path, lambda file: file.write(content))
+        self._files = {path.name: digest(path.read_bytes())}
+        # Even if it is there: a full disk should be met now and not after the first hour.
+        write_json(self.folder / "started.json", {**self.facts, "files": self._files})
         self._rows = Rows(self.folder / "rows.jsonl")
         try:
             self._log = _open_journal(self.folder / "log.jsonl")
@@ -182,7 +250,12 @@ class Run:
         for entry in journal(self.folder):
             sessions[entry["session"]] = max(sessions.get(entry["session"], 0.0), float(entry["seconds"]))
         sessions[self._session] = time.perf_counter() - self._began
-        write_json(self.folder / "done.json", {**facts, **self.facts, "seconds": round(sum(sessions.values()), 1)})
+        files = {**self._files, "rows.jsonl": self._rows.digest}
+        seconds = round(sum(sessions.values()), 1)
+        write_json(
+            self.folder / "done.json",
+            {**facts, **self.facts, "seconds": seconds, "rows": len(self.rows), "files": files},
+        )
 
     def __enter__(self) -> Run:
         return self
@@ -196,11 +269,11 @@ class Run:
             os.close(self._log)
             os.close(self._descriptor)
         if isinstance(error, OSError):
-            raise OSError(
-                error.errno,
-                f"stopped ({_reason(error)}); what was computed is kept in {self.folder}, "
-                "and once the cause is cured the same command goes on from there",
-            ) from error
+            kept = f"what was computed is kept in {self.folder}, and once the cause is cured the same command "
+            kept += "goes on from there"
+            if not (self.folder / "rows.jsonl").exists():
+                kept = f"{self.folder} is gone or not within reach: once it is back, or without it, start again"
+            raise OSError(error.errno, f"stopped ({_reason(error)}); {kept}") from error
 
 
 def _reason(error: OSError) -> str:
@@ -230,7 +303,8 @@ def journal(folder: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and {"event", "session", "seconds"} <= entry.keys():
+        kinds = {"event": (str,), "session": (int,), "seconds": (int, float)}
+        if isinstance(entry, dict) and all(type(entry.get(name)) in kind for name, kind in kinds.items()):
             yield entry
 
 
@@ -257,8 +331,13 @@ def _read_table(path: Path) -> list[Row]:
         raise ValueError(f"{path} is damaged ({error}): fetch it again") from error
 
 
+_FINISHED_REMEDY = "remove done.json, and the same command computes again what is lost; or fetch the folder again"
+
+
 class FinishedRun:
     """What a finished run left: its configuration as a mapping, its rows, and the facts of done.json. Reads only.
+
+    ValueError where done.json, config.yaml or rows.jsonl is not what was written.
 
     A published folder has no rows.jsonl: there the rows come from its tables in CSV (or CSV with gzip).
     """
@@ -269,21 +348,25 @@ class FinishedRun:
             raise ValueError(
                 f"{folder} holds no finished run (no done.json): the command that started it goes on from there"
             )
-        self.facts = _read_json(folder / "done.json")
-        if "seconds" not in self.facts:
-            raise ValueError(f"{folder / 'done.json'} does not say how long the run took: it is damaged, or not ours")
-        self.config = read_yaml(folder / "config.yaml")
+        self.facts = read_json(folder / "done.json", ("seconds",), _FINISHED_REMEDY)
+        _require_digest(folder / "rows.jsonl", self.facts.get("files", {}), _FINISHED_REMEDY)
+        self.config = read_config(folder)
 
     @cached_property
     def rows(self) -> list[Row]:
         """All rows, read when first asked for; ValueError where they are damaged or absent."""
-        return read_rows(self.folder / "rows.jsonl") or _published_rows(self.folder)
+        path = self.folder / "rows.jsonl"
+        contents = examine(path)
+        if contents.damage or contents.torn:
+            words = contents.damage or "it ends in the middle of a unit"
+            raise ValueError(f"{path} is damaged ({words}): {_FINISHED_REMEDY}")
+        return contents.rows or _published_rows(self.folder)
 
 
-def finished_runs(root: Path, experiment: str) -> list[FinishedRun]:
-    """Finished runs of an experiment below ``root``, the latest last."""
+def finished_runs(root: Path, experiment: str) -> list[Path]:
+    """Folders of the finished runs of an experiment below ``root``, the latest last."""
     markers = sorted((root / experiment).glob("*/done.json"), key=lambda path: path.stat().st_mtime)
-    return [FinishedRun(path.parent) for path in markers]
+    return [path.parent for path in markers]
 
 
 def no_finished_run(name: str, out: Path) -> ValueError:

@@ -9,50 +9,172 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
+import sys
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["build", "check", "closest", "merge", "parse_yaml", "plain", "read_yaml", "setting"]
+__all__ = ["build", "check", "closest", "dump_yaml", "merge", "parse_yaml", "plain", "read_yaml", "setting"]
 
 T = TypeVar("T")
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe YAML loader, made to refuse repeated keys and to read 4e-3 as a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key if isinstance(key, Hashable) else id(key))
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 takes 4e-3 for a string because it has no point; every reader of a configuration takes it for a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+_CORE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
+    ("bool", r"true|True|TRUE|false|False|FALSE", tuple("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", tuple("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        tuple("-+.0123456789"),
+    ),
 )
+"""The bare scalars of YAML 1.2's core schema that are no text: tag, form, first characters."""
+
+_LARGEST = 1_000_000  # values of a document whose aliases are written out; one without aliases may be larger
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of version 1.2: 0123 is 123, and 1:30, 1_000, yes, 2024-01-01 are texts, as are all keys.
+
+    Refuses repeated keys, merge keys, tags that the core schema does not have, and aliases that grow beyond bounds.
+    """
+
+    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
+    yaml_constructors: typing.ClassVar[dict[Any, Any]] = {}
+
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()
+        if node is None:
+            return None
+        _require_bounded(node)
+        return self.construct_document(node)
+
+    def construct_scalar(self, node: Any) -> str:
+        text: str = super().construct_scalar(node)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise _refusal(f"{text!r} holds half of a surrogate pair, which is no character", node) from error
+        return text
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        result: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _refusal("a key must be text, not a list or a mapping", key_node)
+            key = self.construct_scalar(key_node)
+            if key == "<<" and key_node.style is None:
+                raise _refusal("merge keys (<<) are not read: write out what is shared, or use presets", key_node)
+            if key in result:
+                raise _refusal(f"the key {key!r} is given twice", key_node)
+            result[key] = self.construct_object(value_node, deep=True)
+        return result
+
+
+def _refusal(words: str, node: Any) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, words, node.start_mark)
+
+
+def _require_bounded(root: yaml.Node) -> None:
+    """Refuse a document whose aliases lead into themselves, or make it larger than a million values."""
+    sizes: dict[int, int] = {}
+    begun: set[int] = set()
+    waiting: list[yaml.Node] = [root]
+    while waiting:
+        node = waiting[-1]
+        parts = [] if isinstance(node, yaml.ScalarNode) else _parts(node)
+        missing = [part for part in parts if id(part) not in sizes]
+        if not missing:
+            sizes[id(waiting.pop())] = 1 + sum(sizes[id(part)] for part in parts)
+        elif id(node) in begun:
+            raise _refusal("an alias (*) leads into what it stands in", node)
+        else:
+            begun.add(id(node))
+            waiting += missing
+    if sizes[id(root)] > max(_LARGEST, len(sizes)):
+        raise _refusal(f"its aliases (*) stand for {sizes[id(root)]:.2g} values, the most is {_LARGEST:,}", root)
+
+
+def _parts(node: Any) -> list[yaml.Node]:
+    return [part for pair in node.value for part in (pair if isinstance(node, yaml.MappingNode) else (pair,))]
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    bases = {"0o": 8, "0x": 16}
+    return int(text, bases.get(text[:2], 10))
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _truth(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    return {"true": True, "false": False}[loader.construct_scalar(node).lower()]
+
+
+def _unknown(loader: _Loader, node: yaml.Node) -> Any:
+    raise _refusal(f"the tag {node.tag} is not read: plain values, lists and mappings only", node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes no text bare that a reader of YAML 1.1 or of 1.2 takes for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Text with anything but printable characters goes into double quotes: PyYAML loses some line ends elsewhere."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+_CONSTRUCTORS: dict[str | None, Callable[[Any, Any], Any]] = {
+    "null": lambda loader, node: None,
+    "bool": _truth,
+    "int": _integer,
+    "float": _number,
+    "str": _Loader.construct_scalar,
+    "seq": lambda loader, node: loader.construct_sequence(node, deep=True),
+    "map": _Loader.construct_mapping,
+    None: _unknown,
+}
+for _tag, _form, _first in _CORE:
+    for _kind_of_yaml in (_Loader, _Dumper):
+        _kind_of_yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), list(_first))
+for _name, _constructor in _CONSTRUCTORS.items():
+    _Loader.add_constructor(_name and f"tag:yaml.org,2002:{_name}", _constructor)
 
 
 def parse_yaml(text: str | bytes, where: str) -> Any:
-    """Read one YAML document; ``where`` names it in errors. Builds plain values only, executes nothing."""
+    """Read one YAML document, as version 1.2 means it; ``where`` names it in errors.
+
+    Builds plain values only, executes nothing; keys are texts.
+    """
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise ValueError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from error
+    except (ValueError, KeyError) as error:  # a number of more digits than Python reads, a tag that lies
+        raise ValueError(f"{where}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: lists or mappings stand too deep in one another") from error
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML that ``parse_yaml`` reads back to the same value: mappings with text keys, lists, texts, numbers, null."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -154,6 +276,10 @@ def _join(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)
 
 
+_LARGEST_NUMBER = sys.float_info.max
+_JOINERS = "\u200c\u200d"  # of Arabic letters, and of emoji
+
+
 _NAMES: tuple[tuple[type, str], ...] = ((bool, "true/false"), (int, "an integer"), (float, "a number"), (str, "text"))
 
 
@@ -183,9 +309,16 @@ def _scalar(kind: type, value: Any, path: str, partial: bool) -> Any:
     good = type(value) is kind or (kind is float and type(value) is int)
     if not good:
         raise ValueError(f"{path} must be {dict(_NAMES)[kind]}, got {_kind(value)}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{path} must be finite, got {value}")
+    if kind is str and (bad := next((letter for letter in value if not _may_be_shown(letter)), None)):
+        raise ValueError(f"{path} must be one line of text that can be shown, got {bad!r} in {value!r}")
+    if kind is float and not abs(value) <= _LARGEST_NUMBER:
+        raise ValueError(f"{path} must be finite, got {value if type(value) is float else 'more than 1.8e308'}")
     return kind(value)
+
+
+def _may_be_shown(letter: str) -> bool:
+    """Whether a character stands for itself in one line of a terminal, a table and a page."""
+    return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
 
 
 def _tuple(hint: Any, value: Any, path: str, partial: bool) -> tuple[Any, ...]:

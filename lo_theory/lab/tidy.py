@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lo_theory.diffusion.statistics import Sums
@@ -22,7 +24,7 @@ _STATISTICS = ("n", "sum", "sum_of_squares")
 
 def to_csv(rows: Iterable[Row]) -> str:
     """All rows as tidy CSV: one quantity a line, its keys, n, sum, sum of squares, mean and 95 % interval, in full."""
-    items = list(rows)
+    items = _unambiguous(list(rows))
     names = list(dict.fromkeys(name for row in items for name in row.keys))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -38,7 +40,7 @@ def to_csv(rows: Iterable[Row]) -> str:
 def from_csv(text: str) -> list[Row]:
     """The rows that ``to_csv`` wrote; a key that a row lacks is the empty text.
 
-    Statistics come back to the last bit. A column whose every value is a number, or True or False, holds such values.
+    Statistics come back to the last bit, keys as the values that they were: text, numbers, True and False.
     Errors: ValueError where a column is missing, a line is cut short or a statistic is no number.
     """
     lines = list(csv.DictReader(io.StringIO(text)))
@@ -60,25 +62,51 @@ def from_csv(text: str) -> list[Row]:
     return rows
 
 
+def _unambiguous(rows: list[Row]) -> list[Row]:
+    """The same rows, texts as JSON strings (``"12"``, in quotes) in columns where bare ones would not come back."""
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.keys.items():
+            values.setdefault(name, []).append(value)
+    quoted = {name for name, found in values.items() if _needs_quotes(found)}
+    return [
+        replace(row, keys={name: _quoted(value) if name in quoted else value for name, value in row.keys.items()})
+        for row in rows
+    ]
+
+
+def _needs_quotes(values: Sequence[Any]) -> bool:
+    texts = [value for value in values if isinstance(value, str) and value]
+    if not texts:
+        return False
+    if len(texts) < len([value for value in values if value != ""]):
+        return True  # beside numbers, which would be read as texts too
+    return any(text.startswith('"') or not text.isprintable() for text in texts) or _scalars(texts) is not None
+
+
+def _quoted(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and value else value
+
+
 def _reader(values: Iterable[str]) -> Callable[[str], Any]:
-    """What turns the texts of one column into values: the first form that all of them have."""
-    known = [value for value in values if value]
-    for read in (_truth, _number):
-        try:
-            for value in known:
-                read(value)
-        except (KeyError, ValueError):
-            continue
-        return read
-    return str
+    """What turns the texts of one column into values: numbers, True and False if all are such, but those in quotes."""
+    bare = {value for value in values if value and not value.startswith('"')}
+    scalars = _scalars(bare)
+    return lambda text: json.loads(text) if text.startswith('"') else text if scalars is None else scalars[text]
 
 
-def _truth(text: str) -> bool:
-    return {"True": True, "False": False}[text]
-
-
-def _number(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+def _scalars(texts: Iterable[str]) -> dict[str, Any] | None:
+    """The values of texts that all are numbers, True or False as Python writes them; else None."""
+    found: dict[str, Any] = {"True": True, "False": False}
+    for text in texts:
+        for read in (int, float):
+            try:
+                value: Any = read(text)
+            except ValueError:
+                continue
+            if repr(value) == text:  # not 0100, 1_000 or 1e19, which no number is written as
+                found[text] = value
+                break
+        if text not in found:
+            return None
+    return found

@@ -28,6 +28,7 @@ FORMAT = 1
 
 _KEY = "lo_theory"
 _MODEL = "model/"
+_MOST_TURNS = 2**22  # numbers in the tables of rotary positions, which a file does not hold
 AVERAGE = "ema/"
 """What the names of a network's averaged parameters begin with."""
 
@@ -120,12 +121,26 @@ def model_tensors(model: Transformer, prefix: str = _MODEL) -> dict[str, Tensor]
     return {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
 
 
+def _stored(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)}
+
+
 def restore_model(model: Transformer, checkpoint: Checkpoint, path: str | Path, prefix: str = _MODEL) -> None:
     """Copy a checkpoint's parameters into ``model``, or say which one is missing or has another shape."""
-    stored = {name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)}
-    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    refuse_difference(path, "parameters", {name: list(value.shape) for name, value in stored.items()}, shapes)
+    stored = _stored(checkpoint, prefix)
+    _require_fit(model.config, stored, path)
     model.load_state_dict(stored)
+
+
+def _require_fit(config: TransformerConfig, stored: Mapping[str, Tensor], path: str | Path) -> None:
+    """ValueError where parameters are not those of a network of this form; takes no memory for that network."""
+    layers = len({name.split(".")[1] for name in stored if name.startswith("blocks.")})
+    refuse_difference(path, "parameters.blocks", layers, config.layers)
+    turns = 0 if config.positions == "learned" else config.places * config.width // config.heads
+    if turns > max(_MOST_TURNS, sum(value.numel() for value in stored.values())):
+        raise ValueError(f"{path} claims {config.places} positions for its network: it is damaged, or not ours")
+    shapes = Transformer.shapes(config)
+    refuse_difference(path, "parameters", {name: list(value.shape) for name, value in stored.items()}, shapes)
 
 
 def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
@@ -138,11 +153,17 @@ def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
     header = checkpoint.header
     try:
         config, trained_on = TransformerConfig(**header["model"]), header["objective"]["problem"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no network of this version: {error!r}") from error
     if problem is not None:
         refuse_difference(path, "problem", trained_on, problem)
-    model = Transformer(config, seed=0)
     averaged = any(name.startswith(AVERAGE) for name in checkpoint.tensors)
-    restore_model(model, checkpoint, path, AVERAGE if averaged else _MODEL)
+    prefix = AVERAGE if averaged else _MODEL
+    stored = _stored(checkpoint, prefix)
+    try:
+        _require_fit(config, stored, path)  # before memory is taken for what the header claims
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{path} holds no network of this version: {error}") from error
+    model = Transformer(config, seed=0)
+    model.load_state_dict(stored)
     return model.eval()

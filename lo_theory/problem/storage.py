@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["read_arrays", "write_arrays", "write_atomically"]
+__all__ = ["read_arrays", "remove_leftovers", "write_arrays", "write_atomically"]
 
 _ABANDONED = 60.0  # seconds after which an unlocked temporary file belongs to nobody
 _IGNORED = "allow_pickle"  # numpy 2.0 and 2.1 write this argument of savez as an array
@@ -46,7 +46,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
             write(file)
         return Path(path)
     prefix = f".{target.name[:200]}."
-    _remove_abandoned(target.parent, prefix)
+    remove_leftovers(target.parent, prefix, age=_ABANDONED)
     temporary = target.parent / f"{prefix}{secrets.token_hex(8)}.tmp"
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -81,14 +81,18 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
-def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove temporary files that no process holds: a killed one lets go of its lock."""
+def remove_leftovers(folder: Path, prefix: str = ".", *, age: float = 0.0) -> None:
+    """Remove the temporary files that killed writers left in a folder: those that no process holds.
+
+    A killed process lets go of its lock. Where a file system has no locks, ``age`` (seconds since the last write) keeps
+    the files of others; with 0 the caller knows that nobody else writes to the folder.
+    """
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(folder) if name.startswith(prefix) and name.endswith(".tmp")]
     for name in names:
         with contextlib.suppress(OSError), open(folder / name, "rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED and _lock(file):
+            if time.time() - os.fstat(file.fileno()).st_mtime >= age and _lock(file):
                 os.unlink(folder / name)
 
 

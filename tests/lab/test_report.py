@@ -17,9 +17,9 @@ from lo_theory.cli import main
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import Table, to_markdown
+from lo_theory.lab.render import Table, read_tables, to_markdown
 from lo_theory.lab.report.page import page, write_report
-from lo_theory.lab.report.source import Failed, find, read_tables
+from lo_theory.lab.report.source import Failed, find
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.tables import tables
 from tests.cli.complaint import complaint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.rows import Row, Rows, read_rows
+from lo_theory.lab.rows import Row, Rows, digest, examine, file_of, read_rows
 
 UNITS = [
     [
@@ -30,9 +30,10 @@ def test_rows_read_back_are_the_rows_written(tmp_path: Path) -> None:
     content = write(tmp_path / "rows.jsonl")
     assert read_rows(tmp_path / "rows.jsonl") == [row for unit in UNITS for row in unit]
     assert read_rows(tmp_path / "absent.jsonl") == []
-    for line in content.decode().splitlines():
-        if line:
-            assert {"unit", "metric", "n", "sum", "sum_of_squares"} <= json.loads(line).keys()
+    for block, unit in zip(content.decode().split("\n\n"), UNITS, strict=False):
+        *lines, closing = block.splitlines()
+        assert [json.loads(line)["metric"] for line in lines] == [row.metric for row in unit]
+        assert json.loads(closing) == {"closed": len(unit), "digest": digest("".join(f"{line}\n" for line in lines).encode())}
 
 
 def test_a_file_cut_at_any_byte_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -89,17 +90,55 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert read_rows(tmp_path / "rows.jsonl") == [*UNITS[0], *UNITS[1]]
 
 
-def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+def test_damage_is_named_and_kept_aside_and_what_is_whole_stays(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    content = write(path).decode().splitlines(keepends=True)
-    path.write_text("".join([content[0], "{garbage\n", *content[2:]]))
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is damaged"):
-        read_rows(path)
-    with pytest.raises(ValueError, match=r"line 2 is damaged"):
-        Rows(path)
-    path.write_text('{"unit": "a"}\n\n')
-    with pytest.raises(ValueError, match=r"line 1 is damaged \(a row needs"):
-        read_rows(path)
+    whole = write(path)
+    lines = whole.decode().splitlines(keepends=True)
+    windows = whole.replace(b"\n", b"\r\n")
+    bare = "".join(line for line in lines if "metric" in line).encode()
+    damages = {
+        "".join([lines[0], "{garbage\n", *lines[2:]]).encode(): ("line 2 is damaged", {"b", "c"}),
+        whole.replace(b'"sum": 0.5', b'"sum": 0.7'): ("line 5 is damaged .the unit 'b' does not match its digest", {"a", "c"}),
+        "".join([lines[1], lines[0], *lines[2:]]).encode(): ("line 1 is damaged .the unit 'a' does not match", {"b", "c"}),
+        "".join(lines[:2] + lines[4:]).encode(): ("line 3 is damaged .it belongs to 'b'", {"c"}),
+        whole + "".join(lines[4:7]).encode(): ("line 13 is damaged .the unit 'b' is there twice", {"a", "b", "c"}),
+        whole[:-1].replace(b"closed", b"clozed"): ("line 3 is damaged .a row needs", set()),
+        windows: ("line 1 is damaged .it ends as lines of Windows do", set()),
+        bare: ("line 3 is damaged .it belongs to 'b'", set()),
+        b'{"unit": "a"}\n\n': ("line 1 is damaged .a row needs", set()),
+    }
+    for i, (content, (words, left)) in enumerate(damages.items(), start=1):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"rows\.jsonl, {words}.*nothing of it is shown"):
+            read_rows(path)
+        assert path.read_bytes() == content  # reading changes nothing
+        with pytest.raises(ValueError, match=rf"{words}.*kept as rows\.jsonl\.damaged.*its {len(left)} units"):
+            Rows(path)
+        assert path.with_name(f"rows.jsonl.damaged{i if i > 1 else ''}").read_bytes() == content
+        rows = Rows(path)
+        assert rows.units == left
+        for unit in UNITS:
+            if unit[0].unit not in left:
+                rows.append(unit)
+        rows.sort(["a", "b", "c"])
+        assert rows.digest == digest(whole)
+        rows.close()
+        assert path.read_bytes() == whole
+
+
+def test_a_file_without_digests_is_read_and_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = write(path)
+    old = b"".join(line for line in whole.splitlines(keepends=True) if not line.startswith(b'{"closed"'))
+    torn = old + b'{"unit": "d", "met'
+    path.write_bytes(torn)
+    assert read_rows(path) == [row for unit in UNITS for row in unit]
+    assert (examine(path).torn, examine(path).old) == (True, True)
+    assert path.read_bytes() == torn
+    rows = Rows(path)
+    assert rows.digest == digest(whole)
+    rows.close()
+    assert path.read_bytes() == whole == file_of(row for unit in UNITS for row in unit)
 
 
 def test_sorting_hides_the_order_of_computing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_run_keeps_rows_facts_and_time_over_its_sessions(tmp_path: Path) -> No
     assert finished.rows == [ROW]
     assert finished.config == {"experiment": "name"}
     assert finished.facts["threads"] == 2
-    assert [run.folder for run in finished_runs(tmp_path / "runs", "name")] == [folder]
+    assert finished_runs(tmp_path / "runs", "name") == [folder]
     assert finished_runs(tmp_path / "runs", "absent") == []
 
 

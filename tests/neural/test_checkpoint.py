@@ -106,6 +106,41 @@ def test_a_network_comes_back_with_its_weights_or_is_refused_by_name(written: Pa
         load_model(save(tmp_path / "none", example()))
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"layers": 10**9},
+        {"width": 2**40},
+        {"width": 2**20, "inner": 1},
+        {"inner": 2**40},
+        {"length": 10**12},
+        {"n_values": 2**50},
+        {"positions": "rope", "length": 10**11},
+        {"positions": "both", "pad_to": 10**11},
+        {"layers": 1.5},
+        {"width": 10**30},
+        {"heads": "two"},
+        {"pad_to": [1]},
+        {"positions": "none"},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_header_that_claims_another_network_is_refused_before_memory_is_taken(
+    claim: dict[str, object], written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = load(written)
+    forged = {**stored.header, "model": {**asdict(NETWORK), **claim}}
+    path = save(tmp_path / "forged", Checkpoint(forged, stored.tensors))
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a network was made")
+
+    monkeypatch.setattr(Transformer, "__init__", refuse)
+    with pytest.raises(ValueError, match="forged"):
+        load_model(path)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "c", example())
     before = path.read_bytes()

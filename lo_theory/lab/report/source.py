@@ -12,13 +12,12 @@ from typing import Any
 
 from lo_theory.lab.config import resolve
 from lo_theory.lab.figures import write_figures
-from lo_theory.lab.render import Table
+from lo_theory.lab.render import Table, read_tables
 from lo_theory.lab.rows import read_rows
-from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run
-from lo_theory.lab.schema import read_yaml
+from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run, read_config
 from lo_theory.lab.tables import tables
 
-__all__ = ["Failed", "Source", "find", "read_tables"]
+__all__ = ["Failed", "Source", "find"]
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,13 @@ def find(name: str, out: Path) -> Source:
         return _of_run(FinishedRun(folder))
     if folder.is_dir():
         raise ValueError(f"{folder} is no folder of a run (no config.yaml) or of a sweep: name one below it")
-    found = finished_runs(out, name)
+    found = finished_runs(out, name)  # of which the latest alone is opened
     sweeps = sorted((out / name).glob("sweep-*/"))
     if not found and sweeps:
         return _of_sweep(sweeps[-1])
     if not found:
         raise no_finished_run(name, out)
-    return _of_run(found[-1])
+    return _of_run(FinishedRun(found[-1]))
 
 
 def _figures(folder: Path) -> list[Path]:
@@ -79,7 +78,7 @@ def _of_run(run: FinishedRun) -> Source:
     if not any(path.name.startswith("figure") for path in paths):
         write_figures(run.folder, experiment, run.rows)
         paths = _figures(run.folder)
-    config = (run.folder / "config.yaml").read_text()
+    config = (run.folder / "config.yaml").read_text(encoding="utf-8")
     failed = _failed(run.folder.parent.glob("sweep-*/")) if "cells" in run.facts else []
     count = (int(run.facts["cells"]), int(run.facts["cells"])) if "cells" in run.facts else None
     return Source(
@@ -90,27 +89,7 @@ def _of_run(run: FinishedRun) -> Source:
 def _published_tables(run: FinishedRun) -> list[Table]:
     """The tables as table.md has them, where rows alone cannot give them: a sweep's, with its grid."""
     path = run.folder / "table.md"
-    return read_tables(path.read_text()) if "cells" in run.facts and path.exists() else []
-
-
-def read_tables(text: str) -> list[Table]:
-    """The tables of a table.md that ``to_markdown`` wrote."""
-    found = []
-    for part in text.split("\n**"):
-        lines = part.strip().removeprefix("**").splitlines()
-        rows = [_cells(line) for line in lines if line.startswith("|")]
-        if len(rows) < 2:
-            continue
-        left = tuple(name for name, mark in zip(rows[0], rows[1], strict=True) if mark.startswith(":"))
-        notes = tuple(line for line in lines[1:] if line and not line.startswith("|"))
-        title = lines[0].removesuffix("**")
-        found.append(Table(title, tuple(rows[0]), (tuple(tuple(row) for row in rows[2:]),), notes, left))
-    return found
-
-
-def _cells(line: str) -> list[str]:
-    marked = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
-    return [cell.strip().replace("\0", "|") for cell in marked.split("|")]
+    return read_tables(path.read_text(encoding="utf-8")) if "cells" in run.facts and path.exists() else []
 
 
 def _failed(sweeps: Any) -> list[Failed]:
@@ -121,7 +100,8 @@ def _failed(sweeps: Any) -> list[Failed]:
         done |= {row.unit for row in read_rows(part / "rows.jsonl")}
         for entry in journal(part):
             if entry["event"] == "failed":
-                last[entry["cell"]] = Failed(str(entry["label"]), str(entry["error"]), str(entry.get("trace", "")))
+                label, error, trace = (str(entry.get(name, "")) for name in ("label", "error", "trace"))
+                last[str(entry.get("cell"))] = Failed(label, error, trace)
     return [failure for cell, failure in last.items() if cell not in done]
 
 
@@ -131,7 +111,7 @@ def _of_sweep(folder: Path) -> Source:
     from lo_theory.lab.sweep.sweeps import prepare_sweep, show_sweep
 
     kept = next(folder.glob("*-of-*/config.yaml"))
-    document = read_yaml(kept)
+    document = read_config(kept.parent)
     sets = document.pop("set", ())
     sweep = prepare_sweep(make_grid(document, sets=sets), folder.resolve().parent.parent)
     facts: dict[str, Any] = {}
@@ -147,7 +127,7 @@ def _of_sweep(folder: Path) -> Source:
     return Source(
         target,
         sweep.experiment.title or sweep.experiment.experiment,
-        kept.read_text(),
+        kept.read_text(encoding="utf-8"),
         facts,
         results.tables,
         _figures(target),

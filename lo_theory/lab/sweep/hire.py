@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lo_theory.lab.execute import Request, available_processors
-from lo_theory.lab.runs import write_json
-from lo_theory.lab.schema import read_yaml
+from lo_theory.lab.runs import read_json, write_json
 from lo_theory.lab.sweep.cluster import DaskCrew
 from lo_theory.lab.sweep.crews import Crew, LocalCrew, SerialCrew
 
@@ -61,7 +60,8 @@ def _kind(device: str) -> str:
 
 def _recorded(folder: Path) -> dict[str, Any]:
     path = folder / "facts.json"
-    return read_yaml(path) if path.exists() else {}
+    remedy = "remove it, and give --threads and --device as in the log.jsonl of the sweep's parts"
+    return read_json(path, remedy=remedy) if path.exists() else {}
 
 
 def _settled(folder: Path, name: str, asked: Any, recorded: Any, default: Any) -> Any:

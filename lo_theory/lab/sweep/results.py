@@ -9,24 +9,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, BinaryIO
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.render import Table, write_tables
-from lo_theory.lab.rows import Row, Rows
-from lo_theory.lab.runs import unwritten, write_json
+from lo_theory.lab.rows import Row, digest, file_of
+from lo_theory.lab.runs import FinishedRun, unwritten, write_json
+from lo_theory.lab.schema import dump_yaml
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
 from lo_theory.lab.tables import tables
-from lo_theory.problem.storage import write_atomically
+from lo_theory.problem.storage import remove_leftovers, write_atomically
 
 __all__ = ["Results", "collect", "write_results"]
 
@@ -128,16 +128,31 @@ def _write(target: Path, results: Results, facts: Mapping[str, Any]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with _alone(target / "lock"):
         if (target / "done.json").exists():
+            FinishedRun(target)  # ValueError where it is damaged
             return
-        text = yaml.safe_dump(common_settings(results.experiment), sort_keys=False, allow_unicode=True, width=120)
-        write_atomically(target / "config.yaml", lambda file: file.write(text.encode()))
-        kept = Rows(target / "rows.jsonl")
-        kept.rows = list(results.rows)
-        kept.sort(list(dict.fromkeys(row.unit for row in results.rows)))
-        kept.close()
+        remove_leftovers(target)
+        contents = {
+            "config.yaml": dump_yaml(common_settings(results.experiment)).encode(),
+            "rows.jsonl": file_of(_by_unit(results.rows)),
+        }
+        for name, content in contents.items():
+            write_atomically(target / name, functools.partial(_put, content))
         write_tables(target, results.tables, results.tidy)
         if results.pooled:
             write_atomically(target / "pooled.csv", lambda file: file.write(results.pooled.encode()))
         write_figures(target, results.experiment, results.rows)
         if results.complete:
-            write_json(target / "done.json", dict(facts))
+            files = {name: digest(content) for name, content in contents.items()}
+            write_json(target / "done.json", {**facts, "rows": len(results.rows), "files": files})
+
+
+def _by_unit(rows: Sequence[Row]) -> list[Row]:
+    """The same rows, those of a unit together, units in the order of appearance."""
+    units: dict[str, list[Row]] = {}
+    for row in rows:
+        units.setdefault(row.unit, []).append(row)
+    return [row for unit in units.values() for row in unit]
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

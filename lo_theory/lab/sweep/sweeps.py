@@ -13,7 +13,7 @@ from typing import Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.execute import Request, processor, versions
-from lo_theory.lab.rows import Row, read_rows
+from lo_theory.lab.rows import Row, examine, read_rows
 from lo_theory.lab.runs import Run, journal
 from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep.cells import Cell, Shard, make_cells
@@ -93,7 +93,8 @@ def run_sweep(sweep: Sweep, request: SweepRequest, watcher: Watcher) -> list[Fai
     with, or if no cluster answers; OSError if the disk is full or the cluster is lost: what was computed is kept.
     """
     own = [cell for cell in sweep.cells if request.shard.has(cell)]
-    there = set(stored_rows(sweep))
+    # Whole cells only; of damage in a part its driver says what is wrong as it opens it, and ``stored_rows`` to all.
+    there = {row.unit for part in _parts(sweep) for row in examine(part / "rows.jsonl").rows}
     if all(cell.id in there for cell in own):
         return []
     trains = any(cell.trains for cell in sweep.cells)
@@ -151,7 +152,7 @@ def _sessions(sweep: Sweep) -> tuple[float, dict[str, Any]]:
         for entry in journal(part):
             sessions.setdefault(entry["session"], []).append(entry)
         for entries in sessions.values():
-            if any(entry["event"] == "cell" and entry["cell"] in own for entry in entries):
+            if any(entry["event"] == "cell" and entry.get("cell") in own for entry in entries):
                 total += max(float(entry["seconds"]) for entry in entries)
                 last = next((entry for entry in entries if entry["event"] == "session"), last)
     return total, last
