@@ -11,10 +11,10 @@ from lo_theory.lab.rows import Row, Rows, read_rows
 UNITS = [
     [
         Row("a", "x", Sums(3, 1.5, 0.1 + 0.2), {"N": 6, "policy": "margin"}),
-        Row("a", "y", Sums(1, float("inf"), float("inf"))),
+        Row("a", "y", Sums(2, float("inf"), float("inf"))),
     ],
     [Row("b", "x", Sums(2, 0.5, 0.25), {"N": 6, "argmax": True})],
-    [Row("c", "x", Sums(2, -1e-300, 1e300)), Row("c", "y", Sums(0, 0.0, 0.0)), Row("c", "z", Sums(1, 1.0, 1.0))],
+    [Row("c", "x", Sums(2, -1e-300, 1e300)), Row("c", "y", Sums(0, 0.0, 0.0)), Row("c", "z", Sums(1, 1.0, 0.0))],
 ]
 
 
@@ -32,7 +32,7 @@ def test_rows_read_back_are_the_rows_written(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "absent.jsonl") == []
     for line in content.decode().splitlines():
         if line:
-            assert {"unit", "metric", "n", "sum", "sum_of_squares"} <= json.loads(line).keys()
+            assert {"unit", "metric", "n", "sum", "squared_deviations"} <= json.loads(line).keys()
 
 
 def test_a_file_cut_at_any_byte_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

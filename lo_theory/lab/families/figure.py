@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, new_figure
@@ -59,13 +59,13 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     return {"figure": figure, **training_figures(experiment.title or experiment.experiment, rows)}
 
 
-def _point(axes: Axes, place: float, sums: Sums, name: str) -> None:
+def _point(axes: Axes, place: float, sums: Runs, name: str) -> None:
     value, (low, high) = max(sums.mean, _LEAST), sums.interval()
     error = [[max(0.0, value - max(low, _LEAST))], [max(0.0, high - value)]]
     axes.errorbar(place + _SHIFTS[name], value, yerr=error, **_STYLES[name], linestyle="", elinewidth=1, label=name)
 
 
-def _pair(axes: Axes, place: float, models: dict[int, Sums], name: str) -> None:
+def _pair(axes: Axes, place: float, models: dict[int, Runs], name: str) -> None:
     """The shortest and the longest training, joined."""
     if len(models) > 1:
         _point(axes, place, models[min(models)], f"{name}, shortest training")
@@ -99,7 +99,7 @@ def law_panel(axes: Axes, law: str, found: dict[Place, Gaps]) -> None:
     _dress(axes, list(parts), f"{law}{nothing}")
 
 
-def order_panel(axes: Axes, orders: dict[int, dict[int, Sums]], names: dict[int, str]) -> None:
+def order_panel(axes: Axes, orders: dict[int, dict[int, Runs]], names: dict[int, str]) -> None:
     """The order-aware learner along its own order."""
     for i, models in enumerate(orders.values()):
         _pair(axes, i, models, "order-aware")

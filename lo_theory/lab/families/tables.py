@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
@@ -41,14 +41,14 @@ class Gaps:
     closed, and two gaps as level.
     """
 
-    models: dict[int, Sums]
-    marginals: Sums | None
-    bp: Sums | None = None
-    above_bp: Sums | None = None
+    models: dict[int, Runs]
+    marginals: Runs | None
+    bp: Runs | None = None
+    above_bp: Runs | None = None
     learned: float = 0.05
 
     @property
-    def last(self) -> Sums:
+    def last(self) -> Runs:
         """The gap after the whole training."""
         return self.models[max(self.models)]
 
@@ -57,7 +57,7 @@ class Gaps:
         """Whether the tokens revealed say nothing about any single hidden one."""
         return self.marginals is not None and self.marginals.mean < NOTHING
 
-    def closed(self, sums: Sums) -> bool:
+    def closed(self, sums: Runs) -> bool:
         """Whether the 95 % interval lies below the share that counts as closed."""
         return self.marginals is not None and sums.interval()[1] < self.learned * self.marginals.mean
 
@@ -116,25 +116,25 @@ def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
     return found
 
 
-def along(rows: Sequence[Row]) -> dict[int, dict[int, Sums]]:
+def along(rows: Sequence[Row]) -> dict[int, dict[int, Runs]]:
     """KL of the order-aware learner along its own order, by row and training steps."""
-    found: dict[int, dict[int, Sums]] = {}
+    found: dict[int, dict[int, Runs]] = {}
     for item in group(rows, "along"):
         found.setdefault(int(item.keys["row"]), {})[int(item.keys["training_steps"])] = item.metrics["kl"]
     return {row: dict(sorted(items.items())) for row, items in sorted(found.items())}
 
 
-def _with_error(sums: Sums | None) -> str:
+def _with_error(sums: Runs | None) -> str:
     return with_error(sums, _MILLI)
 
 
-def _half_and_whole(models: dict[int, Sums]) -> tuple[str, str]:
+def _half_and_whole(models: dict[int, Runs]) -> tuple[str, str]:
     """The gaps after the shortest training and after the longest, if there are two."""
     first, last = min(models), max(models)
     return ("-" if first == last else _with_error(models[first])), _with_error(models[last])
 
 
-def law_table(law: str, found: dict[Place, Gaps], orders: dict[int, dict[int, Sums]]) -> Table:
+def law_table(law: str, found: dict[Place, Gaps], orders: dict[int, dict[int, Runs]]) -> Table:
     """All families under one mask law, the order-aware learner beside."""
     lines, shares = [], set()
     for place, gap in found.items():
