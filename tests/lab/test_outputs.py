@@ -95,7 +95,7 @@ def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, 
     printed = text(content, 80)
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
     assert "\x1b" not in printed
-    for word in ("100.0 ±", "78.1", "paper", "margin, argmax", "gap closed", "two_rates(0,1)", "pair z"):
+    for word in ("100.0 ±", "78.1", "paper", "margin, argmax", "single", "two_rates(0,1)", "pair z"):
         assert word in printed
     lines = [line for line in printed.splitlines() if line.startswith("6, 18")]
     assert len(lines) == 9 + 9 + 2 + 2 + 4  # no row is wrapped

@@ -11,6 +11,7 @@ from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seeded
 from lo_theory.lab.style import COLOURS, SHADING
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _SHIFTS = dict(zip(_STYLES, (0.0, -0.24, 0.0, 0.12, 0.26, 0.36), strict=True))
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Gaps to Bayes by family on a log axis, a panel a mask law; last the order-aware learner along its own order."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(seeded(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     found, orders = gaps(ordered), along(ordered)
     laws = list(dict.fromkeys(place.law for place in found))
     bands = max(1, -(-(len(laws) + 1) // _COLUMNS))

@@ -10,6 +10,7 @@ from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seeded, with_seeds
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.texts import with_error
 
@@ -97,7 +98,7 @@ def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
     parts: dict[Place, dict[str, Measured]] = {}
     for item in group(rows, "losses"):
         keys = item.keys
-        place = Place(int(keys["row"]), str(keys["family"]), str(keys["law"]), str(keys["role"]))
+        place = Place(int(keys["row"]), with_seeds(str(keys["family"]), keys), str(keys["law"]), str(keys["role"]))
         parts.setdefault(place, {})[f"{keys['posterior']}{keys['training_steps']}"] = item
     laws = list(dict.fromkeys(place.law for place in parts))
     found = {}
@@ -193,7 +194,7 @@ def role_table(experiment: Experiment, found: dict[Place, Gaps]) -> Table:
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """A table a mask law, and one of all by role."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(seeded(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     found, orders = gaps(ordered), along(ordered)
     made = [law_table(law, found, orders) for law in dict.fromkeys(place.law for place in found)]
     return [*made, role_table(experiment, found)]

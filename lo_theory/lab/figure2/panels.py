@@ -238,7 +238,7 @@ def leak_panel(axes: Axes, content: Content) -> None:
         if "evidence" in item.metrics:
             place = content.laws.index(str(item.keys["law"])) + 0.12 * content.names.index(item.keys["iterations"])
             colour = content.colour(item.keys["iterations"])
-            axes.plot(place, item.metrics["evidence"].total, ".", color=colour, markersize=3)
+            axes.plot(place, item.metrics["evidence"].mean, ".", color=colour, markersize=3)
     for item in content.leaks[:1]:
         axes.axhline(item.value("threshold"), color=COLOURS["alarm"], linewidth=1)
     axes.set_yscale("symlog", linthresh=10)

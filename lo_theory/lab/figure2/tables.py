@@ -10,6 +10,7 @@ from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seeded, with_seeds
 from lo_theory.lab.summary import Measured, gap_closed, group
 from lo_theory.lab.texts import shown
 
@@ -30,7 +31,7 @@ def short(value: float) -> str:
 
 
 def _pair(measured: Measured) -> str:
-    return "{}, {}".format(*measured.pair)
+    return with_seeds("{}, {}".format(*measured.pair), measured.keys)
 
 
 def _name(keys: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ def progress_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                     _pair(item),
                     _name(item.keys),
                     short(item.value("model")),
-                    short(item.value("exact")),
+                    _with_error(item.metrics["exact"]),
                     short(problem.value("floor")),
                     short(problem.value("marginals_only")),
                     _with_error(item.metrics["kl"]),
@@ -211,7 +212,7 @@ def proxy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """All tables, in the order in which they are shown."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(seeded(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     made = [
         *loss_tables(experiment, ordered),
         proxy_table(experiment, ordered),

@@ -80,7 +80,10 @@ def decodes(rows: Iterable[Row]) -> list[Decode]:
     made = [
         Decode(
             *place,
-            *(all_of.estimate(name) for name in ("self_consistency", "alive_steps", "dead_checks", "live_errors")),
+            all_of.estimate("self_consistency"),
+            all_of.estimate("alive_steps"),
+            all_of.estimate("dead_checks"),
+            all_of.estimate("live_errors"),
             all_of.metrics["self_consistency"],
         )
         for place, all_of in found.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lo_theory.diffusion.statistics import Estimate, pooled, welch
 from lo_theory.lab.config import Experiment
@@ -12,6 +12,7 @@ from lo_theory.lab.curves import Curve, gap_curves
 from lo_theory.lab.recipes.row import Row as Setting
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.texts import shown
 
 __all__ = ["Recipe", "recipes", "tables"]
@@ -45,7 +46,8 @@ def recipes(experiment: Experiment, rows: Sequence[Row]) -> list[Recipe]:
     lost = {(row.keys["row"], row.keys["draw"]) for row in rows if row.metric == "diverged" and row.sums.total}
     curves = gap_curves(rows)
     found = []
-    for index, setting in enumerate(experiment.rows):
+    for index, (row_setting, seeds) in enumerate(zip(experiment.rows, seed_texts(experiment), strict=True)):
+        setting = replace(row_setting, name=f"{row_setting.name} {seeds}".strip())
         own = [curve for curve in curves if curve.keys["row"] == index]
         ended = tuple(curve for curve in own if (index, curve.keys["draw"]) not in lost)
         pair = next(((row.keys["N"], row.keys["P"]) for row in rows if row.keys["row"] == index), None)

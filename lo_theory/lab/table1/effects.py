@@ -73,7 +73,7 @@ def effects(rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
 def _gaps(rows: Sequence[Row]) -> dict[tuple[int, Hashable], Estimate]:
     """Gap closed by the model of every run under the uniform law, by row and run."""
     problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
-    found = {}
+    found: dict[tuple[int, Hashable], Estimate] = {}
     for loss in group(rows, "losses"):
         if loss.keys["law"] == "uniform":
             row = int(loss.keys["row"])

@@ -123,17 +123,20 @@ def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
         if vanilla is not None:
             for metric in _GENERATED:
                 adaptive = policies[ADAPTIVE]
-                parts = (vanilla.estimate(metric), adaptive.estimate(metric), adaptive.minus(vanilla, metric))
-                place = (_NAMES.get(metric, metric), denoiser, variant, decode)
-                found.setdefault(place, {})[pair] = tuple(map(_percent, parts))
+                reading = (_NAMES.get(metric, metric), denoiser, variant, decode)
+                found.setdefault(reading, {})[pair] = (
+                    _percent(vanilla.estimate(metric)),
+                    _percent(adaptive.estimate(metric)),
+                    _percent(adaptive.minus(vanilla, metric)),
+                )
     passes: dict[tuple[str, str, Pair], Measured] = {}
     for item in group(kept, "one_pass"):
         add_row(passes, (str(item.keys["denoiser"]), str(item.keys.get("name", "")), item.pair), item)
     for (denoiser, variant, pair), item in passes.items():
         for metric in _ONE_PASS:
             value = _percent(item.estimate(metric))
-            place = (_NAMES.get(metric, metric), denoiser, variant, "one pass")
-            found.setdefault(place, {})[pair] = (value, value, _NONE)
+            reading = (_NAMES.get(metric, metric), denoiser, variant, "one pass")
+            found.setdefault(reading, {})[pair] = (value, value, _NONE)
     published = published_numbers(reference)
     made = [
         Reading(

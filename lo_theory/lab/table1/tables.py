@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import with_seeds
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, quarter_losses
 from lo_theory.lab.table1.effects import effects_table
 from lo_theory.lab.table1.labels import named, variants
@@ -19,9 +20,9 @@ __all__ = ["tables"]
 
 
 def _pair(measured: Measured) -> str:
-    """``25, 275``, and the name of the row where it has one."""
+    """``25, 275``, and the name and the seeds of the row where it has them."""
     pair = "{}, {}".format(*measured.pair)
-    return f"{pair} {measured.keys['name']}" if "name" in measured.keys else pair
+    return with_seeds(f"{pair} {measured.keys['name']}" if "name" in measured.keys else pair, measured.keys)
 
 
 def _cell(measured: Measured) -> tuple[str, ...]:
@@ -151,7 +152,7 @@ def model_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                     _pair(loss),
                     str(loss.keys["law"]),
                     number(loss.value("model"), ".4f"),
-                    shown(loss.estimate("exact"), form=".4f"),
+                    shown(loss.estimate("exact"), form=".3f"),
                     number(problem.value("floor"), ".4f") if uniform else "",
                     number(problem.value("marginals_only"), ".4f") if uniform else "",
                     shown(loss.estimate("kl"), form=".4f"),
@@ -159,12 +160,12 @@ def model_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                 )
             )
         sections.append(tuple(lines))
-    columns = ("N, P", "law", "loss", "exact\nloss", "floor", "marginals\nonly", "KL", "gap closed")
+    columns = ("N, P", "law", "loss", "exact\nloss", "floor", "single\ntokens", "KL", "gap\nclosed")
     notes = (
         "Nats per token on fresh data, by mask law, with 95 % intervals over sequences. Exact loss: the exact "
         "posterior's on the model's contexts, under the uniform law the floor in the mean. KL: distance of the model's "
-        "marginals from the exact ones. Gap closed = (marginals only - loss)/(marginals only - floor) in per cent, "
-        "loss - floor measured as KL where there is one.",
+        "marginals from the exact ones. Single tokens: loss of the marginals only. Gap closed = (marginals only - "
+        "loss)/(marginals only - floor) in per cent, loss - floor measured as KL where there is one.",
     )
     return Table("The trained models", columns, tuple(sections), notes)
 
