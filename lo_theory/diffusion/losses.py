@@ -22,9 +22,10 @@ from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import PROBLEM, check_key
 from lo_theory.rng import Key
 
-__all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "kl_divergence", "losses"]
+__all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "gap_span", "kl_divergence", "losses"]
 
 _BATCH = 1024  # contexts sent through a posterior at once
+_RESOLUTION = 1e-9  # relative, of the difference of two entropies
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ def gap_closed(excess: float, distribution: LODistribution) -> float:
     uniform law.
 
     floor = entropy/L, marginals = entropy of the single tokens/L. 1: Bayes-optimal; 0: knows no constraint; ValueError
-    where they coincide.
+    where they coincide (``gap_span``).
     """
     length = distribution.layout.length
     floor, marginals = distribution.entropy() / length, distribution.marginal_entropy() / length
-    if marginals <= floor:
+    if math.isnan(gap_span(floor, marginals)):
         raise ValueError(
             "the tokens of this problem are independent (marginals-only line = floor): there is no gap to close"
         )
@@ -72,8 +73,17 @@ def gap_closed(excess: float, distribution: LODistribution) -> float:
 
 
 def gap_share(excess: float, floor: float, marginals: float) -> float:
-    """1 - excess/(marginals - floor), of three numbers in one unit; nan where the lines coincide."""
-    return 1.0 - excess / (marginals - floor) if marginals > floor else math.nan
+    """1 - excess/(marginals - floor), of three numbers in one unit; nan where the lines coincide (``gap_span``)."""
+    return 1.0 - excess / gap_span(floor, marginals)
+
+
+def gap_span(floor: float, marginals: float) -> float:
+    """marginals - floor, what there is to know; nan where it is below 1e-9 of the larger line.
+
+    Entropies are sums with rounding of some 1e-15: a smaller difference is that of independent tokens.
+    """
+    span = marginals - floor
+    return span if span > _RESOLUTION * max(abs(floor), abs(marginals)) else math.nan
 
 
 def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:

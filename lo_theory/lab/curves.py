@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.diffusion.losses import gap_share
-from lo_theory.diffusion.statistics import Z_95
+from lo_theory.diffusion.statistics import Estimate, pooled
 from lo_theory.lab.drawing import new_figure
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import CATEGORICAL, COLOURS
-from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.summary import Measured, gaps_of_runs, group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +32,9 @@ _STRIDE = 5  # neighbours of the palette share a hue, neighbours of a panel shou
 class Curve:
     """One training: gap closed, with half of its 95 % interval over contexts, after so many operations and seconds.
 
-    ``keys`` are those of its rows, without the place along it; ``clock`` says which seconds they are.
+    Of a row that pools several trainings it is their mean, with its interval over them; ``ends`` has the last gap of
+    each, with its interval over contexts. ``keys`` are those of its rows, without the place along it; ``clock`` says
+    which seconds they are.
     """
 
     keys: Mapping[str, Any]
@@ -42,6 +43,7 @@ class Curve:
     seconds: tuple[float, ...]
     gaps: tuple[float, ...]
     halves: tuple[float, ...]
+    ends: tuple[Estimate, ...]
 
     @property
     def name(self) -> str:
@@ -75,18 +77,17 @@ def gap_curves(rows: Sequence[Row]) -> list[Curve]:
 
 
 def _curve(keys: dict[str, Any], items: Iterable[Measured], problem: Measured) -> Curve:
-    floor, marginals = problem.value("floor"), problem.value("marginals_only")
-    span = marginals - floor if marginals > floor else math.nan  # no gap where the tokens are independent
     ordered = sorted(items, key=lambda item: int(item.keys["step"]))
-    excess = [item.metrics["excess"] for item in ordered]
-    clock = str(keys["clock"])
+    runs = [tuple(gaps_of_runs(item, problem, "excess").values()) for item in ordered]
+    gaps, clock = [pooled(part) for part in runs], str(keys["clock"])
     return Curve(
         keys,
         clock,
         tuple(float(item.keys["flops"]) for item in ordered),
         tuple(item.value(clock) for item in ordered),
-        tuple(gap_share(sums.mean, floor, marginals) for sums in excess),
-        tuple(Z_95 * sums.standard_error / span for sums in excess),
+        tuple(gap.value for gap in gaps),
+        tuple(gap.half for gap in gaps),
+        runs[-1],
     )
 
 

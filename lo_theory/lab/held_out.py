@@ -6,6 +6,7 @@ the network it is asked about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lo_theory.diffusion import Sums, Uniform, losses
-from lo_theory.diffusion.losses import gap_share
+from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.orders import order_losses
-from lo_theory.diffusion.statistics import Z_95
+from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
 from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import MASK, Layout, LODistribution
@@ -83,8 +84,8 @@ class HeldOut:
 
     @property
     def span(self) -> float:
-        """Nats per token from the floor to the single-token marginals."""
-        return self.distribution.marginal_entropy() / self.distribution.layout.length - self.floor
+        """Nats per token from the floor to the single-token marginals; nan where they coincide (``gap_span``)."""
+        return gap_span(self.floor, self.distribution.marginal_entropy() / self.distribution.layout.length)
 
     def excess(self, model: Transformer, reading: ArrayLike | None = None) -> Sums:
         """Nats per token above the floor. Cost: ``n`` rows through the network, at first the exact ones too."""
@@ -100,16 +101,18 @@ class HeldOut:
         found = losses(posterior, self.exact, self.distribution, Uniform(), key=self.key, n=self.n)
         if self.exact is not None:
             return found.kl
-        total, squares, floor = found.model.total, found.model.squares, self.floor
-        return Sums(self.n, total - self.n * floor, squares - 2 * floor * total + self.n * floor**2)
+        return found.model.shifted(-self.floor)
 
     def values(self, excess: Sums) -> dict[str, Any]:
         """What the journal keeps, and the progress shows."""
-        facts: dict[str, Any] = {"excess": [excess.n, excess.total, excess.squares]}
-        if self.span > 0:
+        facts: dict[str, Any] = {
+            "excess": dict(zip(STATISTICS, (excess.n, excess.total, excess.deviations), strict=True))
+        }
+        if not math.isnan(self.span):
+            low, high = excess.interval()
             facts |= {
-                "gap_closed": gap_share(excess.mean, self.floor, self.floor + self.span),
-                "gap_half_interval": Z_95 * excess.standard_error / self.span,
+                "gap_closed": 1 - excess.mean / self.span,
+                "gap_half_interval": (high - low) / 2 / self.span,
             }
         return facts
 
@@ -156,7 +159,8 @@ def learning_curve(folder: Path, file: str) -> list[Point]:
         elif CLOCKS[0] in entry:
             clocks[step] = {name: before[name] + float(entry[name]) for name in CLOCKS}
             if "excess" in entry:
-                n, total, squares = entry["excess"]
-                excess = Sums(int(n), float(total), float(squares))
+                kept = entry["excess"]  # older journals: n, sum, sum of squares
+                names = ("n", "sum", "sum_of_squares")
+                excess = read_sums(dict(zip(names, kept, strict=True)) if isinstance(kept, list) else kept)
                 points[step] = Point(step, float(entry["flops"]), clocks[step], excess)
     return [points[step] for step in sorted(points)]

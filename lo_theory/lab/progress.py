@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from lo_theory.diffusion.losses import gap_share, gap_span
+
 __all__ = ["BarProgress", "LineProgress", "SilentProgress", "evaluation_line", "make_progress", "training_line"]
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -27,8 +29,8 @@ def training_line(values: Mapping[str, Any]) -> str:
     loss, floor, marginals = (float(values[name]) for name in ("loss", "floor", "marginals_only"))
     law = str(values.get("law", "uniform"))
     text = f"loss {loss:.4f}  floor {floor:.4f}  marginals only {marginals:.4f}"
-    if law == "uniform" and marginals > floor:
-        text += f"  gap closed {(marginals - loss) / (marginals - floor):5.1%}"
+    if law == "uniform" and not math.isnan(gap_span(floor, marginals)):
+        text += f"  gap closed {gap_share(loss - floor, floor, marginals):5.1%}"
     else:
         text += f"  ({law})"
     if "utilisation" in values:

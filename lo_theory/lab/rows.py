@@ -1,11 +1,19 @@
 """Tidy rows: what a run measured, one quantity a line, in a file that survives a kill at any byte.
 
+<<<<<<< HEAD
 A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "sum_of_squares": ...}``: statistics of one
 value per sequence, so that rows with the same keys add. The rows of one *unit* of work (one decoding cell, one
 evaluation) are appended together and closed by ``{"closed": lines, "digest": ...}`` and an empty line. At the next open
 a unit without such a line, as a kill leaves one, is cut off and computed again, so a row is there once or not at all;
 anything else that is wrong is damage: the file is kept aside, and the units that are whole stay. A quantity that does
 not add over sequences (a largest z-score) is one value of one run: n = 1. May touch the folder of its file.
+=======
+A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "squared_deviations": ...}``: statistics of
+one value per sequence (see ``Sums``), so that rows with the same keys add. The rows of one *unit* of work (one decoding
+cell, one evaluation) are appended together and closed by an empty line; at the next open whatever follows the last
+empty line is cut off and its unit computed again, so a row is there once or not at all. A quantity that does not add
+over sequences (a largest z-score) is one value of one run: n = 1. May touch the one file it was given.
+>>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
 """
 
 from __future__ import annotations
@@ -24,9 +32,24 @@ from typing import Any
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.problem.storage import write_atomically
 
+<<<<<<< HEAD
 __all__ = ["Contents", "Row", "Rows", "digest", "examine", "file_of", "read_rows"]
+=======
+__all__ = ["STATISTICS", "Row", "Rows", "read_rows", "read_sums"]
+>>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
 
-_STATISTICS = ("n", "sum", "sum_of_squares")
+STATISTICS = ("n", "sum", "squared_deviations")
+"""What a row holds of its values, under the names of columns; older rows have ``sum_of_squares`` for the last."""
+
+
+def read_sums(line: Mapping[str, Any]) -> Sums:
+    """The statistics of a row or a line of CSV, in its present form or the older one. ValueError if one is missing."""
+    older = "sum_of_squares" in line and STATISTICS[2] not in line
+    names = (*STATISTICS[:2], "sum_of_squares") if older else STATISTICS
+    if missing := [name for name in names if line.get(name) is None]:
+        raise ValueError(f"a row needs n, sum and squared_deviations: {missing[0]} is missing")
+    n, total, spread = int(line[names[0]]), float(line[names[1]]), float(line[names[2]])
+    return Sums.from_squares(n, total, spread) if older else Sums(n, total, spread)
 
 
 @dataclass(frozen=True)
@@ -40,20 +63,21 @@ class Row:
 
     def to_json(self) -> str:
         """One line of JSON; numbers that are not finite are written as strings, which JSON can hold."""
-        sums = (self.sums.n, self.sums.total, self.sums.squares)
+        sums = (self.sums.n, self.sums.total, self.sums.deviations)
         numbers = [value if math.isfinite(value) else str(value) for value in sums]
-        line = {"unit": self.unit, **self.keys, "metric": self.metric, **dict(zip(_STATISTICS, numbers, strict=True))}
+        line = {"unit": self.unit, **self.keys, "metric": self.metric, **dict(zip(STATISTICS, numbers, strict=True))}
         return json.dumps(line, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> Row:
         """Read back what ``to_json`` wrote; ValueError otherwise."""
         keys = json.loads(line)
-        if not isinstance(keys, dict) or not {"unit", "metric", *_STATISTICS} <= keys.keys():
-            raise ValueError("a row needs unit, metric, n, sum and sum_of_squares")
-        unit, metric = keys.pop("unit"), keys.pop("metric")
-        n, total, squares = (keys.pop(name) for name in _STATISTICS)
-        return cls(unit, metric, Sums(int(n), float(total), float(squares)), keys)
+        if not isinstance(keys, dict) or not {"unit", "metric"} <= keys.keys():
+            raise ValueError("a row needs unit, metric, n, sum and squared_deviations")
+        sums = read_sums(keys)
+        for name in (*STATISTICS, "sum_of_squares"):
+            keys.pop(name, None)
+        return cls(keys.pop("unit"), keys.pop("metric"), sums, keys)
 
 
 _CLOSING = re.compile(rb'^\{"closed": ([0-9]+), "digest": "([0-9a-f]{32})"\}\n\n', re.MULTILINE)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from lo_theory.diffusion.losses import gap_share
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.losses import gap_span
+from lo_theory.diffusion.statistics import Estimate, Runs, Sums, pooled
 from lo_theory.lab.rows import Row
 
 __all__ = [
+    "RUN",
     "SHARES",
     "Measured",
-    "between",
+    "add_row",
     "consistency_lines",
-    "difference",
     "gap_closed",
     "gaps_closed",
+    "gaps_of_runs",
     "group",
     "largest_z",
     "quarter_losses",
-    "welch",
 ]
+
+_Place = TypeVar("_Place", bound=Hashable)
+
+RUN = "run"
+"""The key that says of which run the row of a pooled sweep is."""
 
 SHARES = frozenset(
     {
@@ -40,6 +45,9 @@ SHARES = frozenset(
         "live_errors",
         "deterministic",
         "excluded",
+        "refused",
+        "contradicted",
+        "contradictory",
         "converged",
     }
 )
@@ -48,10 +56,10 @@ SHARES = frozenset(
 
 @dataclass(frozen=True)
 class Measured:
-    """All quantities with the same keys."""
+    """All quantities with the same keys, of one run or of several."""
 
     keys: Mapping[str, Any]
-    metrics: Mapping[str, Sums]
+    metrics: Mapping[str, Runs]
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -63,57 +71,86 @@ class Measured:
         return self.metrics[metric].mean if metric in self.metrics else math.nan
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """95 % interval over sequences; (nan, nan) where there is none."""
+        """95 % interval: of several runs over the runs, else over sequences; (nan, nan) where there is none."""
         if metric not in self.metrics:
             return (math.nan, math.nan)
-        sums = self.metrics[metric]
-        inside = 0 <= sums.mean <= 1
-        return sums.interval(share=metric in SHARES and inside)
+        return self.metrics[metric].interval(share=self._is_share(metric))
+
+    def _is_share(self, metric: str) -> bool:
+        return metric in SHARES and self.metrics[metric].sums.fits_share
+
+    def estimate(self, metric: str) -> Estimate:
+        """A quantity with its interval."""
+        return Estimate(self.value(metric), *self.interval(metric))
+
+    def minus(self, other: Measured, metric: str) -> Estimate:
+        """A quantity less that of ``other``: over the runs that both have, run by run, else over sequences."""
+        share = self._is_share(metric) and other._is_share(metric)
+        return self.metrics[metric].minus(other.metrics[metric], share=share)
+
+    def by_run(self) -> dict[Hashable, Measured]:
+        """The same run by run."""
+        runs = dict.fromkeys(run for parts in self.metrics.values() for run in parts.parts)
+        return {
+            run: Measured(
+                self.keys, {name: Runs.of(runs.parts[run]) for name, runs in self.metrics.items() if run in runs.parts}
+            )
+            for run in runs
+        }
 
 
 def group(rows: Iterable[Row], kind: str) -> list[Measured]:
-    """Group the rows of one kind by their keys, in the order of appearance; equal keys and metrics add."""
-    groups: dict[tuple[Any, ...], dict[str, Sums]] = {}
+    """Group the rows of one kind by their keys, in the order of appearance.
+
+    Rows with equal keys are of different runs, such as instances, or cells of a sweep that pools them: those name their
+    run by the key ``run``, which is of the grouping no part, and their rows of one run add.
+    """
+    groups: dict[tuple[Any, ...], dict[str, dict[Hashable, Sums]]] = {}
     for row in rows:
         if row.keys.get("kind") == kind:
-            metrics = groups.setdefault(tuple(row.keys.items()), {})
-            metrics[row.metric] = metrics[row.metric] + row.sums if row.metric in metrics else row.sums
-    return [Measured(dict(keys), metrics) for keys, metrics in groups.items()]
+            place = tuple(item for item in row.keys.items() if item[0] != RUN)
+            parts = groups.setdefault(place, {}).setdefault(row.metric, {})
+            run = row.keys.get(RUN, "")
+            run = len(parts) if run == "" else run  # a column of a table is empty where a row lacks the key
+            parts[run] = parts[run] + row.sums if run in parts else row.sums
+    return [
+        Measured(dict(keys), {name: Runs(parts) for name, parts in metrics.items()}) for keys, metrics in groups.items()
+    ]
 
 
-def difference(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float, float]:
-    """first - second of independent samples, each with the ends of its 95 % interval: (value, low, high).
+def add_row(places: dict[_Place, Measured], place: _Place, item: Measured) -> None:
+    """Put what a row of the experiment has measured at a place; where others are, the rows are different runs."""
+    item = Measured(item.keys, {name: runs.renamed(item.keys["row"]) for name, runs in item.metrics.items()})
+    if (old := places.get(place)) is not None:
+        names = dict.fromkeys((*old.metrics, *item.metrics))
+        none = Runs({})
+        metrics = {name: old.metrics.get(name, none) + item.metrics.get(name, none) for name in names}
+        item = Measured(old.keys, metrics)
+    places[place] = item
 
-    Square-and-add (Newcombe, Statistics in Medicine 17, 1998, 873): also right for shares near 0 or 1, where a standard
-    error is not.
+
+def gap_closed(loss: Measured, problem: Measured) -> Estimate:
+    """``gaps_of_runs``, of several runs the mean with its interval over the runs."""
+    return pooled(list(gaps_of_runs(loss, problem).values()))
+
+
+def gaps_of_runs(loss: Measured, problem: Measured, metric: str = "") -> dict[Hashable, Estimate]:
+    """Gap closed in each run by a row of losses under the uniform law, from the lines of the run's own problem.
+
+    1 - excess/(marginals only - floor). The excess is ``metric``; without one the KL to the exact posterior where it
+    was measured, which is the less noisy, else loss - floor. nan where the lines coincide (``gap_span``).
     """
-    (value, low, high), (other, other_low, other_high) = first, second
-    points = value - other
-    return (
-        points,
-        points - math.hypot(value - low, other_high - other),
-        points + math.hypot(high - value, other - other_low),
-    )
+    lines, found = problem.by_run(), {}
+    metric = metric or ("kl" if "kl" in loss.metrics else "model")
+    for run, item in loss.by_run().items():
+        own = lines.get(run, problem)
+        floor, span = own.value("floor"), gap_span(own.value("floor"), own.value("marginals_only"))
+        excess = item.metrics[metric].shifted(-floor if metric == "model" else 0.0).estimate()
+        found[run] = Estimate(1 - excess.value / span, 1 - excess.high / span, 1 - excess.low / span)
+    return found
 
 
-def gap_closed(loss: Measured, problem: Measured) -> tuple[float, float]:
-    """(gap closed, half of its 95 % interval) from a row of losses under the uniform law.
-
-    1 - excess/(marginals only - floor); the excess is the KL to the exact posterior where it was measured, which is the
-    less noisy, else loss - floor.
-    """
-    floor, marginals = problem.value("floor"), problem.value("marginals_only")
-    if marginals <= floor:
-        return math.nan, math.nan
-    if "kl" in loss.metrics:
-        sums, excess = loss.metrics["kl"], loss.value("kl")
-    else:
-        sums, excess = loss.metrics["model"], loss.value("model") - floor
-    low, high = sums.interval()
-    return gap_share(excess, floor, marginals), (high - low) / 2 / (marginals - floor)
-
-
-def gaps_closed(rows: Sequence[Row]) -> dict[int, tuple[float, float]]:
+def gaps_closed(rows: Sequence[Row]) -> dict[int, Estimate]:
     """``gap_closed`` of every row that has losses under the uniform law, in their order."""
     problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
     uniform = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
@@ -137,14 +174,14 @@ def consistency_lines(problem: Measured, cells: Iterable[Measured]) -> tuple[flo
     return math.nan, math.nan, math.nan
 
 
-def quarter_losses(classes: Iterable[Measured]) -> dict[tuple[int, int], Sums]:
+def quarter_losses(classes: Iterable[Measured]) -> dict[tuple[int, int], Runs]:
     """KL of one row's classes pooled by the quarters of latents and of observations hidden."""
-    pooled: dict[tuple[int, int], Sums] = {}
+    pooled: dict[tuple[int, int], Runs] = {}
     for item in classes:
         if "kl" in item.metrics:
             hidden = item.keys["latents_hidden"], item.keys["observations_hidden"]
             i, j = (min(3, 4 * count // total) for count, total in zip(hidden, item.pair, strict=True))
-            pooled[i, j] = pooled.get((i, j), Sums(0, 0.0, 0.0)) + item.metrics["kl"]
+            pooled[i, j] = pooled.get((i, j), Runs({})) + item.metrics["kl"]
     return pooled
 
 
@@ -153,28 +190,3 @@ def largest_z(count: int, share: float = 0.999) -> float:
     from scipy.stats import norm
 
     return float(norm.ppf((1 + share ** (1 / max(count, 1))) / 2))
-
-
-def between(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) of independent runs' values; 95 % interval over runs (Student's t, nan below two)."""
-    from scipy.stats import t
-
-    runs = Sums.of(values)
-    half = float(t.ppf(0.975, runs.n - 1)) * runs.standard_error if runs.n > 1 else math.nan
-    return runs.mean, runs.mean - half, runs.mean + half
-
-
-def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Mean of ``first`` minus that of ``second``, and half of the 95 % interval by Welch's t; nan below two values."""
-    from scipy.stats import t
-
-    one, other = Sums.of(first), Sums.of(second)
-    points = one.mean - other.mean
-    if min(one.n, other.n) < 2:
-        return points, math.nan
-    parts = [(runs.standard_error**2, runs.n - 1) for runs in (one, other)]
-    variance = sum(part for part, _ in parts)
-    if not variance > 0:
-        return points, math.nan
-    freedom = variance**2 / sum(part**2 / n for part, n in parts)
-    return points, float(t.ppf(0.975, freedom)) * math.sqrt(variance)

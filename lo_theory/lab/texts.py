@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Estimate, Runs
 from lo_theory.lab.summary import Measured, largest_z
 
-__all__ = ["largest_z_text", "number", "percent", "with_error"]
+__all__ = ["largest_z_text", "number", "percent", "shown", "with_error"]
 
 
 def number(value: float, form: str = ".3f") -> str:
@@ -15,22 +15,24 @@ def number(value: float, form: str = ".3f") -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def with_error(sums: Sums | None, scale: float = 1.0, form: str = ".2f") -> str:
-    """``16.40 ±1.20``: a mean and half of its 95 % interval."""
-    if sums is None or math.isnan(sums.mean):
-        return "-"
-    low, high = sums.interval()
-    shown = format(scale * sums.mean, form)
-    return shown if math.isnan(low) else f"{shown} ±{format(scale * (high - low) / 2, form)}"
+def shown(estimate: Estimate, scale: float = 1.0, form: str = ".2f") -> str:
+    """``16.40 ±1.20``: a value and half of its 95 % interval (``Estimate.half``); the value alone where there is none.
+
+    A sign in the form, as in ``+.1f``, is the value's only.
+    """
+    half = estimate.half
+    text = number(scale * estimate.value, form)
+    return text if math.isnan(half) or text == "-" else f"{text} ±{format(scale * half, form.lstrip('+z'))}"
+
+
+def with_error(runs: Runs | None, scale: float = 1.0, form: str = ".2f") -> str:
+    """``shown`` of what is no share; ``-`` for None."""
+    return "-" if runs is None else shown(runs.estimate(), scale, form)
 
 
 def percent(measured: Measured | None, metric: str) -> str:
-    """``93.4 ±0.5``: per cent, and the larger half of the 95 % interval."""
-    if measured is None or math.isnan(measured.value(metric)):
-        return "-"
-    value, (low, high) = measured.value(metric), measured.interval(metric)
-    half = max(high - value, value - low)
-    return f"{100 * value:.1f}" if math.isnan(half) else f"{100 * value:.1f} ±{100 * half:.1f}"
+    """``93.4 ±0.5``: ``shown`` in per cent."""
+    return "-" if measured is None else shown(measured.estimate(metric), 100, ".1f")
 
 
 def largest_z_text(decode: Measured, name: str) -> str:

@@ -106,7 +106,7 @@ def test_every_row_is_that_of_a_slow_twin(law: MaskLaw, noise: float) -> None:
 def assert_sums(found: Sums, expected: Sums) -> None:
     assert found.n == expected.n
     assert found.total == pytest.approx(expected.total, rel=1e-10, abs=1e-10)
-    assert found.squares == pytest.approx(expected.squares, rel=1e-10, abs=1e-10)
+    assert found.deviations == pytest.approx(expected.deviations, rel=1e-10, abs=1e-10)
 
 
 def test_the_contexts_and_totals_are_those_of_losses() -> None:
@@ -164,8 +164,8 @@ def size_loss(measured: PatternLosses, size: int) -> Sums:
             error = sums["exact"].standard_error
             # The roles of a context are dependent: the sum of two errors bounds the error of a sum.
             variance += 2 * (share * sums["exact"].n * (0.0 if math.isnan(error) else error)) ** 2
-    mean, spread = total / n, variance / n**2
-    return Sums(n, total, n * (spread * (n - 1) + mean**2))
+    spread = variance / n**2
+    return Sums(n, total, n * spread * (n - 1))
 
 
 def test_the_bayes_loss_by_size_is_the_known_one() -> None:

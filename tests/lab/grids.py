@@ -68,7 +68,7 @@ def die_on_odd(order: Order) -> Report:
     """End the process at an odd id, as a lack of memory would."""
     if int(order.cell, 16) % 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Report(order.cell, (Row(order.cell, "x", Sums(1, 2.0, 4.0), {"part": "row0/a"}),), 0.0)
+    return Report(order.cell, (Row(order.cell, "x", Sums.single(2.0), {"part": "row0/a"}),), 0.0)
 
 
 def raise_what_cannot_be_sent(order: Order) -> Report:

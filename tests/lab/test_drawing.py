@@ -89,7 +89,7 @@ def test_rows_come_back_from_csv() -> None:
     first, second = from_csv(to_csv(rows))
     assert first == Row("row0/a", "loss", rows[0].sums, {**rows[0].keys, "note": ""})
     assert second.sums.total == math.inf
-    assert math.isnan(second.sums.squares)
+    assert math.isnan(second.sums.deviations)
     assert second.keys == {"kind": "y", "N": 7, "rate": 1, "argmax": "", "law": "", "note": "12 a"}
     assert from_csv("") == []
     with pytest.raises(ValueError, match="column 'n'"):

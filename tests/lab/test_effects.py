@@ -62,7 +62,7 @@ def test_trainings_of_other_lengths_are_other_kinds_and_their_gaps_are_told() ->
     assert [line[5] for line in lines] == ["10 to 20", "80 to 90"]
     assert [line[8] for line in lines] == ["0/2", "2/2"]
     *_, alone = effects(named(made, rows)).values()
-    assert (alone[0].points("self_consistency"), math.isnan(alone[0].gap[0])) == (pytest.approx(9), True)
+    assert (alone[0].points("self_consistency").value, math.isnan(alone[0].gap.value)) == (pytest.approx(9), True)
 
 
 def test_other_draws_steps_and_denoisers_are_not_mixed() -> None:
@@ -83,8 +83,9 @@ def test_other_draws_steps_and_denoisers_are_not_mixed() -> None:
 def test_the_interval_of_a_run_is_that_of_both_decodes() -> None:
     ((run,),) = effects([*decodes(0, 2.0), *losses(0, 0.5)]).values()
     half = 1.96 * 5.0025 / 1000**0.5 * 2**0.5  # both decodes: values 5 points above and below, 1,000 of them
-    assert run.interval("self_consistency") == (pytest.approx(2 - half, abs=0.02), pytest.approx(2 + half, abs=0.02))
-    assert run.gap == (pytest.approx(0.5), pytest.approx(1.96 * 0.00402 / 10 / 0.4, rel=1e-2))
+    assert run.points("self_consistency") == pytest.approx((2, 2 - half, 2 + half), abs=0.05)
+    assert run.gap.value == pytest.approx(0.5)
+    assert run.gap.half == pytest.approx(1.984 * 0.00402 / 10 / 0.4, rel=1e-2)
 
 
 def test_the_figure_has_a_mark_for_each_run() -> None:

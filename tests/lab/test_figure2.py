@@ -288,7 +288,7 @@ def test_numbers_are_short() -> None:
 
 def test_a_leak_needs_the_threshold_of_its_own_problem() -> None:
     def row(number: int, metric: str, value: float) -> Row:
-        return Row(f"row{number}", metric, Sums(1, value, value**2), {"row": number})
+        return Row(f"row{number}", metric, Sums.single(value), {"row": number})
 
     rows = [row(0, "threshold", 10), row(1, "threshold", 12), row(0, "evidence", 11), row(1, "evidence", 11)]
     assert [found.keys["row"] for found in leaking_rows(rows)] == [0]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.hardness.figure import make_figures
@@ -20,6 +21,7 @@ from lo_theory.lab.hardness.work import degree
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.summary import Measured
 from lo_theory.lab.tables import tables
 from lo_theory.problem import nae, nae_sat
 from lo_theory.thresholds import kesten_stigum, planted_ensemble
@@ -72,12 +74,14 @@ def test_cells_are_pooled_over_problem_seeds_with_intervals_between_them(finishe
     (places,) = cells(finished.rows, "plane").values()
     assert len(places) == 8  # (0, 0) hides nothing
     cell = places[1.0, 0.5]
-    assert [part.n for part in cell.parts["exact", "joint_entropy"]] == [20, 20]
+    assert [part.n for part in cell.measured["exact"].metrics["joint_entropy"].parts.values()] == [20, 20]
     one, two = Sums.of([0.0] * 9 + [0.2]), Sums.of([1.0] * 10)
-    pooled = Cell({("exact", "joint_entropy"): (one, two)})
-    low, high = pooled.interval("exact", "joint_entropy")
-    assert pooled.value("exact", "joint_entropy") == pytest.approx(0.51)
-    assert high - low > 1.5 > 2 * (one.interval()[1] - one.interval()[0])
+    three = Sums.of([0.5] * 9 + [0.3])
+    pooled = Cell({"exact": Measured({}, {"joint_entropy": Runs({0: one, 1: two, 2: three})})})
+    value, low, high = pooled.estimate("exact", "joint_entropy")
+    means = [0.02, 1.0, 0.48]
+    assert (value, low, high) == pytest.approx((0.5, *stats.t.interval(0.95, 2, 0.5, stats.sem(means))))
+    assert high - low > 2 > 2 * (one.interval()[1] - one.interval()[0])
     assert math.isnan(Cell({}).value("bp", "kl_latent"))
 
 

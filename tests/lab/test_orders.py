@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lo_theory.diffusion.orders import closed_form, reading_order
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
@@ -146,7 +146,7 @@ def test_the_floor_is_the_same_along_every_order_and_is_met_sequence_by_sequence
     for item in items:
         exact = item.metrics["exact"]
         assert exact.mean == pytest.approx(FLOOR, abs=1e-9)
-        assert exact.squares / exact.n == pytest.approx(FLOOR**2, abs=1e-9)  # without noise -ln p(x) is one number
+        assert exact.sums.deviations == pytest.approx(0, abs=1e-9)  # without noise -ln p(x) is one number
         assert item.value("kl") > 0
         roles = item.value("kl_latents") + item.value("kl_observations")
         assert roles == pytest.approx(item.value("kl"), rel=1e-9)
@@ -191,8 +191,9 @@ def test_the_masked_learner_is_compared_on_the_same_sequences(finished: Finished
     for item in others:
         difference = item.value("kl") - own[item.keys["order"]].value("kl")
         assert item.value("above_causal") == pytest.approx(difference, abs=1e-9)
-        apart = item.metrics["kl"].standard_error + own[item.keys["order"]].metrics["kl"].standard_error
-        assert 0 < item.metrics["above_causal"].standard_error < apart
+        kl = (of.metrics["kl"].sums for of in (item, own[item.keys["order"]]))
+        apart = sum(sums.standard_error for sums in kl)
+        assert 0 < item.metrics["above_causal"].sums.standard_error < apart
 
 
 def test_all_learners_have_the_same_flops_by_the_stated_count(finished: FinishedRun) -> None:
@@ -267,12 +268,12 @@ def test_a_latents_first_learner_that_has_learned_answers_from_true_latents(tmp_
 
 
 def measured(flops: float, kl: list[float]) -> Measured:
-    return Measured({"flops": flops}, {"kl": Sums.of(kl)})
+    return Measured({"flops": flops}, {"kl": Runs.of(Sums.of(kl))})
 
 
 def test_the_floor_counts_as_reached_when_the_interval_lies_below_the_share() -> None:
     facts = {"floor": 0.2, "marginals_only": 0.6, "reached": 0.05}
-    problem = Measured({}, {name: Sums(1, value, value**2) for name, value in facts.items()})
+    problem = Measured({}, {name: Runs.of(Sums.single(value)) for name, value in facts.items()})
     near, wide, far = [0.019, 0.0195] * 50, [0.0, 0.038] * 50, [0.03] * 100
     assert reached([measured(1, far), measured(2, wide), measured(3, near)], problem) == 3
     assert math.isnan(reached([measured(1, far), measured(2, wide)], problem))
@@ -280,10 +281,11 @@ def test_the_floor_counts_as_reached_when_the_interval_lies_below_the_share() ->
 
 def test_without_the_exact_posterior_the_excess_is_the_loss_less_the_floor() -> None:
     values = [0.3, 0.5, 0.4]
-    found = excess(Measured({}, {"model": Sums.of(values)}), 0.25)
+    found = excess(Measured({}, {"model": Runs.of(Sums.of(values))}), 0.25).sums
     truth = Sums.of([value - 0.25 for value in values])
-    assert (found.n, found.total, found.squares) == pytest.approx((3, truth.total, truth.squares))
-    assert excess(Measured({}, {"model": Sums.of(values), "kl": Sums.of([1.0])}), 0.25) == Sums.of([1.0])
+    assert (found.n, found.total, found.deviations) == pytest.approx((3, truth.total, truth.deviations))
+    both = {"model": Runs.of(Sums.of(values)), "kl": Runs.of(Sums.of([1.0]))}
+    assert excess(Measured({}, both), 0.25) == both["kl"]
 
 
 def test_tables_hold_every_learner_and_the_figure_every_panel(finished: FinishedRun, experiment: Experiment) -> None:

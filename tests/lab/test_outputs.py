@@ -15,7 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute, versions
 from lo_theory.lab.figures import write_figures
@@ -95,7 +95,7 @@ def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, 
     printed = text(content, 80)
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
     assert "\x1b" not in printed
-    for word in ("100.0 ±", "78.1", "paper", "margin, argmax", "gap closed", "two_rates(0,1)", "pair z"):
+    for word in ("100.0 ±", "78.1", "paper", "margin, argmax", "single", "two_rates(0,1)", "pair z"):
         assert word in printed
     lines = [line for line in printed.splitlines() if line.startswith("6, 18")]
     assert len(lines) == 9 + 9 + 2 + 2 + 4  # no row is wrapped
@@ -112,7 +112,7 @@ def test_csv_gives_back_every_statistic_in_full(finished: FinishedRun) -> None:
     assert len(read) == len(finished.rows)
     found = {
         (line["unit"], line["metric"], line.get("latents_hidden", ""), line.get("observations_hidden", "")): Sums(
-            int(line["n"]), float(line["sum"]), float(line["sum_of_squares"])
+            int(line["n"]), float(line["sum"]), float(line["squared_deviations"])
         )
         for line in read
     }
@@ -121,7 +121,7 @@ def test_csv_gives_back_every_statistic_in_full(finished: FinishedRun) -> None:
         assert found[(row.unit, row.metric, *hidden)] == row.sums  # type: ignore[comparison-overlap]
     line = next(line for line in read if line["metric"] == "self_consistency" and line["denoiser"] == "model")
     assert float(line["low"]) < float(line["mean"]) < float(line["high"])
-    assert to_csv([]) == "unit,metric,n,sum,sum_of_squares,mean,low,high\n"
+    assert to_csv([]) == "unit,metric,n,sum,squared_deviations,mean,low,high\n"
 
 
 def test_the_figure_has_equal_bytes_for_equal_rows(
@@ -150,26 +150,32 @@ def test_a_model_without_the_exact_posterior_is_measured_by_its_loss(tmp_path: P
     finished = execute(resolve(tiny(), sets=sets), Request(tmp_path, threads=1), SilentProgress())
     loss = group(finished.rows, "losses")[0]
     assert set(loss.metrics) == {"model"}
-    gap, half = gap_closed(loss, group(finished.rows, "problem")[0])
-    assert -1 < gap < 0.3
-    assert half > 0
+    gap = gap_closed(loss, group(finished.rows, "problem")[0])
+    assert -1 < gap.value < 0.3
+    assert gap.half > 0
     assert {row.keys.get("denoiser", "model") for row in finished.rows} == {"model"}
 
 
-def test_equal_keys_add() -> None:
+def test_rows_of_equal_keys_are_runs_and_those_of_one_run_add() -> None:
     keys = {"kind": "decode", "N": 6}
     rows = [
         Row("a", "x", Sums(2, 1.0, 0.5), keys),
         Row("b", "x", Sums(2, 2.0, 2.0), keys),
-        Row("b", "y", Sums(1, 3, 9), keys),
+        Row("b", "y", Sums.single(3), keys),
     ]
     (measured,) = group(rows, "decode")
-    assert measured.metrics == {"x": Sums(4, 3.0, 2.5), "y": Sums(1, 3, 9)}
+    parts = {0: Sums(2, 1.0, 0.5), 1: Sums(2, 2.0, 2.0)}
+    assert measured.metrics == {"x": Runs(parts), "y": Runs.of(Sums.single(3))}
+    assert measured.metrics["x"].sums == Sums(4, 3.0, 2.75)
+    named = [replace(row, keys={**keys, "run": run}) for row, run in zip(rows[:2] * 2, (3, 7, 3, 7), strict=True)]
+    (measured,) = group(named, "decode")
+    assert measured.keys == keys
+    assert measured.metrics == {"x": Runs({run: sums + sums for run, sums in zip((3, 7), parts.values(), strict=True)})}
     assert group(rows, "losses") == []
 
 
 def test_a_share_that_never_fails_has_an_interval_all_the_same() -> None:
-    measured = Measured({}, {"consistent": Sums(2000, 2000.0, 2000.0)})
+    measured = Measured({}, {"consistent": Runs.of(Sums(2000, 2000.0, 0.0))})
     low, high = measured.interval("consistent")
     assert 0.997 < low < 0.999
     assert high == pytest.approx(1, abs=1e-12)
@@ -251,7 +257,7 @@ def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, ex
     assert len(older) == len(finished.rows) - 3
     for rows in (older, finished.rows):
         assert levels(make_figures(experiment, rows)["figure"].axes[0]) == pytest.approx([100, 75, 62.5])
-    cells = [replace(row, sums=Sums(1, 0.9, 0.81)) if row.metric.endswith("ceiling") else row for row in older]
+    cells = [replace(row, sums=Sums.single(0.9)) if row.metric.endswith("ceiling") else row for row in older]
     lines = consistency_lines(group(cells, "problem")[0], group(cells, "decode"))
     assert all(math.isnan(line) for line in lines)  # not to be known from rows that lack them
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lo_theory.diffusion.statistics import Estimate, Runs, Sums, between
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ratio.figure import make_figures
 from lo_theory.lab.ratio.tables import Decode, _met, decodes, facts, falls, settling_ratio
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.summary import between
 from lo_theory.lab.sweep.grid import load_grid
 from lo_theory.lab.tables import tables
 
@@ -39,18 +39,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 
 def curve(*accuracies: float) -> list[Decode]:
-    nothing = (math.nan,) * 3
+    nothing = Estimate(math.nan, math.nan, math.nan)
     return [
         Decode(
             (8, 8 * (i + 1)),
             "exact",
             "vanilla",
             "several",
-            (value, math.nan, math.nan),
+            Estimate(value, math.nan, math.nan),
             nothing,
             nothing,
             nothing,
-            {i: value},
+            Runs.of(Sums.of([value])),
         )
         for i, value in enumerate(accuracies)
     ]
@@ -60,9 +60,10 @@ def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(finished: F
     found = decodes(finished.rows)
     assert {(it.kind, it.policy) for it in found} == {(k, p) for k in ("L", "several") for p in ("vanilla", "margin")}
     for it in found:
-        assert len(it.problems) == 2
+        assert len(it.problems.parts) == 2
         if it.kind == "L":
-            assert it.accuracy == (1.0, 1.0, 1.0)
+            unseen = 1.96**2 / (400 + 1.96**2)  # all 400 sequences agree, and both problems
+            assert it.accuracy == pytest.approx((1.0, 1.0 - unseen, 1.0), abs=1e-6)
             assert it.dead[0] == it.live_errors[0] == 0
     late = [it for it in found if it.kind == "several" and it.ratio == 7]
     assert all(0.5 < it.accuracy[0] < 0.9 and it.dead[0] > 0.2 for it in late)
@@ -90,7 +91,7 @@ def test_a_difference_is_taken_problem_by_problem(finished: FinishedRun) -> None
         next(it for it in decodes(finished.rows) if (it.kind, it.policy, it.ratio) == ("several", policy, 7))
         for policy in ("vanilla", "margin")
     )
-    own = [margin.problems[row] - vanilla.problems[row] for row in margin.problems]
+    own = [margin.problems.means[row] - vanilla.problems.means[row] for row in margin.problems.parts]
     low, high = stats.t.interval(0.95, 1, loc=np.mean(own), scale=stats.sem(own))
     assert margin.minus(vanilla) == pytest.approx((np.mean(own), low, high))
 

@@ -72,7 +72,7 @@ def test_a_reading_that_lacks_a_pair_that_was_run_cannot_fit_all() -> None:
     [
         (
             80.0,
-            "it is above zero in 1 and below in 0 (95 % intervals over sequences), and as large as published in none.",
+            "it is above zero in 1 and below in 0 (95 % intervals over runs, of one run over sequences), and as large as published in none.",
         ),
         (62.0, "it is above zero in 0 and below in 1 "),
         (98.0, "as large as published in 1: self-consistency, model, L steps at (8, 24) (+28.0)."),
@@ -93,7 +93,7 @@ def test_noise_on_scores_is_compared_with_vanilla_decoding_that_has_none() -> No
     rows = [*cell(pair, "vanilla", 78.0, 62.5), *cell(pair, "margin", 94.0, 62.5, noise="gumbel 0.5")]
     found = readings(rows, REFERENCE)
     assert [one.decode for one in found] == ["L steps, gumbel 0.5"] * 2
-    assert found[0].values[pair][0].percent == pytest.approx(78.0)
+    assert found[0].values[pair][0].value == pytest.approx(78.0)
     assert readings(cell(pair, "margin", 94.0, 62.5), REFERENCE) == []  # vanilla was not measured
 
 
@@ -107,8 +107,8 @@ def test_several_runs_of_a_pair_are_pooled() -> None:
         for name in ("conditional", "infill", "infill_drawn")
     ]
     found = {reading.accuracy: reading.values[pair] for reading in readings(rows, REFERENCE)}
-    assert [value.percent for value in found["self-consistency"]] == [pytest.approx(80), pytest.approx(85)]
-    assert found["conditional"][0].percent == pytest.approx(92)
+    assert [value.value for value in found["self-consistency"]] == [pytest.approx(80), pytest.approx(85)]
+    assert found["conditional"][0].value == pytest.approx(92)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_an_effect_between_cells_without_spread_has_an_interval_all_the_same() -
     pair = (25, 275)
     rows = [*pairs_of({pair: (70.0, 80.0)})]
     certain = [Row(row.unit, row.metric, Sums.of([1.0] * 50), row.keys) for row in rows]
-    effect = readings(certain, REFERENCE)[0].effect(pair)
-    assert effect.low < effect.percent == 0 < effect.high
+    effect = readings(certain, REFERENCE)[0].effects[pair]
+    assert effect.low < effect.value == 0 < effect.high
 
 
 def test_the_table_and_the_figure_show_every_reading() -> None:

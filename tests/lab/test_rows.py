@@ -11,10 +11,10 @@ from lo_theory.lab.rows import Row, Rows, digest, examine, file_of, read_rows
 UNITS = [
     [
         Row("a", "x", Sums(3, 1.5, 0.1 + 0.2), {"N": 6, "policy": "margin"}),
-        Row("a", "y", Sums(1, float("inf"), float("inf"))),
+        Row("a", "y", Sums(2, float("inf"), float("inf"))),
     ],
     [Row("b", "x", Sums(2, 0.5, 0.25), {"N": 6, "argmax": True})],
-    [Row("c", "x", Sums(2, -1e-300, 1e300)), Row("c", "y", Sums(0, 0.0, 0.0)), Row("c", "z", Sums(1, 1.0, 1.0))],
+    [Row("c", "x", Sums(2, -1e-300, 1e300)), Row("c", "y", Sums(0, 0.0, 0.0)), Row("c", "z", Sums(1, 1.0, 0.0))],
 ]
 
 
@@ -33,6 +33,7 @@ def test_rows_read_back_are_the_rows_written(tmp_path: Path) -> None:
     for block, unit in zip(content.decode().split("\n\n"), UNITS, strict=False):
         *lines, closing = block.splitlines()
         assert [json.loads(line)["metric"] for line in lines] == [row.metric for row in unit]
+        assert all({"unit", "metric", "n", "sum", "squared_deviations"} <= json.loads(line).keys() for line in lines)
         assert json.loads(closing) == {"closed": len(unit), "digest": digest("".join(f"{line}\n" for line in lines).encode())}
 
 

@@ -11,7 +11,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, Run, finished_runs, journal
 
-ROW = Row("a", "x", Sums(1, 1.0, 1.0))
+ROW = Row("a", "x", Sums.single(1.0))
 
 
 def test_a_run_keeps_rows_facts_and_time_over_its_sessions(tmp_path: Path) -> None:

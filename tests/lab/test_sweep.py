@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from lo_theory.cli import main
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import between
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
@@ -166,7 +166,8 @@ def test_pooled_cells_add(tmp_path: Path, capsys: Any) -> None:
     ]
     for item in items:
         mine = [row.sums for row in cells if row.metric == "infill" and row.keys["P"] == item.pair[1]]
-        assert item.metrics["infill"] == sum(mine, Sums(0, 0.0, 0.0))
+        assert list(item.metrics["infill"].parts.values()) == mine
+        assert item.interval("infill") == between([sums.mean for sums in mine])[1:]
     lines = list(csv.DictReader((result_folder(tmp_path) / "pooled.csv").open()))
     line = next(line for line in lines if line["metric"] == "infill" and line["P"] == "15")
     means = [row.sums.mean for row in cells if row.metric == "infill" and row.keys["P"] == 15]

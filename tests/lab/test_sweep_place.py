@@ -65,7 +65,7 @@ def test_a_long_cell_keeps_its_units_and_goes_on_from_them(tmp_path: Path, monke
 
 
 def test_a_place_keeps_all_from_the_moment_its_folder_is_asked_for(tmp_path: Path) -> None:
-    rows = [[Row(unit, "x", Sums(1, 1.0, 1.0))] for unit in "abc"]
+    rows = [[Row(unit, "x", Sums.single(1.0))] for unit in "abc"]
     with Place(tmp_path / "cell", {}, Options()) as place:
         place.keep(rows[0])
         assert not (tmp_path / "cell").exists()

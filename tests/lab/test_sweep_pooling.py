@@ -18,7 +18,7 @@ from tests.lab.tiny import tiny
 
 def test_only_keys_in_which_whole_cells_differ_are_pooled() -> None:
     def rows(seed: int) -> list[Row]:
-        sums = Sums(1, 1.0, 1.0)
+        sums = Sums.single(1.0)
         return [Row("c", "x", sums, {"seed": seed, "N": 5, "step": step, "part": "a"}) for step in (seed, 7)]
 
     assert pooled_keys([rows(0), rows(1)]) == {"seed": "pooled"}

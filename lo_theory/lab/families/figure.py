@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seeded
 from lo_theory.lab.style import COLOURS, SHADING
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _SHIFTS = dict(zip(_STYLES, (0.0, -0.24, 0.0, 0.12, 0.26, 0.36), strict=True))
 
 def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
     """Gaps to Bayes by family on a log axis, a panel a mask law; last the order-aware learner along its own order."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(seeded(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     found, orders = gaps(ordered), along(ordered)
     laws = list(dict.fromkeys(place.law for place in found))
     bands = max(1, -(-(len(laws) + 1) // _COLUMNS))
@@ -59,13 +60,13 @@ def make_figures(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Fi
     return {"figure": figure, **training_figures(experiment.title or experiment.experiment, rows)}
 
 
-def _point(axes: Axes, place: float, sums: Sums, name: str) -> None:
+def _point(axes: Axes, place: float, sums: Runs, name: str) -> None:
     value, (low, high) = max(sums.mean, _LEAST), sums.interval()
     error = [[max(0.0, value - max(low, _LEAST))], [max(0.0, high - value)]]
     axes.errorbar(place + _SHIFTS[name], value, yerr=error, **_STYLES[name], linestyle="", elinewidth=1, label=name)
 
 
-def _pair(axes: Axes, place: float, models: dict[int, Sums], name: str) -> None:
+def _pair(axes: Axes, place: float, models: dict[int, Runs], name: str) -> None:
     """The shortest and the longest training, joined."""
     if len(models) > 1:
         _point(axes, place, models[min(models)], f"{name}, shortest training")
@@ -99,7 +100,7 @@ def law_panel(axes: Axes, law: str, found: dict[Place, Gaps]) -> None:
     _dress(axes, list(parts), f"{law}{nothing}")
 
 
-def order_panel(axes: Axes, orders: dict[int, dict[int, Sums]], names: dict[int, str]) -> None:
+def order_panel(axes: Axes, orders: dict[int, dict[int, Runs]], names: dict[int, str]) -> None:
     """The order-aware learner along its own order."""
     for i, models in enumerate(orders.values()):
         _pair(axes, i, models, "order-aware")

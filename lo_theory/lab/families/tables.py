@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seeded, with_seeds
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.texts import with_error
 
@@ -41,14 +42,14 @@ class Gaps:
     closed, and two gaps as level.
     """
 
-    models: dict[int, Sums]
-    marginals: Sums | None
-    bp: Sums | None = None
-    above_bp: Sums | None = None
+    models: dict[int, Runs]
+    marginals: Runs | None
+    bp: Runs | None = None
+    above_bp: Runs | None = None
     learned: float = 0.05
 
     @property
-    def last(self) -> Sums:
+    def last(self) -> Runs:
         """The gap after the whole training."""
         return self.models[max(self.models)]
 
@@ -57,7 +58,7 @@ class Gaps:
         """Whether the tokens revealed say nothing about any single hidden one."""
         return self.marginals is not None and self.marginals.mean < NOTHING
 
-    def closed(self, sums: Sums) -> bool:
+    def closed(self, sums: Runs) -> bool:
         """Whether the 95 % interval lies below the share that counts as closed."""
         return self.marginals is not None and sums.interval()[1] < self.learned * self.marginals.mean
 
@@ -97,7 +98,7 @@ def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
     parts: dict[Place, dict[str, Measured]] = {}
     for item in group(rows, "losses"):
         keys = item.keys
-        place = Place(int(keys["row"]), str(keys["family"]), str(keys["law"]), str(keys["role"]))
+        place = Place(int(keys["row"]), with_seeds(str(keys["family"]), keys), str(keys["law"]), str(keys["role"]))
         parts.setdefault(place, {})[f"{keys['posterior']}{keys['training_steps']}"] = item
     laws = list(dict.fromkeys(place.law for place in parts))
     found = {}
@@ -116,25 +117,25 @@ def gaps(rows: Sequence[Row]) -> dict[Place, Gaps]:
     return found
 
 
-def along(rows: Sequence[Row]) -> dict[int, dict[int, Sums]]:
+def along(rows: Sequence[Row]) -> dict[int, dict[int, Runs]]:
     """KL of the order-aware learner along its own order, by row and training steps."""
-    found: dict[int, dict[int, Sums]] = {}
+    found: dict[int, dict[int, Runs]] = {}
     for item in group(rows, "along"):
         found.setdefault(int(item.keys["row"]), {})[int(item.keys["training_steps"])] = item.metrics["kl"]
     return {row: dict(sorted(items.items())) for row, items in sorted(found.items())}
 
 
-def _with_error(sums: Sums | None) -> str:
+def _with_error(sums: Runs | None) -> str:
     return with_error(sums, _MILLI)
 
 
-def _half_and_whole(models: dict[int, Sums]) -> tuple[str, str]:
+def _half_and_whole(models: dict[int, Runs]) -> tuple[str, str]:
     """The gaps after the shortest training and after the longest, if there are two."""
     first, last = min(models), max(models)
     return ("-" if first == last else _with_error(models[first])), _with_error(models[last])
 
 
-def law_table(law: str, found: dict[Place, Gaps], orders: dict[int, dict[int, Sums]]) -> Table:
+def law_table(law: str, found: dict[Place, Gaps], orders: dict[int, dict[int, Runs]]) -> Table:
     """All families under one mask law, the order-aware learner beside."""
     lines, shares = [], set()
     for place, gap in found.items():
@@ -193,7 +194,7 @@ def role_table(experiment: Experiment, found: dict[Place, Gaps]) -> Table:
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """A table a mask law, and one of all by role."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(seeded(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     found, orders = gaps(ordered), along(ordered)
     made = [law_table(law, found, orders) for law in dict.fromkeys(place.law for place in found)]
     return [*made, role_table(experiment, found)]

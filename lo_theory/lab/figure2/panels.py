@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.diffusion.statistics import Z_95, Sums
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MODEL_SHADES
 from lo_theory.lab.summary import Measured, group
@@ -89,9 +89,9 @@ class Content:
         return sorted(found, key=lambda pair: pair[0])
 
 
-def _point(axes: Axes, x: float, sums: Sums, role: str, colour: str, *, logarithmic: bool) -> None:
+def _point(axes: Axes, x: float, sums: Runs, role: str, colour: str, *, logarithmic: bool) -> None:
     """A mean with its 95 % interval."""
-    value, error = sums.mean, sums.standard_error
+    value, low, high = sums.estimate()
     if math.isnan(value):
         return
     style: dict[str, Any] = {"color": colour, "markersize": 4.5, "linestyle": ""}
@@ -100,9 +100,10 @@ def _point(axes: Axes, x: float, sums: Sums, role: str, colour: str, *, logarith
     if logarithmic and value < _LOWEST:
         axes.plot(x, _LOWEST, marker="v", alpha=0.5, **style)
         return
-    half = 0.0 if math.isnan(error) else Z_95 * error
-    low = min(half, value - _LOWEST) if logarithmic else half
-    axes.errorbar(x, value, yerr=[[max(0.0, low)], [half]], elinewidth=1, marker=_ROLES[role][0], **style)
+    low, high = (value, value) if math.isnan(low) else (low, high)
+    low = max(low, _LOWEST) if logarithmic else low
+    error = [[max(0.0, value - low)], [high - value]]
+    axes.errorbar(x, value, yerr=error, elinewidth=1, marker=_ROLES[role][0], **style)
 
 
 def _by_law(axes: Axes, content: Content, metric: str, *, logarithmic: bool) -> None:
@@ -206,13 +207,13 @@ def certainty_panel(axes: Axes, content: Content) -> None:
     axes.set_title("pattern(l): what the exact posterior knows")
 
 
-def _places(items: Sequence[Measured], length: int) -> list[tuple[float, Sums]]:
+def _places(items: Sequence[Measured], length: int) -> list[tuple[float, Runs]]:
     """KL along the order in at most ``_PLACES`` groups of places: (middle of the group, KL)."""
     size = -(-length // _PLACES)
-    pooled: dict[int, Sums] = {}
+    pooled: dict[int, Runs] = {}
     for item in items:
         place = length - int(item.keys["latents_hidden"]) - int(item.keys["observations_hidden"])
-        pooled[place // size] = pooled.get(place // size, Sums(0, 0.0, 0.0)) + item.metrics["kl"]
+        pooled[place // size] = pooled.get(place // size, Runs({})) + item.metrics["kl"]
     return [(size * number + (size - 1) / 2, sums) for number, sums in sorted(pooled.items())]
 
 
@@ -237,7 +238,7 @@ def leak_panel(axes: Axes, content: Content) -> None:
         if "evidence" in item.metrics:
             place = content.laws.index(str(item.keys["law"])) + 0.12 * content.names.index(item.keys["iterations"])
             colour = content.colour(item.keys["iterations"])
-            axes.plot(place, item.metrics["evidence"].total, ".", color=colour, markersize=3)
+            axes.plot(place, item.metrics["evidence"].mean, ".", color=colour, markersize=3)
     for item in content.leaks[:1]:
         axes.axhline(item.value("threshold"), color=COLOURS["alarm"], linewidth=1)
     axes.set_yscale("symlog", linthresh=10)

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import seeded, with_seeds
 from lo_theory.lab.summary import Measured, gap_closed, group
+from lo_theory.lab.texts import shown
 
 __all__ = ["leaking_rows", "short", "tables"]
 
@@ -29,19 +31,19 @@ def short(value: float) -> str:
 
 
 def _pair(measured: Measured) -> str:
-    return "{}, {}".format(*measured.pair)
+    return with_seeds("{}, {}".format(*measured.pair), measured.keys)
 
 
 def _name(keys: Mapping[str, Any]) -> str:
     return "BP" if keys["posterior"] == "bp" else f"model, {keys['iterations']} steps"
 
 
-def _percent(sums: Sums | None) -> str:
+def _percent(sums: Runs | None) -> str:
     return "-" if sums is None or not sums.n else f"{100 * sums.mean:.1f}"
 
 
-def _with_error(sums: Sums) -> str:
-    return f"{short(sums.mean)} ±{short(sums.standard_error)}"
+def _with_error(runs: Runs) -> str:
+    return f"{short(runs.mean)} ±{short(runs.estimate().half)}"
 
 
 def _hidden(keys: Mapping[str, Any]) -> str:
@@ -73,7 +75,7 @@ _LOSS_NOTES = (
     "Nats per scored token of the role (a suffix scores the next token, every other law the hidden ones), on fresh "
     "data. Hidden: latents + observations. Determ.: contexts in per cent with exactly one assignment of the latents "
     "left, by the exact posterior (every latent certain to 1e-9). Bayes: loss of the exact posterior. KL: distance of "
-    "the model's marginals from the exact ones, ± standard error over sequences; its mean is that of loss - Bayes. "
+    "the model's marginals from the exact ones, with 95 % intervals over sequences; its mean is that of loss - Bayes. "
     "Error: mean squared log-ratio of the model's and the exact probability of the true token, as in the paper's "
     "Figure 2. BP: belief propagation; excl.: true tokens in per cent that it excludes, each of which counts 27.6 nats "
     "(probabilities below 1e-12 count as 1e-12).",
@@ -116,23 +118,22 @@ def progress_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     for item in group(rows, "losses"):
         if item.keys["law"] == "uniform" and item.keys["role"] == "all":
             problem = problems[item.keys["row"]]
-            gap, half = gap_closed(item, problem)
             lines.append(
                 (
                     _pair(item),
                     _name(item.keys),
                     short(item.value("model")),
-                    short(item.value("exact")),
+                    _with_error(item.metrics["exact"]),
                     short(problem.value("floor")),
                     short(problem.value("marginals_only")),
                     _with_error(item.metrics["kl"]),
-                    f"{100 * gap:.1f} ±{100 * half:.1f}",
+                    shown(gap_closed(item, problem), 100, ".1f"),
                 )
             )
     columns = ("N, P", "posterior", "loss", "Bayes", "floor", "marginals\nonly", "KL", "gap closed")
     notes = (
-        "Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per cent, with "
-        "its 95 % interval; KL ± standard error.",
+        "Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per cent. 95 % "
+        "intervals over sequences.",
     )
     return Table("How far each posterior is from the Bayes optimum", columns, (tuple(lines),), notes, _LEFT)
 
@@ -211,7 +212,7 @@ def proxy_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """All tables, in the order in which they are shown."""
-    ordered = sorted(rows, key=lambda row: int(row.keys.get("row", 0)))
+    ordered = sorted(seeded(experiment, rows), key=lambda row: int(row.keys.get("row", 0)))
     made = [
         *loss_tables(experiment, ordered),
         proxy_table(experiment, ordered),

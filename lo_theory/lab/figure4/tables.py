@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
 from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.texts import shown
 from lo_theory.lab.thresholds.tables import with_error
 
 __all__ = ["degree_points", "tables"]
@@ -23,14 +23,6 @@ def degree_points(rows: Sequence[Row], row: int) -> dict[str, list[Measured]]:
         if item.keys["row"] == row:
             points.setdefault(str(item.keys["start"]), []).append(item)
     return points
-
-
-def _mean(item: Measured, metric: str, scale: float = 1.0, form: str = ".3f") -> str:
-    value, (low, high) = item.value(metric), item.interval(metric)
-    if math.isnan(value):
-        return "-"
-    shown = format(scale * value, f"z{form}")  # no negative zeros
-    return shown if math.isnan(low) else f"{shown} ±{format(scale * (high - low) / 2, form)}"
 
 
 def threshold_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
@@ -69,8 +61,8 @@ def overlap_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
                         start,
                         f"{c:g}",
                         f"{(k - 1) * c:g}",
-                        _mean(item, "overlap"),
-                        _mean(item, "belief"),
+                        shown(item.estimate("overlap"), form="z.3f"),
+                        shown(item.estimate("belief"), form="z.3f"),
                         f"{1000 * item.value('excess'):z.3f}" if "excess" in item.metrics else "-",
                         f"{item.value('iterations'):.0f}",
                         f"{round(count * item.value('converged'))}/{count}",
@@ -90,9 +82,10 @@ def overlap_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "contra-\ndictory",
     )
     notes = (
-        "Mean over instances with 95 % intervals. Overlap: most likely values against the planted ones, 0 a guess, 1 "
-        "all right, under the best permutation of the values. Belief: the same of the probability given to the planted "
-        "value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, contradictory: runs.",
+        "Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted ones, 0 a "
+        "guess, 1 all right, under the best permutation of the values. Belief: the same of the probability given to "
+        "the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "
+        "contradictory: runs.",
     )
     return Table(experiment.title or experiment.experiment, columns, tuple(sections), notes, ("start",))
 

@@ -44,7 +44,7 @@ def _make_figure(experiment: Experiment, rows: Sequence[Row], problem: Problem) 
     plane = cells(rows, "plane").get(problem, {})
     ratios, found = _ratios(cells(rows, "lines"), problem), marks(rows, problem)
     starts = [item for item in group(rows, "population") if Problem.of(item.keys) == problem]
-    judged = {name for cell in plane.values() for name, _ in cell.parts}
+    judged = {name for cell in plane.values() for name in cell.measured}
     quantities = [q for q in panels.QUANTITIES if q.posterior in judged]
     count = len(quantities) + len({item.keys["observed"] for item in starts})
     bands = -(-count // _COLUMNS) if plane else 0

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lo_theory.diffusion.statistics import Z_95, Sums
+from lo_theory.diffusion.statistics import Estimate, student
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import SHARES, group
+from lo_theory.lab.summary import Measured, add_row, group
+from lo_theory.lab.texts import shown
 
 __all__ = ["THRESHOLD_NAMES", "Cell", "Mark", "Problem", "cells", "marks", "problems", "tables"]
 
 _THRESHOLDS = ("dynamic", "condensation", "kesten_stigum")
+_BLOCKS = 8  # of the sweeps of population dynamics, of which standard errors are taken
 THRESHOLD_NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
 
 
@@ -40,22 +42,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair of mask rates: by (posterior, metric) the sums of each problem seed."""
+    """One pair of mask rates, all problem seeds as runs, by posterior; ``estimate`` is over seeds or contexts."""
 
-    parts: Mapping[tuple[str, str], tuple[Sums, ...]]
+    measured: Mapping[str, Measured]
 
     def value(self, posterior: str, metric: str) -> float:
-        """Mean over all contexts; nan where it was not measured or no context answers."""
-        return sum(self.parts.get((posterior, metric), ()), Sums(0, 0.0, 0.0)).mean
+        """Mean over the problem seeds; nan where it was not measured or no context answers."""
+        return self.measured[posterior].value(metric) if posterior in self.measured else math.nan
 
-    def interval(self, posterior: str, metric: str) -> tuple[float, float]:
-        """95 % interval: over problem seeds where there are several, else over contexts."""
-        parts = [part for part in self.parts.get((posterior, metric), ()) if part.n]
-        if len(parts) > 1:
-            return Sums.of([part.mean for part in parts]).interval()
-        if not parts:
-            return math.nan, math.nan
-        return parts[0].interval(share=metric in SHARES or metric == "refused")
+    def estimate(self, posterior: str, metric: str) -> Estimate:
+        """With its 95 % interval: over problem seeds where there are several, else over contexts."""
+        if posterior not in self.measured:
+            return Estimate(math.nan, math.nan, math.nan)
+        return self.measured[posterior].estimate(metric)
 
     @property
     def refused(self) -> float:
@@ -88,18 +87,15 @@ class Mark:
 
 def cells(rows: Sequence[Row], form: str) -> dict[Problem, dict[tuple[float, float], Cell]]:
     """All cells of a form, by problem and (a, b)."""
-    parts: dict[Problem, dict[tuple[float, float], dict[tuple[str, str], list[Sums]]]] = {}
+    found: dict[Problem, dict[tuple[float, float], dict[str, Measured]]] = {}
     for item in group(rows, "cell"):
         keys = item.keys
         if keys["form"] == form:
-            place = parts.setdefault(Problem.of(keys), {}).setdefault((float(keys["a"]), float(keys["b"])), {})
-            for metric, sums in item.metrics.items():
-                place.setdefault((str(keys["posterior"]), metric), []).append(sums)
+            place = found.setdefault(Problem.of(keys), {}).setdefault((float(keys["a"]), float(keys["b"])), {})
+            add_row(place, str(keys["posterior"]), item)
     return {
-        problem: {
-            place: Cell({name: tuple(sums) for name, sums in found.items()}) for place, found in sorted(places.items())
-        }
-        for problem, places in parts.items()
+        problem: {place: Cell(measured) for place, measured in sorted(places.items())}
+        for problem, places in found.items()
     }
 
 
@@ -133,18 +129,11 @@ def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     ]
 
 
-def _shown(cell: Cell, posterior: str, metric: str, scale: float = 1.0) -> str:
-    value, (low, high) = cell.value(posterior, metric), cell.interval(posterior, metric)
-    if math.isnan(value):
-        return "-"
-    return f"{scale * value:.3f}" if math.isnan(low) else f"{scale * value:.3f} ±{scale * (high - low) / 2:.3f}"
-
-
 def _line_tables(rows: Sequence[Row]) -> list[Table]:
     """The edge a = 1 and the diagonal a = b of every map."""
     made = []
     for problem, places in cells(rows, "plane").items():
-        judged = sorted({name for cell in places.values() for name, _ in cell.parts} - {"exact"})
+        judged = sorted({name for cell in places.values() for name in cell.measured} - {"exact"})
         columns = ["a", "b", "entropy/latent", "joint entropy", "entropy/token", "deterministic", "refused"]
         columns += [part for name in judged for part in (f"KL {name}", f"evidence error {name}", f"converged {name}")]
         lines = {
@@ -154,9 +143,9 @@ def _line_tables(rows: Sequence[Row]) -> list[Table]:
         sections = tuple(tuple(_line(place, cell, judged) for place, cell in part) for part in lines.values())
         notes = (
             "First all latents hidden (a = 1), then equal rates. Nats per hidden latent, per hidden token where it "
-            "says so; 95 % intervals over contexts, or over problem seeds where there are several. Evidence error: "
-            "(the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the exact posterior's "
-            "limit, left out of all other columns.",
+            "says so; 95 % intervals over contexts, or over problem seeds where there are several (Student's t). "
+            "Evidence error: (the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the "
+            "exact posterior's limit, left out of all other columns.",
         )
         made.append(Table(f"Edge and diagonal: {problem.title}", tuple(columns), sections, notes))
     return made
@@ -164,10 +153,10 @@ def _line_tables(rows: Sequence[Row]) -> list[Table]:
 
 def _line(place: tuple[float, float], cell: Cell, judged: Sequence[str]) -> tuple[str, ...]:
     exact = ("latent_entropy", "joint_entropy", "token_entropy", "deterministic", "refused")
-    shown = [_shown(cell, "exact", metric) for metric in exact]
-    for name in judged:
-        shown += [_shown(cell, name, metric) for metric in ("kl_latent", "evidence_error", "converged")]
-    return (f"{place[0]:g}", f"{place[1]:g}", *shown)
+    asked = [("exact", metric) for metric in exact]
+    asked += [(name, metric) for name in judged for metric in ("kl_latent", "evidence_error", "converged")]
+    cells = (shown(cell.estimate(name, metric), form=".3f") for name, metric in asked)
+    return (f"{place[0]:g}", f"{place[1]:g}", *cells)
 
 
 def _threshold_table(rows: Sequence[Row]) -> Table:
@@ -198,6 +187,7 @@ def _threshold_table(rows: Sequence[Row]) -> Table:
 
 
 def _population_table(rows: Sequence[Row]) -> Table:
+    half = student(_BLOCKS - 1)
     lines = [
         (
             Problem.of(item.keys).title,
@@ -205,16 +195,18 @@ def _population_table(rows: Sequence[Row]) -> Table:
             f"{item.keys['a']:g}",
             f"{item.keys['b']:g}",
             f"{item.keys['c']:.2f}",
-            f"{item.value('planted'):.4f} ±{Z_95 * item.value('planted_error'):.4f}",
-            f"{item.value('uninformed'):.4f} ±{Z_95 * item.value('uninformed_error'):.4f}",
+            *(
+                f"{item.value(name):.4f} ±{half * item.value(f'{name}_error'):.4f}"
+                for name in ("planted", "uninformed")
+            ),
             "yes" if item.value("coexist") else "no",
         )
         for item in group(rows, "population")
     ]
     columns = ("problem", "observed", "a", "b", "c", "planted", "uninformed", "differ")
     notes = (
-        "Overlap of the hidden latents in the limit of many latents, from the two starts; they differ by more than "
-        "0.02 and five standard errors.",
+        "Overlap of the hidden latents in the limit of many latents, from the two starts, with 95 % intervals over "
+        f"{_BLOCKS} blocks of sweeps (Student's t); they differ by more than 0.02 and five standard errors.",
     )
     return Table("Population dynamics", columns, (tuple(lines),), notes, left=("problem", "observed"))
 

@@ -6,7 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.losses import gap_share, gap_span
+from lo_theory.diffusion.statistics import Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
@@ -33,13 +34,9 @@ def own_losses(rows: Sequence[Row]) -> dict[tuple[int, str], list[Measured]]:
     return dict(sorted(found.items(), key=lambda entry: entry[0][0]))  # rows together, learners as they came
 
 
-def excess(item: Measured, floor: float) -> Sums:
+def excess(item: Measured, floor: float) -> Runs:
     """Nats per token above the floor, sequence by sequence: the KL, or without the exact posterior loss - floor."""
-    if "kl" in item.metrics:
-        return item.metrics["kl"]
-    sums = item.metrics["model"]
-    shifted = sums.squares - 2 * floor * sums.total + floor**2 * sums.n
-    return Sums(sums.n, sums.total - floor * sums.n, shifted)
+    return item.metrics["kl"] if "kl" in item.metrics else item.metrics["model"].shifted(-floor)
 
 
 def _problems(rows: Sequence[Row]) -> dict[int, Measured]:
@@ -53,8 +50,8 @@ def _name(item: Measured) -> str:
 
 def reached(items: Iterable[Measured], problem: Measured) -> float:
     """FLOPs of the least training after which the floor counts as reached; nan if it never is."""
-    floor, marginals = problem.value("floor"), problem.value("marginals_only")
-    enough = problem.value("reached") * (marginals - floor)
+    floor = problem.value("floor")
+    enough = problem.value("reached") * gap_span(floor, problem.value("marginals_only"))
     return next((float(item.keys["flops"]) for item in items if excess(item, floor).interval()[1] < enough), math.nan)
 
 
@@ -63,14 +60,14 @@ def compute_tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     found, made = own_losses(rows), []
     published = () if experiment.reference is None else (f"Paper: {experiment.reference.source}.",)
     for index, problem in _problems(rows).items():
-        floor, span = problem.value("floor"), problem.value("marginals_only") - problem.value("floor")
+        floor, marginals = problem.value("floor"), problem.value("marginals_only")
         parts = {name: items for (row, name), items in found.items() if row == index}
         budgets = list(dict.fromkeys(float(item.keys["flops"]) for items in parts.values() for item in items))
         lines = []
         for name, items in parts.items():
             above = {float(item.keys["flops"]): excess(item, floor) for item in items}
             last = above[max(above)]
-            closed = number(100 * (1 - last.mean / span), ".1f") if span > 0 else "-"
+            closed = number(100 * gap_share(last.mean, floor, marginals), ".1f")
             cells = [with_error(above.get(flops), _MILLI) for flops in sorted(budgets)]
             lines.append((name, *cells, closed, number(reached(items, problem), ".1e")))
         columns = ("learner", *(f"{flops:.1e}" for flops in sorted(budgets)), "gap\nclosed", "floor\nreached")
@@ -79,7 +76,7 @@ def compute_tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
             "sequences: KL to the exact conditionals on fresh data where measured, else loss - floor. Order-aware "
             "learners along their own order, masked ones under the uniform law (Proposition 2.1: the mean over all "
             "orders). Gap closed: per cent of the way from the marginals-only line "
-            f"({number(problem.value('marginals_only'), '.4f')}) to the floor ({number(floor, '.4f')}). Floor "
+            f"({number(marginals, '.4f')}) to the floor ({number(floor, '.4f')}). Floor "
             f"reached: least FLOPs at which the interval lies below {100 * problem.value('reached'):g} % of that way.",
         )
         made.append(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lo_theory.lab.prepared import ProblemRow
+from lo_theory.lab.table1 import TableRow
 from lo_theory.lab.table1.row import Reference, Row
 from lo_theory.lab.task import Task
 
 __all__ = ["TASK"]
 
-TASK = Task(__name__, Row, Reference, ProblemRow)
+TASK = Task(__name__, Row, Reference, TableRow)

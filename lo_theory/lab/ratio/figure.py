@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import letter_panels, new_figure
-from lo_theory.lab.ratio.tables import Decode, Facts, Interval, decodes, facts, settling_ratio
+from lo_theory.lab.ratio.tables import Decode, Facts, decodes, facts, settling_ratio
 from lo_theory.lab.rows import Row
 from lo_theory.lab.style import COLOURS, INK, MARKERS
 
@@ -64,10 +65,11 @@ def _ratio_axis(axes: Axes, known: Sequence[Facts]) -> None:
     axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
 
 
-def _curve(axes: Axes, ratios: Sequence[float], values: Sequence[Interval], **style: Any) -> None:
-    means = [100 * mean for mean, _, _ in values]
-    halves = [100 * (high - mean) if high == high else 0.0 for mean, _, high in values]
-    axes.errorbar(ratios, means, yerr=halves, elinewidth=1, capsize=2, markersize=5, linewidth=1.2, **style)
+def _curve(axes: Axes, ratios: Sequence[float], values: Sequence[Estimate], **style: Any) -> None:
+    means = [100 * value.value for value in values]
+    known = [value if value.low == value.low else Estimate(value.value, value.value, value.value) for value in values]
+    ends = [[100 * (it.value - it.low) for it in known], [100 * (it.high - it.value) for it in known]]
+    axes.errorbar(ratios, means, yerr=ends, elinewidth=1, capsize=2, markersize=5, linewidth=1.2, **style)
 
 
 def _by(cells: Sequence[Decode], name: Callable[[Decode], Any]) -> list[tuple[Any, list[Decode]]]:
@@ -87,7 +89,7 @@ def _accuracy_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts])
         _curve(axes, [it.ratio for it in part], [it.accuracy for it in part], **_look(*place))
         met.append(settling_ratio(part, level))
     _mark(axes, sorted(ratio for ratio in met if not math.isnan(ratio)), 100 * level)
-    axes.set_ylim(max(0, axes.get_ylim()[0]), 105)  # an interval over few problems may reach beyond 100
+    axes.set_ylim(max(0, axes.get_ylim()[0]), 105)
     axes.plot(
         [fact.pair[1] / fact.pair[0] for fact in known],
         [100 * fact.independent[0] for fact in known],

@@ -1,25 +1,24 @@
 """The tables of the ratio sweep: decodes, and what the contexts leave open, averaged over problems at each (N, P).
 
-Problems of one (N, P), each with its training, are the independent runs: intervals are over them (Student's t), and
-margin minus vanilla is taken problem by problem before it is averaged.
+Problems of one (N, P), each with its training, are the independent runs: intervals are over them (Student's t; of one
+problem over sequences), and margin minus vanilla is taken problem by problem before it is averaged.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lo_theory.diffusion.statistics import Estimate, Runs, pooled
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, between, gap_closed, group
+from lo_theory.lab.summary import Measured, add_row, gaps_of_runs, group
+from lo_theory.lab.texts import shown
 
-__all__ = ["Decode", "Facts", "Interval", "decodes", "facts", "falls", "settling_ratio", "tables"]
-
-Interval = tuple[float, float, float]
-"""(mean, low, high) over problems; the last two nan where there is one problem only."""
+__all__ = ["Decode", "Facts", "decodes", "facts", "falls", "settling_ratio", "tables"]
 
 _POLICIES = ("vanilla", "margin")
 
@@ -30,27 +29,28 @@ class Decode:
 
     ``accuracy``: self-consistency of the generated observations; ``alive``: share of the steps made while the context
     was possible, as the exact posterior sees it; ``dead`` and ``live_errors``: see ``dead_checks`` of the diffusion
-    room, nan for a model whose decodes the exact posterior has not looked at; ``problems``: row -> accuracy.
+    room, nan for a model whose decodes the exact posterior has not looked at; ``problems``: accuracy
+    problem by problem.
     """
 
     pair: tuple[int, int]
     denoiser: str
     policy: str
     kind: str
-    accuracy: Interval
-    alive: Interval
-    dead: Interval
-    live_errors: Interval
-    problems: Mapping[int, float]
+    accuracy: Estimate
+    alive: Estimate
+    dead: Estimate
+    live_errors: Estimate
+    problems: Runs
 
     @property
     def ratio(self) -> float:
         """P/N."""
         return self.pair[1] / self.pair[0]
 
-    def minus(self, other: Decode) -> Interval:
+    def minus(self, other: Decode) -> Estimate:
         """Difference of accuracies on the same problems."""
-        return between([value - other.problems[row] for row, value in self.problems.items() if row in other.problems])
+        return self.problems.minus(other.problems, share=True)
 
 
 @dataclass(frozen=True)
@@ -63,37 +63,40 @@ class Facts:
     """
 
     pair: tuple[int, int]
-    independent: Interval
-    joint_entropy: Interval
-    deterministic: Interval
-    gap: Interval
+    independent: Estimate
+    joint_entropy: Estimate
+    deterministic: Estimate
+    gap: Estimate
 
 
 def decodes(rows: Iterable[Row]) -> list[Decode]:
     """All decodes with drawn tokens and a policy of Table 1, by N, denoiser, kind and policy, P ascending."""
-    found: dict[tuple[tuple[int, int], str, str, str], list[Measured]] = {}
+    found: dict[tuple[tuple[int, int], str, str, str], Measured] = {}
     for cell in group(rows, "decode"):
         keys = cell.keys
         if keys["policy"] in _POLICIES and not keys["argmax"] and "noise" not in keys:
             kind = "L" if int(keys["steps"]) == sum(cell.pair) else "several"
-            found.setdefault((cell.pair, str(keys["denoiser"]), str(keys["policy"]), kind), []).append(cell)
+            add_row(found, (cell.pair, str(keys["denoiser"]), str(keys["policy"]), kind), _seen(cell))
     made = [
         Decode(
             *place,
-            between([cell.value("self_consistency") for cell in cells]),
-            between([cell.value("alive_steps") for cell in cells]),
-            between([_seen(cell, "dead_checks") for cell in cells]),
-            between([_seen(cell, "live_errors") for cell in cells]),
-            {int(cell.keys["row"]): cell.value("self_consistency") for cell in cells},
+            all_of.estimate("self_consistency"),
+            all_of.estimate("alive_steps"),
+            all_of.estimate("dead_checks"),
+            all_of.estimate("live_errors"),
+            all_of.metrics["self_consistency"],
         )
-        for place, cells in found.items()
+        for place, all_of in found.items()
     ]
     return sorted(made, key=lambda it: (it.pair[0], it.denoiser, it.kind, _POLICIES.index(it.policy), it.pair[1]))
 
 
-def _seen(cell: Measured, metric: str) -> float:
-    """A share that only the exact posterior can tell; rows of models that it has not looked at may hold a 0."""
-    return cell.value(metric) if cell.keys["denoiser"] == "exact" or "alive_steps" in cell.metrics else math.nan
+def _seen(cell: Measured) -> Measured:
+    """What only the exact posterior can tell left out of rows of models that it has not looked at: they may hold 0."""
+    if cell.keys["denoiser"] == "exact" or "alive_steps" in cell.metrics:
+        return cell
+    unseen = ("dead_checks", "live_errors")
+    return Measured(cell.keys, {name: runs for name, runs in cell.metrics.items() if name not in unseen})
 
 
 def facts(rows: Sequence[Row]) -> list[Facts]:
@@ -103,8 +106,16 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
     losses = [item for item in group(rows, "losses") if item.keys["law"] == "uniform"]
     open_ = group(rows, "uncertainty")
 
-    def mean(pair: tuple[int, int], items: Iterable[Measured], metric: str) -> Interval:
-        return between([item.value(metric) for item in items if item.pair == pair])
+    def mean(pair: tuple[int, int], items: Iterable[Measured], metric: str) -> Estimate:
+        found: dict[str, Measured] = {}
+        for item in items:
+            if item.pair == pair and metric in item.metrics:
+                add_row(found, metric, item)
+        return found[metric].estimate(metric) if found else Estimate(math.nan, math.nan, math.nan)
+
+    def gap(pair: tuple[int, int]) -> Estimate:
+        parts = [gaps_of_runs(item, own[int(item.keys["row"])]) for item in losses if item.pair == pair]
+        return pooled([gap for part in parts for gap in part.values()])
 
     return [
         Facts(
@@ -112,7 +123,7 @@ def facts(rows: Sequence[Row]) -> list[Facts]:
             mean(pair, problems, "self_consistency_independent"),
             mean(pair, open_, "joint_entropy"),
             mean(pair, open_, "deterministic"),
-            between([gap_closed(item, own[int(item.keys["row"])])[0] for item in losses if item.pair == pair]),
+            gap(pair),
         )
         for pair in sorted({problem.pair for problem in problems})
     ]
@@ -151,12 +162,8 @@ def _met(curve: Sequence[Decode], level: float) -> str:
     return f"{first}, for good {found[-1]:.1f}" if len(found) + below > 1 else first
 
 
-def _text(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
-    """``62.5 ±0.4``; ``-`` where nothing was measured."""
-    mean, _, high = interval
-    if math.isnan(mean):
-        return "-"
-    return format(scale * mean, form) + ("" if math.isnan(high) else f" ±{format(scale * (high - mean), form)}")
+def _text(estimate: Estimate, scale: float = 100, form: str = ".1f") -> str:
+    return shown(estimate, scale, form)
 
 
 def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
@@ -201,7 +208,8 @@ def _decode_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         "Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the data had "
         "what was written so far; dead checks: observations that were written after that, or one of whose latents was: "
         "for the exact posterior they agree by chance; live errors: wrong observations of the other checks. Means over "
-        "problems with 95 % intervals over problems; differences are taken problem by problem.",
+        "problems with 95 % intervals over problems (Student's t; over sequences where there is one problem, or all "
+        "have one value); differences are taken problem by problem.",
     )
     return Table(experiment.title or experiment.experiment, columns, tuple(map(tuple, lines.values())), notes)
 

@@ -55,10 +55,12 @@ def _ends(axes: Axes, part: Sequence[Recipe]) -> None:
             axes.text(0.01, place, "diverged", va="center", fontsize=8, color=colour)
             continue
         axes.plot(recipe.finals, [place] * len(recipe.finals), ".", color=colour, markersize=7, alpha=0.6)
-        value, half = recipe.final
-        marker = "D" if len(recipe.curves) > 1 else "o"
-        axes.errorbar(value, place, xerr=half, fmt=marker, color=colour, markersize=6, elinewidth=1.4, capsize=3)
-        axes.text(1.02, place, f"{100 * value:.0f} %", va="center", fontsize=8, color=colour)
+        final = recipe.final
+        marker = "D" if len(recipe.finals) > 1 else "o"
+        axes.errorbar(
+            final.value, place, xerr=final.half, fmt=marker, color=colour, markersize=6, elinewidth=1.4, capsize=3
+        )
+        axes.text(1.02, place, f"{100 * final.value:.0f} %", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(part)), [recipe.setting.name for recipe in part])
     for place, label in enumerate(axes.get_yticklabels()):
         label.set_color(line_style(place)["color"])

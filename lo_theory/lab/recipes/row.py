@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+from lo_theory.diffusion.losses import gap_span
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
@@ -42,7 +44,7 @@ class Row:
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law does not fit the problem, or there is no gap to close."""
         check_laws(self.objective.named_laws(), distribution.layout)
-        if distribution.marginal_entropy() - distribution.entropy() <= 0:
+        if math.isnan(gap_span(distribution.entropy(), distribution.marginal_entropy())):
             raise ValueError("problem: its tokens are independent, so there is no gap to close: take another")
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lo_theory.diffusion.statistics import Estimate, pooled, welch
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.curves import Curve, gap_curves
 from lo_theory.lab.recipes.row import Row as Setting
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import between, welch
+from lo_theory.lab.seeds import seed_texts
+from lo_theory.lab.texts import shown
 
 __all__ = ["Recipe", "recipes", "tables"]
 
@@ -31,15 +33,12 @@ class Recipe:
     @property
     def finals(self) -> list[float]:
         """Gap closed after the last step, training by training."""
-        return [curve.gaps[-1] for curve in self.curves]
+        return [end.value for curve in self.curves for end in curve.ends]
 
     @property
-    def final(self) -> tuple[float, float]:
-        """Mean of ``finals`` and half of its 95 % interval: over trainings (Student's t) or, of one, over contexts."""
-        if len(self.curves) == 1:
-            return self.finals[0], self.curves[0].halves[-1]
-        mean, low, _ = between(self.finals)
-        return mean, mean - low
+    def final(self) -> Estimate:
+        """Mean of ``finals``: its interval is over trainings (Student's t) or, of one, over contexts."""
+        return pooled([end for curve in self.curves for end in curve.ends])
 
 
 def recipes(experiment: Experiment, rows: Sequence[Row]) -> list[Recipe]:
@@ -47,7 +46,8 @@ def recipes(experiment: Experiment, rows: Sequence[Row]) -> list[Recipe]:
     lost = {(row.keys["row"], row.keys["draw"]) for row in rows if row.metric == "diverged" and row.sums.total}
     curves = gap_curves(rows)
     found = []
-    for index, setting in enumerate(experiment.rows):
+    for index, (row_setting, seeds) in enumerate(zip(experiment.rows, seed_texts(experiment), strict=True)):
+        setting = replace(row_setting, name=f"{row_setting.name} {seeds}".strip())
         own = [curve for curve in curves if curve.keys["row"] == index]
         ended = tuple(curve for curve in own if (index, curve.keys["draw"]) not in lost)
         pair = next(((row.keys["N"], row.keys["P"]) for row in rows if row.keys["row"] == index), None)
@@ -60,12 +60,6 @@ def recipes(experiment: Experiment, rows: Sequence[Row]) -> list[Recipe]:
 def _sections(found: Sequence[Recipe]) -> list[list[Recipe]]:
     pairs = dict.fromkeys(recipe.pair for recipe in found)
     return [[recipe for recipe in found if recipe.pair == pair] for pair in pairs]
-
-
-def _percent(value: float, half: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{100 * value:.1f}" + ("" if math.isnan(half) else f" ±{100 * half:.1f}")
 
 
 def _stage(setting: Setting) -> str:
@@ -83,7 +77,7 @@ def _mean(values: Sequence[float]) -> float:
 def _reached(recipe: Recipe) -> tuple[str, ...]:
     setting, training = recipe.setting, recipe.setting.training
     seconds = _mean([curve.seconds[-1] for curve in recipe.curves])
-    draws = f"{len(recipe.curves)}" + (f" ({recipe.diverged} diverged)" if recipe.diverged else "")
+    draws = f"{len(recipe.finals)}" + (f" ({recipe.diverged} diverged)" if recipe.diverged else "")
     return (
         "{}, {}".format(*recipe.pair),
         setting.name,
@@ -97,7 +91,7 @@ def _reached(recipe: Recipe) -> tuple[str, ...]:
         draws,
         f"{_mean([curve.flops[-1] for curve in recipe.curves]):.2e}",
         "-" if math.isnan(seconds) else f"{seconds:.0f}",
-        _percent(*recipe.final) if recipe.curves else "-",
+        shown(recipe.final, 100, ".1f") if recipe.curves else "-",
     )
 
 
@@ -158,10 +152,10 @@ def difference_table(found: Sequence[Recipe]) -> Table:
     for first, *others in _sections(found):
         lines = []
         for other in others:
-            if min(len(first.curves), len(other.curves)) > 1:
-                value, half = welch(other.finals, first.finals)
+            if min(len(first.finals), len(other.finals)) > 1:
+                apart = welch(other.finals, first.finals)
                 place = ("{}, {}".format(*first.pair), other.setting.name)
-                lines.append((*place, _percent(value, half), _verdict(value, half, first, other)))
+                lines.append((*place, shown(apart, 100, ".1f"), _verdict(apart, first, other)))
         sections.append(tuple(lines))
     notes = (
         "Gap closed minus that of the first row of the problem, percentage points, 95 % interval over trainings "
@@ -173,12 +167,12 @@ def difference_table(found: Sequence[Recipe]) -> Table:
     return Table("Against the first recipe", columns, tuple(filter(None, sections)), notes, (*_LEFT, "verdict"))
 
 
-def _verdict(value: float, half: float, first: Recipe, other: Recipe) -> str:
+def _verdict(difference: Estimate, first: Recipe, other: Recipe) -> str:
     if first.diverged or other.diverged:
         wild = (one for one in (other, first) if one.diverged)
         lost = (f"{one.diverged} of {one.setting.draws} of {one.setting.name}" for one in wild)
         return f"none: {' and '.join(lost)} diverged"
-    apart = "better than" if value - half > 0 else "worse than" if value + half < 0 else "not told apart from"
+    apart = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else "not told apart from"
     return f"{apart} {first.setting.name}"
 
 

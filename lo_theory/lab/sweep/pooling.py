@@ -9,11 +9,11 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Estimate, Runs
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, between
+from lo_theory.lab.summary import RUN, Measured
 from lo_theory.lab.sweep.cells import Cell
 
 __all__ = ["POOLED", "between_cells", "common_settings", "grid_table", "group_cells", "pooled_keys"]
@@ -39,7 +39,12 @@ def grid_table(groups: Sequence[Sequence[Cell]], pool: Sequence[str], finished: 
         values = {path: group[0].point[path] for path in paths}
         texts = (value if isinstance(value, str) else json.dumps(value) for value in values.values())
         lines.append((*texts, f"{sum(cell.id in finished for cell in group)}/{len(group)}"))
-    note = "In the order of the tables below." + (f" Pooled over {', '.join(pool)}." if pool else "")
+    note = "In the order of the tables below." + (
+        f" Pooled over {', '.join(pool)}: where cells are pooled, 95 % intervals are over them (Student's t; of a "
+        "share cut at 0 and 1), and differences are taken cell by cell."
+        if pool
+        else ""
+    )
     return Table("The grid", (*paths, "finished"), (tuple(lines),), (note,))
 
 
@@ -63,22 +68,26 @@ def between_cells(cells: Sequence[tuple[str, Sequence[Row]]]) -> str:
     """CSV of pooled rows, one quantity of one group a line.
 
     The mean is over all sequences of all cells, with its 95 % interval over sequences; beside it the mean of the cells'
-    means with its 95 % interval over cells (Student's t), which holds what differs between problems and trainings.
+    means with its 95 % interval over cells (``Runs.interval``: Student's t, of a share cut at 0 and 1), which holds
+    what differs between problems and trainings, and is the one that tables print. Empty: one cell has no such interval.
     """
-    found: dict[tuple[str, str, str], tuple[Row, list[Sums]]] = {}
-    for _, rows in cells:
+    found: dict[tuple[str, str, str], tuple[Row, Runs]] = {}
+    for cell, rows in cells:
         for row in rows:
-            place = (row.unit, json.dumps(row.keys), row.metric)
-            found.setdefault(place, (row, []))[1].append(row.sums)
+            keys = {name: value for name, value in row.keys.items() if name != RUN}
+            place, own = (row.unit, json.dumps(keys), row.metric), Runs({cell: row.sums})
+            first, runs = found.get(place, (Row(row.unit, row.metric, row.sums, keys), Runs({})))
+            found[place] = (first, runs + own)
     names = list(dict.fromkeys(name for row, _ in found.values() for name in row.keys))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    numbers = ("cells", "n", "mean", "low", "high", "mean_of_cells", "low_over_cells", "high_over_cells")
-    writer.writerow(["unit", *names, "metric", *numbers])
-    for row, sums in found.values():
-        total = sum(sums[1:], start=sums[0])
-        low, high = Measured({}, {row.metric: total}).interval(row.metric)
-        values = (len(sums), total.n, *map(_text, (total.mean, low, high, *between([part.mean for part in sums]))))
+    numbers = ("cells", "n", "mean", "low_over_sequences", "high_over_sequences")
+    writer.writerow(["unit", *names, "metric", *numbers, "mean_of_cells", "low_over_cells", "high_over_cells"])
+    for row, runs in found.values():
+        both = [Measured({}, {row.metric: part}).estimate(row.metric) for part in (Runs.of(runs.sums), runs)]
+        if len(runs.parts) < 2:
+            both[1] = Estimate(runs.mean, math.nan, math.nan)
+        values = (len(runs.parts), runs.n, *(_text(value) for estimate in both for value in estimate))
         writer.writerow([row.unit, *(row.keys.get(name, "") for name in names), row.metric, *values])
     return stream.getvalue()
 

@@ -20,9 +20,15 @@ from typing import Any, BinaryIO
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.render import Table, write_tables
+<<<<<<< HEAD
 from lo_theory.lab.rows import Row, digest, file_of
 from lo_theory.lab.runs import FinishedRun, unwritten, write_json
 from lo_theory.lab.schema import dump_yaml
+=======
+from lo_theory.lab.rows import Row, Rows
+from lo_theory.lab.runs import unwritten, write_json
+from lo_theory.lab.summary import RUN
+>>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
 from lo_theory.lab.tables import tables
@@ -70,7 +76,8 @@ def collect(
         there = [cell for cell in group if cell.id in stored]
         shared = pooled_keys([stored[cell.id] for cell in there]) if len(group) > 1 else {}
         for cell in there:
-            fresh = [_renamed(row, number, shared) for row in stored[cell.id]]
+            run = {RUN: group.index(cell)} if len(group) > 1 else {}
+            fresh = [_renamed(row, number, {**shared, **run}) for row in stored[cell.id]]
             rows += fresh
             pooled.append((cell.id, fresh))
     tidy = [_tidy(row, cell) for cell in cells for row in stored.get(cell.id, ())]
@@ -81,9 +88,10 @@ def collect(
     return Results(merged, len(cells), finished, rows, tidy, between_cells(pooled) if pool else "", grid, name)
 
 
-def _renamed(row: Row, number: int, shared: Mapping[str, str]) -> Row:
-    """A stored row as one of row ``number`` of the experiment."""
+def _renamed(row: Row, number: int, shared: Mapping[str, Any]) -> Row:
+    """A stored row as one of row ``number`` of the experiment, with ``shared`` in place of what its keys hold."""
     keys = {name: shared.get(name, value) for name, value in row.keys.items() if name != "part"}
+    keys |= {name: value for name, value in shared.items() if name == RUN}
     if "row" in keys:
         keys["row"] = number
     return Row(f"row{number}/{str(row.keys['part']).removeprefix('row0/')}", row.metric, row.sums, keys)

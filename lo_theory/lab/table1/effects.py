@@ -7,19 +7,22 @@ holds the settings in which rows differ, see ``labels``), denoiser, steps, how t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import Measured, between, difference, gaps_closed, group
+from lo_theory.lab.summary import Measured, gaps_of_runs, group
 from lo_theory.lab.table1.labels import variants
 from lo_theory.lab.table1.readings import ADAPTIVE
+from lo_theory.lab.texts import shown
 
 __all__ = ["Effect", "Kind", "effects", "effects_table"]
 
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 _METRICS = (("self_consistency", "self-consistent"), ("consistent", "wholly consistent"))
 
 
@@ -40,34 +43,41 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Effect:
-    """The two decodes of one run. ``gap``: gap closed by its model and half of its 95 % interval; nan where unknown."""
+    """The two decodes of one run. ``gap``: gap closed by its model; nan where unknown."""
 
     vanilla: Measured
     adaptive: Measured
-    gap: tuple[float, float]
+    gap: Estimate
 
-    def points(self, metric: str) -> float:
-        """Adaptive minus vanilla in points of per cent."""
-        return 100 * (self.adaptive.value(metric) - self.vanilla.value(metric))
-
-    def interval(self, metric: str) -> tuple[float, float]:
-        """Its 95 % interval over sequences, which differ from decode to decode."""
-        both = ((decode.value(metric), *decode.interval(metric)) for decode in (self.adaptive, self.vanilla))
-        _, low, high = difference(*both)
-        return 100 * low, 100 * high
+    def points(self, metric: str) -> Estimate:
+        """Adaptive minus vanilla in points of per cent, over sequences, which differ from decode to decode."""
+        apart = self.adaptive.minus(self.vanilla, metric)
+        return Estimate(*(100 * value for value in apart))
 
 
 def effects(rows: Sequence[Row]) -> dict[Kind, list[Effect]]:
-    """All runs that were decoded both ways, by kind, in the order of the rows."""
-    gaps = gaps_closed(rows)
-    runs: dict[tuple[Kind, int], dict[str, Measured]] = {}
+    """All runs that were decoded both ways, by kind, in the order of the rows; a row may pool several runs."""
+    gaps = _gaps(rows)
+    runs: dict[tuple[Kind, int, Hashable], dict[str, Measured]] = {}
     for cell in group(rows, "decode"):
-        runs.setdefault((_kind(cell), int(cell.keys["row"])), {})[str(cell.keys["policy"])] = cell
+        for run, own in cell.by_run().items():
+            runs.setdefault((_kind(cell), int(cell.keys["row"]), run), {})[str(cell.keys["policy"])] = own
     found: dict[Kind, list[Effect]] = {}
-    for (kind, row), decodes in runs.items():
+    for (kind, row, run), decodes in runs.items():
         if {"vanilla", ADAPTIVE} <= decodes.keys():
-            gap = gaps.get(row, (math.nan, math.nan)) if kind.denoiser == "model" else (math.nan, math.nan)
+            gap = gaps.get((row, run), _UNKNOWN) if kind.denoiser == "model" else _UNKNOWN
             found.setdefault(kind, []).append(Effect(decodes["vanilla"], decodes[ADAPTIVE], gap))
+    return found
+
+
+def _gaps(rows: Sequence[Row]) -> dict[tuple[int, Hashable], Estimate]:
+    """Gap closed by the model of every run under the uniform law, by row and run."""
+    problems = {problem.keys["row"]: problem for problem in group(rows, "problem")}
+    found: dict[tuple[int, Hashable], Estimate] = {}
+    for loss in group(rows, "losses"):
+        if loss.keys["law"] == "uniform":
+            row = int(loss.keys["row"])
+            found |= {(row, run): gap for run, gap in gaps_of_runs(loss, problems[row]).items()}
     return found
 
 
@@ -88,7 +98,7 @@ def effects_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
     lines = []
     for kind, runs in effects(rows).items():
         if len(runs) > 1:
-            gaps = [100 * run.gap[0] for run in runs if not math.isnan(run.gap[0])]
+            gaps = [100 * run.gap.value for run in runs if not math.isnan(run.gap.value)]
             closed = f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""
             place = (kind.of, kind.denoiser, str(kind.steps), kind.tokens, str(len(runs)), closed)
             lines.append((*place, *(text for metric, _ in _METRICS for text in _over_runs(runs, metric))))
@@ -106,7 +116,6 @@ def effects_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
 
 
 def _over_runs(runs: Sequence[Effect], metric: str) -> tuple[str, str, str]:
-    points = [run.points(metric) for run in runs]
-    mean, low, _ = between(points)
+    points = [run.points(metric).value for run in runs]
     above = f"{sum(point > 0 for point in points)}/{len(points)}"
-    return f"{mean:+.1f} ±{mean - low:.1f}", f"{min(points):+.1f}, {max(points):+.1f}", above
+    return shown(between(points), form="+.1f"), f"{min(points):+.1f}, {max(points):+.1f}", above

@@ -29,7 +29,7 @@ def effects_figure(rows: Sequence[Row]) -> Mapping[str, Figure]:
         (kind, run)
         for kind, found in effects(rows).items()
         for run in found
-        if kind.tokens == "drawn" and not math.isnan(run.gap[0])
+        if kind.tokens == "drawn" and not math.isnan(run.gap.value)
     ]
     if len({run.vanilla.keys["row"] for _, run in runs}) < 2:
         return {}
@@ -42,7 +42,7 @@ def effects_figure(rows: Sequence[Row]) -> Mapping[str, Figure]:
     one.set_title("One token a step", loc="left")
     several.set_title("Several tokens a step", loc="left")
     one.set_ylabel("margin - vanilla, percentage points of self-consistency")
-    one.set_xlim(min(-4.0, *(110 * run.gap[0] for _, run in runs)), 104)
+    one.set_xlim(min(-4.0, *(110 * run.gap.value for _, run in runs)), 104)
     letter_panels(figure.axes)
     handles = [several.plot([], [], "o", color=colour, label=name)[0] for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=8, frameon=False)
@@ -59,6 +59,7 @@ def _panel(axes: Axes, runs: Sequence[tuple[Kind, Effect]], colours: Mapping[str
             "elinewidth": 1,
             "linestyle": "",
         }
-        (gap, half), points, (low, high) = run.gap, run.points(_METRIC), run.interval(_METRIC)
-        axes.errorbar(100 * gap, points, xerr=100 * half, yerr=[[points - low], [high - points]], **style)
+        gap, (points, low, high) = run.gap, run.points(_METRIC)
+        error = [[points - low], [high - points]]
+        axes.errorbar(100 * gap.value, points, xerr=100 * gap.half, yerr=error, **style)
     axes.set_xlabel("gap closed by the model, % (0: marginals only; 100: Bayes-optimal)")

@@ -9,6 +9,7 @@ from typing import Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import plain
+from lo_theory.lab.seeds import seeded
 
 __all__ = ["named", "variants"]
 
@@ -29,9 +30,12 @@ def variants(keys: Mapping[str, Any]) -> list[str]:
 
 
 def named(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """The rows with what else they differ in as a part of their name, such as ``training.steps 500``; seeds aside."""
+    """The rows with what else they differ in as a part of their name, such as ``training.steps 500``.
+
+    What differs in seeds only has one name, and its seeds as a key of their own (``seeded``).
+    """
     texts = _differences(experiment)
-    return [_with(row, texts[int(row.keys["row"])]) if "row" in row.keys else row for row in rows]
+    return [_with(row, texts[int(row.keys["row"])]) if "row" in row.keys else row for row in seeded(experiment, rows)]
 
 
 def _with(row: Row, text: str) -> Row:

@@ -260,7 +260,7 @@ def gap_panel(axes: Axes, rows: Sequence[Row]) -> None:
     """Gap closed between the marginals alone and the floor."""
     found = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
     gaps = gaps_closed(rows).values()
-    heights, halves = [100 * gap for gap, _ in gaps], [100 * half for _, half in gaps]
+    heights, halves = [100 * gap.value for gap in gaps], [100 * gap.half for gap in gaps]
     axes.bar(range(len(gaps)), heights, yerr=halves, color=COLOURS["model"], width=0.4)
     _label_pairs(axes, found)
     axes.set_ylim(min(0.0, *heights, 0.0), 100)

@@ -44,12 +44,12 @@ def _panel(axes: Axes, pair: Pair, found: Sequence[Reading], published: Mapping[
     for i, reading in enumerate(found):
         if pair in reading.values:
             colour, (vanilla, adaptive) = COLOURS[reading.denoiser], reading.values[pair]
-            axes.plot([vanilla.percent, adaptive.percent], [i, i], color=colour, linewidth=1, alpha=0.5, zorder=1)
+            axes.plot([vanilla.value, adaptive.value], [i, i], color=colour, linewidth=1, alpha=0.5, zorder=1)
             for value, policy in ((vanilla, "vanilla"), (adaptive, ADAPTIVE)):
                 fill = colour if policy == ADAPTIVE else "white"
-                error = [[max(0.0, value.percent - value.low)], [max(0.0, value.high - value.percent)]]
+                error = [[max(0.0, value.value - value.low)], [max(0.0, value.high - value.value)]]
                 axes.errorbar(
-                    value.percent,
+                    value.value,
                     i,
                     xerr=error,
                     elinewidth=1,

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
 
+from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.rows import Row
 from lo_theory.lab.settings import step_count
-from lo_theory.lab.summary import Measured, difference, group
+from lo_theory.lab.summary import Measured, add_row, group
 from lo_theory.lab.table1.labels import variants
 from lo_theory.lab.table1.row import Reference
 
-__all__ = ["ADAPTIVE", "Pair", "Reading", "Value", "readings", "verdict"]
+__all__ = ["ADAPTIVE", "Pair", "Reading", "readings", "verdict"]
 
 ADAPTIVE = "margin"
 """The paper's adaptive inference."""
@@ -26,52 +26,39 @@ _GENERATED = ("self_consistency", "unpaired")
 _ONE_PASS = ("conditional", "infill", "infill_drawn")
 _NAMES = {"infill_drawn": "infill, drawn", "self_consistency": "self-consistency"}
 _POLICIES = ("vanilla", ADAPTIVE)
+_NONE = Estimate(0.0, 0.0, 0.0)  # in one pass both policies are the same
 
 Pair = tuple[int, int]
-_Place = TypeVar("_Place")
 
 
-class Value(NamedTuple):
-    """A share, or a difference of two, in per cent with its 95 % interval."""
-
-    percent: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, measured: Measured, metric: str) -> Value:
-        """A quantity of a cell."""
-        low, high = measured.interval(metric)
-        return cls(100 * measured.value(metric), 100 * low, 100 * high)
+def _percent(share: Estimate) -> Estimate:
+    return Estimate(*(100 * value for value in share))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What accuracy is, of which denoiser, how it was decoded, and the values of both policies at every pair.
+    """What accuracy is, of which denoiser, how it was decoded, and the values of both policies at every pair, per cent.
 
-    ``variant``: the name of the rows (positions, repeats), empty for the plain ones.
+    ``effects``: adaptive minus vanilla in points, run by run where there are several runs. ``variant``: the name of the
+    rows (positions, repeats), empty for the plain ones.
     """
 
     accuracy: str
     denoiser: str
     variant: str
     decode: str
-    values: Mapping[Pair, tuple[Value, Value]]
+    values: Mapping[Pair, tuple[Estimate, Estimate]]
+    effects: Mapping[Pair, Estimate]
 
     @property
     def label(self) -> str:
         """``self-consistency, model, L/8 steps, argmax``."""
         return ", ".join(filter(None, (self.accuracy, self.denoiser, self.variant, self.decode)))
 
-    def effect(self, pair: Pair) -> Value:
-        """Adaptive minus vanilla in points, both from sequences of their own."""
-        vanilla, adaptive = self.values[pair]
-        return Value(*difference(adaptive, vanilla))
-
     def differences(self, published: Mapping[Pair, Mapping[str, float]]) -> dict[tuple[Pair, str], float]:
         """Measured minus published, in points, at the pairs that both have."""
         return {
-            (pair, policy): value.percent - published[pair][policy]
+            (pair, policy): value.value - published[pair][policy]
             for pair, values in self.values.items()
             for policy, value in zip(_POLICIES, values, strict=True)
             if policy in published.get(pair, {})
@@ -87,9 +74,7 @@ class Reading:
             return _rms(found)
         nearest = [
             min(
-                _rms(
-                    [value.percent - line[name] for name, value in zip(_POLICIES, values, strict=True) if name in line]
-                )
+                _rms([value.value - line[name] for name, value in zip(_POLICIES, values, strict=True) if name in line])
                 for line in published.values()
             )
             for values in self.values.values()
@@ -118,27 +103,18 @@ def _decode(cell: Measured, *, noise: bool = True) -> str:
     return ", ".join([f"{shown} steps", *variants(cell.keys if noise else {**cell.keys, "noise": ""})])
 
 
-def _add(items: dict[_Place, Measured], place: _Place, item: Measured) -> None:
-    """Put an item at its place; where there is one, its sequences are added."""
-    if (old := items.get(place)) is not None:
-        metrics = {name: old.metrics[name] + sums for name, sums in item.metrics.items() if name in old.metrics}
-        item = Measured(old.keys, metrics)
-    items[place] = item
-
-
 def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
     """Every reading that both policies were measured under, the nearest to the published numbers first.
 
     Noise on the scores does not change vanilla decoding, which then stands for itself. Accuracies of one pass know no
-    order: both policies have the same number. Several runs of a pair and name are pooled:
-    their sequences together, so that intervals do not hold what differs between the runs.
+    order: both policies have the same number. Several runs of a pair and name are pooled, with intervals over the runs.
     """
     kept = list(rows)
-    found: dict[tuple[str, str, str, str], dict[Pair, tuple[Value, Value]]] = {}
+    found: dict[tuple[str, str, str, str], dict[Pair, tuple[Estimate, Estimate, Estimate]]] = {}
     cells: dict[tuple[str, str, str, Pair], dict[str, Measured]] = {}
     for cell in group(kept, "decode"):
         place = (str(cell.keys["denoiser"]), str(cell.keys.get("name", "")), _decode(cell), cell.pair)
-        _add(cells.setdefault(place, {}), str(cell.keys["policy"]), cell)
+        add_row(cells.setdefault(place, {}), str(cell.keys["policy"]), cell)
     for (denoiser, variant, decode, pair), policies in cells.items():
         if ADAPTIVE not in policies:
             continue
@@ -146,17 +122,30 @@ def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
         vanilla = policies.get("vanilla") or cells.get(plain, {}).get("vanilla")
         if vanilla is not None:
             for metric in _GENERATED:
-                both = Value.of(vanilla, metric), Value.of(policies[ADAPTIVE], metric)
-                found.setdefault((_NAMES.get(metric, metric), denoiser, variant, decode), {})[pair] = both
+                adaptive = policies[ADAPTIVE]
+                reading = (_NAMES.get(metric, metric), denoiser, variant, decode)
+                found.setdefault(reading, {})[pair] = (
+                    _percent(vanilla.estimate(metric)),
+                    _percent(adaptive.estimate(metric)),
+                    _percent(adaptive.minus(vanilla, metric)),
+                )
     passes: dict[tuple[str, str, Pair], Measured] = {}
     for item in group(kept, "one_pass"):
-        _add(passes, (str(item.keys["denoiser"]), str(item.keys.get("name", "")), item.pair), item)
+        add_row(passes, (str(item.keys["denoiser"]), str(item.keys.get("name", "")), item.pair), item)
     for (denoiser, variant, pair), item in passes.items():
         for metric in _ONE_PASS:
-            value = Value.of(item, metric)
-            found.setdefault((_NAMES.get(metric, metric), denoiser, variant, "one pass"), {})[pair] = (value, value)
+            value = _percent(item.estimate(metric))
+            reading = (_NAMES.get(metric, metric), denoiser, variant, "one pass")
+            found.setdefault(reading, {})[pair] = (value, value, _NONE)
     published = published_numbers(reference)
-    made = [Reading(*place, values) for place, values in found.items()]
+    made = [
+        Reading(
+            *place,
+            {pair: (vanilla, adaptive) for pair, (vanilla, adaptive, _) in parts.items()},
+            {pair: effect for pair, (_, _, effect) in parts.items()},
+        )
+        for place, parts in found.items()
+    ]
     return sorted(made, key=lambda reading: reading.distance(published))
 
 
@@ -214,13 +203,13 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[Pair], published: Mappi
     if not effects:
         return text
     decoded = [one for one in found if one.decode != "one pass" and one.denoiser == "model"]
-    measured = [(one, pair, one.effect(pair)) for one in decoded for pair in one.values]
-    above = [(one, pair, effect) for one, pair, effect in measured if effect.percent >= min(effects)]
+    measured = [(one, pair, one.effects[pair]) for one in decoded for pair in one.values]
+    above = [(one, pair, effect) for one, pair, effect in measured if effect.value >= min(effects)]
     signs = [sum(effect.low > 0 for *_, effect in measured), sum(effect.high < 0 for *_, effect in measured)]
     text += (
         f" What can be compared is adaptive minus vanilla, published as {min(effects):+.1f} to {max(effects):+.1f} "
         f"points: of {len(measured)} cases, a reading of the model at a pair, it is above zero in {signs[0]} and below "
-        f"in {signs[1]} (95 % intervals over sequences), and as large as published in "
+        f"in {signs[1]} (95 % intervals over runs, of one run over sequences), and as large as published in "
     )
-    listed = "; ".join(f"{one.label} at {pair} ({effect.percent:+.1f})" for one, pair, effect in above)
+    listed = "; ".join(f"{one.label} at {pair} ({effect.value:+.1f})" for one, pair, effect in above)
     return text + (f"{len(above)}: {listed}." if above else "none.") + " Nothing follows for the published sizes."

@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.readings import Reading, Value, published_numbers, readings, verdict
+from lo_theory.lab.table1.readings import Reading, published_numbers, readings, verdict
+from lo_theory.lab.texts import shown
 
 __all__ = ["readings_table"]
-
-
-def _signed(value: Value) -> str:
-    half = (value.high - value.low) / 2
-    return f"{value.percent:+.1f}" + ("" if math.isnan(half) else f" ±{half:.1f}")
 
 
 def _mean(numbers: Sequence[float]) -> float:
@@ -24,11 +20,11 @@ def _mean(numbers: Sequence[float]) -> float:
 
 def _reading_line(reading: Reading, distance: float, largest: float) -> tuple[str, ...]:
     pairs = list(reading.values)
-    vanilla, adaptive = (_mean([both[i].percent for both in reading.values.values()]) for i in (0, 1))
+    vanilla, adaptive = (_mean([both[i].value for both in reading.values.values()]) for i in (0, 1))
     if reading.decode == "one pass":
         effect = "0"
     elif len(pairs) == 1:
-        effect = _signed(reading.effect(pairs[0]))
+        effect = shown(reading.effects[pairs[0]], form="+.1f")
     else:
         effect = f"{adaptive - vanilla:+.1f}"
     return (

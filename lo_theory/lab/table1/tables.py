@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.render import Table
 from lo_theory.lab.rows import Row
+from lo_theory.lab.seeds import with_seeds
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, quarter_losses
 from lo_theory.lab.table1.effects import effects_table
 from lo_theory.lab.table1.labels import named, variants
 from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published
-from lo_theory.lab.texts import largest_z_text, number, percent
+from lo_theory.lab.texts import largest_z_text, number, percent, shown
 
 __all__ = ["tables"]
 
 
 def _pair(measured: Measured) -> str:
-    """``25, 275``, and the name of the row where it has one."""
+    """``25, 275``, and the name and the seeds of the row where it has them."""
     pair = "{}, {}".format(*measured.pair)
-    return f"{pair} {measured.keys['name']}" if "name" in measured.keys else pair
+    return with_seeds(f"{pair} {measured.keys['name']}" if "name" in measured.keys else pair, measured.keys)
 
 
 def _cell(measured: Measured) -> tuple[str, ...]:
@@ -147,26 +147,25 @@ def model_table(experiment: Experiment, rows: Sequence[Row]) -> Table:
         lines = []
         for loss in part:
             problem, uniform = problems[loss.keys["row"]], loss.keys["law"] == "uniform"
-            gap, half = gap_closed(loss, problem) if uniform else (math.nan, math.nan)
-            low, high = loss.interval("kl")
             lines.append(
                 (
                     _pair(loss),
                     str(loss.keys["law"]),
                     number(loss.value("model"), ".4f"),
-                    number(loss.value("exact"), ".4f"),
+                    shown(loss.estimate("exact"), form=".3f"),
                     number(problem.value("floor"), ".4f") if uniform else "",
                     number(problem.value("marginals_only"), ".4f") if uniform else "",
-                    "-" if math.isnan(low) else f"{loss.value('kl'):.4f} ±{(high - low) / 2:.4f}",
-                    f"{100 * gap:.1f} ±{100 * half:.1f}" if uniform else "",
+                    shown(loss.estimate("kl"), form=".4f"),
+                    shown(gap_closed(loss, problem), 100, ".1f") if uniform else "",
                 )
             )
         sections.append(tuple(lines))
-    columns = ("N, P", "law", "loss", "exact\nloss", "floor", "marginals\nonly", "KL", "gap closed")
+    columns = ("N, P", "law", "loss", "exact\nloss", "floor", "single\ntokens", "KL", "gap\nclosed")
     notes = (
-        "Nats per token on fresh data, by mask law; KL: distance of the model's marginals from the exact ones. Gap "
-        "closed = (marginals only - loss)/(marginals only - floor) in per cent, loss - floor measured as KL where "
-        "there is one.",
+        "Nats per token on fresh data, by mask law, with 95 % intervals over sequences. Exact loss: the exact "
+        "posterior's on the model's contexts, under the uniform law the floor in the mean. KL: distance of the model's "
+        "marginals from the exact ones. Single tokens: loss of the marginals only. Gap closed = (marginals only - "
+        "loss)/(marginals only - floor) in per cent, loss - floor measured as KL where there is one.",
     )
     return Table("The trained models", columns, tuple(sections), notes)
 

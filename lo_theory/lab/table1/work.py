@@ -187,7 +187,8 @@ class RowWork(ModelWork):
         setting, law, unit = self.row.evaluation, mask_law(text), f"losses/{text}"
         exact = self.denoiser("exact") if setting.exact else None
         names = ("model", "exact", "kl") if setting.exact else ("model",)
-        key = self.key.fold("losses").fold(law.name)
+        # With the problem in the key, rows of one seed do not share their draw of mask sizes.
+        key = self.key.fold("losses").fold(self.distribution.fingerprint()).fold(law.name)
         measured: Losses = losses(self.denoiser("model"), exact, self.distribution, law, key=key, n=setting.sequences)
         total = {name: getattr(measured, name) for name in names}
         rows = self.rows(unit, "losses", {"law": law.name}, total)
