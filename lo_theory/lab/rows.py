@@ -1,19 +1,11 @@
 """Tidy rows: what a run measured, one quantity a line, in a file that survives a kill at any byte.
 
-<<<<<<< HEAD
-A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "sum_of_squares": ...}``: statistics of one
-value per sequence, so that rows with the same keys add. The rows of one *unit* of work (one decoding cell, one
-evaluation) are appended together and closed by ``{"closed": lines, "digest": ...}`` and an empty line. At the next open
-a unit without such a line, as a kill leaves one, is cut off and computed again, so a row is there once or not at all;
-anything else that is wrong is damage: the file is kept aside, and the units that are whole stay. A quantity that does
-not add over sequences (a largest z-score) is one value of one run: n = 1. May touch the folder of its file.
-=======
-A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "squared_deviations": ...}``: statistics of
-one value per sequence (see ``Sums``), so that rows with the same keys add. The rows of one *unit* of work (one decoding
-cell, one evaluation) are appended together and closed by an empty line; at the next open whatever follows the last
-empty line is cut off and its unit computed again, so a row is there once or not at all. A quantity that does not add
-over sequences (a largest z-score) is one value of one run: n = 1. May touch the one file it was given.
->>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
+A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "squared_deviations": ...}``: statistics of one
+value per sequence (see ``Sums``), so that rows with the same keys add. The rows of one *unit* of work (one decoding
+cell, one evaluation) are appended together and closed by ``{"closed": lines, "digest": ...}`` and an empty line. At the
+next open a unit without such a line, as a kill leaves one, is cut off and computed again, so a row is there once or not
+at all; anything else that is wrong is damage: the file is kept aside, and the units that are whole stay. A quantity
+that does not add over sequences (a largest z-score) is one value of one run: n = 1. May touch the folder of its file.
 """
 
 from __future__ import annotations
@@ -32,11 +24,7 @@ from typing import Any
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.problem.storage import write_atomically
 
-<<<<<<< HEAD
-__all__ = ["Contents", "Row", "Rows", "digest", "examine", "file_of", "read_rows"]
-=======
-__all__ = ["STATISTICS", "Row", "Rows", "read_rows", "read_sums"]
->>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
+__all__ = ["STATISTICS", "Contents", "Row", "Rows", "digest", "examine", "file_of", "read_rows", "read_sums"]
 
 STATISTICS = ("n", "sum", "squared_deviations")
 """What a row holds of its values, under the names of columns; older rows have ``sum_of_squares`` for the last."""

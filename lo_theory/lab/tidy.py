@@ -21,13 +21,8 @@ __all__ = ["from_csv", "to_csv"]
 
 
 def to_csv(rows: Iterable[Row]) -> str:
-<<<<<<< HEAD
-    """All rows as tidy CSV: one quantity a line, its keys, n, sum, sum of squares, mean and 95 % interval, in full."""
-    items = _unambiguous(list(rows))
-=======
     """All rows as tidy CSV: one quantity a line, its keys, statistics, mean and 95 % interval, in full."""
-    items = list(rows)
->>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
+    items = _unambiguous(list(rows))
     names = list(dict.fromkeys(name for row in items for name in row.keys))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -43,14 +38,9 @@ def to_csv(rows: Iterable[Row]) -> str:
 def from_csv(text: str) -> list[Row]:
     """The rows that ``to_csv`` wrote; a key that a row lacks is the empty text.
 
-<<<<<<< HEAD
-    Statistics come back to the last bit, keys as the values that they were: text, numbers, True and False.
-    Errors: ValueError where a column is missing, a line is cut short or a statistic is no number.
-=======
-    Statistics come back to the last bit; of older files, with ``sum_of_squares``, they are turned into today's. A
-    column whose every value is a number, or True or False, holds such values. Errors: ValueError where a column is
-    missing, a line is cut short or a statistic is no number.
->>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
+    Statistics come back to the last bit, keys as the values that they were: text, numbers, True and False. Statistics
+    of older files, with ``sum_of_squares``, are turned into today's. Errors: ValueError where a column is missing, a
+    line is cut short or a statistic is no number.
     """
     lines = list(csv.DictReader(io.StringIO(text)))
     columns = list(lines[0]) if lines else []

@@ -20,15 +20,10 @@ from typing import Any, BinaryIO
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.render import Table, write_tables
-<<<<<<< HEAD
 from lo_theory.lab.rows import Row, digest, file_of
 from lo_theory.lab.runs import FinishedRun, unwritten, write_json
 from lo_theory.lab.schema import dump_yaml
-=======
-from lo_theory.lab.rows import Row, Rows
-from lo_theory.lab.runs import unwritten, write_json
 from lo_theory.lab.summary import RUN
->>>>>>> d89fa19f549413dbf252f769d75709f5b67419a0
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
 from lo_theory.lab.tables import tables
