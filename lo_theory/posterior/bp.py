@@ -151,17 +151,18 @@ def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], Flo
     work = np.ones(int(blocks.start[-1]) * blocks.field.shape[1])
     messages = np.ascontiguousarray(task.start.reshape(*graph.scopes.shape, graph.q)[plan.order])
     _bp_closing_kernels.scatter(messages.ravel(), plan.positions, work, graph.q)
-    seen = support.to_factor[plan.order].ravel()
+    places = np.zeros(len(work), np.uint8)
+    _bp_closing_kernels.scatter(support.to_factor[plan.order].ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, seen, support.settled), work, plan
+    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled), work, plan
 
 
 def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], SweepPlan]:
     graph, plan = task.graph, sweep_plan(task.graph)
-    work, seen = np.empty((2, task.start.size))
+    work, places = np.empty(task.start.size), np.empty(task.start.size, np.uint8)
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
-    _bp_closing_kernels.scatter(support.to_factor.ravel().astype(np.float64), plan.positions, seen, graph.q)
-    form, places = task.form(scaled=True), seen.astype(np.uint8)
+    _bp_closing_kernels.scatter(support.to_factor.ravel(), plan.positions, places, graph.q)
+    form = task.form(scaled=True)
     ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled)
     return ran, work, plan
 
@@ -185,10 +186,8 @@ def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed
         return None
     shape = (graph.n_factors, graph.k, graph.q)
     to_factor, to_variable = np.empty((2, *shape))
-    scopes, seen, reached = graph.scopes[plan.order], support.to_factor[plan.order], support.to_variable[plan.order]
-    entropy, empty, gone = _bp_closing_kernels.close(
-        form, work, plan, to_factor, to_variable, scopes, belief, seen, reached
-    )
+    scopes, reached = graph.scopes[plan.order], support.to_variable[plan.order]
+    entropy, empty, gone = _bp_closing_kernels.close(form, work, plan, to_factor, to_variable, scopes, belief, reached)
     if gone or (ran[3] + empty > 0 and support.settled > 0):
         return None
     back = np.argsort(plan.order)
