@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import uint64
 
-from lo_theory.posterior._bp_compile import inner_kernel, kernel
+from lo_theory.posterior._bp_compile import kernel
 from lo_theory.posterior._bp_form_kernels import LOW, factor_pass, normalise
 from lo_theory.rng import philox, unit
 
@@ -88,15 +88,6 @@ def beliefs(to_variable, scopes, belief):
     return log_sum, vanished
 
 
-@inner_kernel
-def possible(left, right):
-    """Whether two messages share a value that neither excludes."""
-    for v in range(left.shape[0]):
-        if left[v] > 0.0 and right[v] > 0.0:
-            return True
-    return False
-
-
 @kernel
 def supported_pass(form, work, positions, groups):
     """Replace messages to factors, 0 or 1, in ``work`` by messages to variables, positive where a state allows it."""
@@ -121,15 +112,15 @@ def close(form, work, plan, to_factor, to_variable, scopes, belief, reached):
     gather(to_variable.reshape(-1), plan.positions, work, q)
     free_entropy, empty = beliefs(to_variable, scopes, belief)
     for j in range(scopes.shape[0]):
-        mass = 0.0
+        mass, shared = 0.0, False
         for v in range(q):
             mass += to_factor[j, 0, v] * to_variable[j, 0, v]
+            shared |= to_factor[j, 0, v] > 0.0 and to_variable[j, 0, v] > 0.0
+        gone |= shared and mass < LOW
         if mass > 0.0:
             free_entropy -= (scopes.shape[1] - 1) * math.log(mass)
-            gone |= mass < LOW
         else:
             vanished += 1
-            gone |= possible(to_factor[j, 0], to_variable[j, 0])
         for a in range(scopes.shape[1]):
             total = to_variable[j, a].sum()
             for v in range(q):

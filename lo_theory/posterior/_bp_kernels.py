@@ -131,8 +131,8 @@ def flood(form, work, plan, blocks, q, limits, support, settled):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
-    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations, change
-    over one, change over two, vanished messages, converged, whether a number was lost: the run then ends at once).
+    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations,
+    change over one, change over two, vanished messages, converged, whether a number was lost, which ends the run).
     """
     damping, iterations, tolerance = limits
     mark, kept = np.empty_like(work), np.empty_like(work if damping > 0.0 else work[:0])
@@ -229,7 +229,7 @@ def sweep(form, work, plan, field, key, limits, support, settled):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
-    ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as the messages.
+    ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as messages do.
     """
     damping, iterations, tolerance = limits
     n, q = field.shape

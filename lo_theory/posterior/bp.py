@@ -2,6 +2,10 @@
 
 A message to a factor is the product of the field and the other factors' messages, normalised; a message to a variable
 is the weight of the factor summed over its other variables. ``run`` answers one graph, ``run_batch`` many, in threads.
+
+A run is made in plain floating point first. If a number falls so low that it loses digits (``bp_support`` says which
+zeros are exact), the run is made again, from the same start and in the same order, with an exponent of its own for
+every number (``_bp_deep_kernels``).
 """
 
 from __future__ import annotations
@@ -70,12 +74,11 @@ class BPResult:
     ``marginals`` float64[N, q]; ``free_entropy`` the Bethe free entropy in nats (ln of the partition function on trees;
     -inf if contradictory); ``iterations`` done; ``residual`` and ``residual_two`` the largest change of a message over
     one and over two iterations, when last compared: at the end, in a run of a few iterations perhaps just before it;
-    ``converged`` both at most the tolerance. ``contradictory``: a message or a belief vanished; it was set to uniform
-    and the run went on. From a "noise" or "random" start that proves the
-    evidence impossible, from a "planted" start it may be the start that contradicts. Not promised: a value whose weight
-    falls below 1e-300 of the largest, while the messages to a variable are multiplied up in the order of the
-    observations, counts as excluded from then on. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked
-    for.
+    ``converged`` both at most the tolerance. ``contradictory``: every value of a message or a belief was excluded by
+    exact zeros; the message was set to uniform and the run went on. Small numbers are never taken for zero. From a
+    "noise" or "random" start, whose entries are all positive, this proves that no state has positive weight: the
+    values of such a state stay positive in every message. From a "planted" start it may be the start that contradicts.
+    Without it nothing is proven. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked for.
     """
 
     marginals: NDArray[np.float64]
@@ -233,7 +236,9 @@ def run(
     ``key`` addresses the start and the order of the sweeps: the same numbers for any number of threads. ``planted``
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
-    damping in flooding. Errors: ValueError for a graph over 2**31 numbers and for an assignment that does not fit.
+    damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice, the
+    second time with q**k operations an edge for every table, several times slower. Errors: ValueError for a graph over
+    2**31 numbers and for an assignment that does not fit.
     Neither contradiction nor lack of convergence is an error.
     """
     options = options or BPOptions()
