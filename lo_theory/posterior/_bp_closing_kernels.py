@@ -9,8 +9,8 @@ import math
 import numpy as np
 from numba import uint64
 
-from lo_theory.posterior._bp_compile import inner_kernel, kernel
-from lo_theory.posterior._bp_form_kernels import factor_pass, lost, normalise
+from lo_theory.posterior._bp_compile import kernel
+from lo_theory.posterior._bp_form_kernels import LOW, factor_pass, normalise
 from lo_theory.rng import philox, unit
 
 _SMALL = 1e-15  # times LOW this is still a number of full precision
@@ -88,59 +88,44 @@ def beliefs(to_variable, scopes, belief):
     return log_sum, vanished
 
 
-@inner_kernel
-def possible(left, right):
-    """Whether two messages share a value that neither excludes."""
-    for v in range(left.shape[0]):
-        if left[v] > 0.0 and right[v] > 0.0:
-            return True
-    return False
-
-
 @kernel
-def supported_pass(form, work, positions, groups, support):
+def supported_pass(form, work, positions, groups):
     """Replace messages to factors, 0 or 1, in ``work`` by messages to variables, positive where a state allows it."""
-    return factor_pass(form, work, positions, groups, support)
+    return factor_pass(form, work, positions, groups)
 
 
 @kernel
-def close(form, work, plan, to_factor, to_variable, scopes, belief, support, reached):
+def close(form, work, plan, to_factor, to_variable, scopes, belief, reached):
     """Read everything off the messages to factors in ``work``; the form must not scale its messages.
 
     Fill ``to_factor`` and ``to_variable`` [F, k, q], factors in the order of the plan, and ``belief`` [n, q]. Bethe
     free entropy: sum_i ln Z_i - (k - 1) sum_a ln Z_a, where Z_a = sum_v to_factor to_variable is the same at every
-    argument because messages to variables are unnormalised. ``support`` and ``reached`` uint8[F, k, q] are zero where a
-    message to a factor or to a variable may be zero. Return (free entropy, vanished, whether a number was lost).
+    argument because messages to variables are unnormalised. ``reached`` uint8[F, k, q] is zero where a message to a
+    variable may be zero. Return (free entropy, vanished, whether a number was lost).
     """
     q = belief.shape[1]
-    vanished, gone = 0, False
-    gather(to_factor.reshape(-1), plan.positions, work, q)
+    vanished = 0
     for j in range(plan.positions.shape[0]):
-        for a in range(plan.positions.shape[1]):
-            for v in range(q):
-                gone |= lost(to_factor[j, a, v], support[j, a, v] > 0)
         vanished += normalise(work, plan.positions, j, q)
     gather(to_factor.reshape(-1), plan.positions, work, q)
-    low = factor_pass(form, work, plan.positions, plan.groups, support.reshape(-1))[1]
-    gone |= low
-    if gone:
-        return 0.0, vanished, True
+    gone = factor_pass(form, work, plan.positions, plan.groups)[1]
     gather(to_variable.reshape(-1), plan.positions, work, q)
     free_entropy, empty = beliefs(to_variable, scopes, belief)
     for j in range(scopes.shape[0]):
-        mass = 0.0
+        mass, shared = 0.0, False
         for v in range(q):
             mass += to_factor[j, 0, v] * to_variable[j, 0, v]
+            shared |= to_factor[j, 0, v] > 0.0 and to_variable[j, 0, v] > 0.0
+        gone |= shared and mass < LOW
         if mass > 0.0:
             free_entropy -= (scopes.shape[1] - 1) * math.log(mass)
-            gone |= lost(mass, False)
         else:
             vanished += 1
-            gone |= possible(to_factor[j, 0], to_variable[j, 0])
         for a in range(scopes.shape[1]):
             total = to_variable[j, a].sum()
             for v in range(q):
-                gone |= lost(to_variable[j, a, v], reached[j, a, v] > 0)
+                entry = to_variable[j, a, v]
+                gone |= entry < LOW and (entry > 0.0 or reached[j, a, v] > 0)
             if total > 0.0:
                 to_variable[j, a] /= total
             else:

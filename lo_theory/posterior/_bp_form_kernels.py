@@ -19,24 +19,7 @@ SMALLEST_PRODUCT = 1e-250
 """Below this the sums of the incoming messages are divided out one by one."""
 
 LOW = 1e-290
-"""A number below this has lost digits, or is zero: exactly, or by underflow."""
-
-
-@message_kernel
-def lost(number, supported):
-    """Whether a number below ``LOW`` is no exact zero."""
-    return number < LOW and (number > 0.0 or supported)
-
-
-@message_kernel
-def lost_messages(work, positions, j, q, support):
-    """Whether a message at ``positions[j]`` has lost a number. ``support`` [F k q] says which are no exact zeros."""
-    k = positions.shape[1]
-    for a in range(k):
-        for v in range(q):
-            if lost(work[uint64(positions[j, a]) + uint64(v)], support[(j * k + a) * q + v]):
-                return True
-    return False
+"""A number below this may have lost digits, or be zero by underflow."""
 
 
 @message_kernel
@@ -65,7 +48,7 @@ def _scale(work, p, q):
     total, gone = 0.0, False
     for v in range(q):
         entry = work[p + uint64(v)]
-        gone |= lost(entry, False)
+        gone |= 0.0 < entry < LOW
         total += entry
     if total > 0.0:
         for v in range(q):
@@ -79,26 +62,23 @@ def _all_equal_kernel(plain):
     """
 
     @message_kernel
-    def kernel(form, work, positions, t, begin, end, support):
+    def kernel(form, work, positions, t, begin, end):
         """Turn the incoming messages of checks ``begin`` to ``end`` of table ``t`` into the outgoing ones."""
         q, k = len(form.values), len(form.arguments)
         unequal, equal, scaled = form.unequal[t], form.values, form.scaled[t]
         for v in range(q):
             equal = tuple_setitem(equal, v, form.equal[t, v])
         vanished, gone, j = 0, False, begin
-        while j < end and not gone:
-            x, sums, product, least = form.entries, form.arguments, 1.0, 1.0
+        while j < end:
+            x, sums, product = form.entries, form.arguments, 1.0
             for a in range(k):
                 p, total = uint64(positions[j, a]), 0.0
                 for v in range(q):
                     entry = work[p + uint64(v)]
                     x = tuple_setitem(x, a * q + v, entry)
-                    least = min(least, entry)
                     total += entry
                 sums = tuple_setitem(sums, a, total)
                 product *= total
-            if least < LOW and lost_messages(work, positions, j, q, support):
-                return vanished, True
             if not product > SMALLEST_PRODUCT:
                 vanished += normalise(work, positions, j, q)
                 continue  # the same factor again: now its sums are one
@@ -131,7 +111,7 @@ _weighted_table = _all_equal_kernel(False)
 
 
 @message_kernel
-def all_equal_pass(form, work, positions, groups, support):
+def all_equal_pass(form, work, positions, groups):
     """All-equal tables: weight ``equal[v]`` where all arguments are v, else ``unequal``.
 
     The message at v is ``unequal R + equal[v] E``, E the probability that the other arguments are all v and R that they
@@ -140,16 +120,16 @@ def all_equal_pass(form, work, positions, groups, support):
     vanished, gone = 0, False
     for t in range(groups.shape[0] - 1):
         if form.unequal[t] == 1.0 and not form.equal[t].any():
-            found, low = _plain_table(form, work, positions, t, groups[t], groups[t + 1], support)
+            found, low = _plain_table(form, work, positions, t, groups[t], groups[t + 1])
         else:
-            found, low = _weighted_table(form, work, positions, t, groups[t], groups[t + 1], support)
+            found, low = _weighted_table(form, work, positions, t, groups[t], groups[t + 1])
         vanished += found
         gone |= low
     return vanished, gone
 
 
 @message_kernel
-def parity_pass(form, work, positions, groups, support):
+def parity_pass(form, work, positions, groups):
     """Parity tables: weight ``even`` or ``odd`` by the parity of the arguments; (even, odd) of the others by
     convolution.
     """
@@ -159,16 +139,13 @@ def parity_pass(form, work, positions, groups, support):
         even, odd = form.even[t], form.odd[t]
         j = groups[t]
         while j < groups[t + 1]:
-            zeros, ones, sums, product, least = form.arguments, form.arguments, form.arguments, 1.0, 1.0
+            zeros, ones, sums, product = form.arguments, form.arguments, form.arguments, 1.0
             for a in range(k):
                 p = uint64(positions[j, a])
                 zero, one = work[p], work[p + uint64(1)]
-                least = min(least, min(zero, one))
                 zeros, ones = tuple_setitem(zeros, a, zero), tuple_setitem(ones, a, one)
                 sums = tuple_setitem(sums, a, zero + one)
                 product *= zero + one
-            if least < LOW and lost_messages(work, positions, j, 2, support):
-                return vanished, True
             if not product > SMALLEST_PRODUCT:
                 vanished += normalise(work, positions, j, 2)
                 continue  # the same factor again: now its sums are one
@@ -197,7 +174,7 @@ def _advance(digits, q):
 
 
 @message_kernel
-def table_pass(form, work, positions, groups, support):
+def table_pass(form, work, positions, groups):
     """Any tables: one walk over the states, with prefix products kept and suffix products made on the way back."""
     q, k = len(form.values), positions.shape[1]
     before, digits, out = form.before, form.digits, form.out
@@ -205,7 +182,6 @@ def table_pass(form, work, positions, groups, support):
     for t in range(groups.shape[0] - 1):
         weights, scaled = form.tables[t], form.scaled[t]
         for j in range(groups[t], groups[t + 1]):
-            gone |= lost_messages(work, positions, j, q, support)
             vanished += normalise(work, positions, j, q)
             out[:] = 0.0
             digits[:] = 0
@@ -228,8 +204,6 @@ def table_pass(form, work, positions, groups, support):
                     work[p + uint64(v)] = out[a, v]
                 if scaled:
                     gone |= _scale(work, p, q)
-        if gone:
-            break
     return vanished, gone
 
 
@@ -295,13 +269,11 @@ def table_message(form, work, plan, e, out, first):
     return form.scaled[t] and _scale(out, first, q)
 
 
-def factor_pass(form, work, positions, groups, support):
-    """Overwrite the messages to factors in ``work`` by the messages to variables.
-
-    ``support`` uint8[F k q], factors in the order of ``positions``, is zero where a message to a factor may be zero.
-    Return (messages found vanished, whether a number was lost, in which case the pass may have ended early).
+def factor_pass(form, work, positions, groups):
+    """Overwrite the messages to factors in ``work`` by the messages to variables. Return how many were found vanished,
+    and whether a number lost digits before it was scaled.
     """
-    return _PASSES[type(form)](form, work, positions, groups, support)
+    return _PASSES[type(form)](form, work, positions, groups)
 
 
 def edge_message(form, work, plan, e, out, first):
@@ -316,11 +288,11 @@ _MESSAGES = {AllEqual: all_equal_message, Parity: parity_message, Table: table_m
 
 
 @overload(factor_pass)
-def _compiled_factor_pass(form, work, positions, groups, support):
+def _compiled_factor_pass(form, work, positions, groups):
     kernel = _PASSES[form.instance_class]
 
-    def chosen(form, work, positions, groups, support):
-        return kernel(form, work, positions, groups, support)
+    def chosen(form, work, positions, groups):
+        return kernel(form, work, positions, groups)
 
     return chosen
 

@@ -13,7 +13,7 @@ from numba import njit, uint64
 from numba.cpython.unsafe.tuple import tuple_setitem
 
 from lo_theory.posterior._bp_compile import inner_kernel, kernel
-from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass, lost
+from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass
 from lo_theory.rng import fill_words, shuffle
 
 _SMALL = (
@@ -25,33 +25,44 @@ _SCALE_EVERY = 8
 @inner_kernel
 def _rescale(run, q):
     """Scale the running product of every lane whose largest entry has become small to largest entry one. Return
-    whether an entry had lost digits.
+    whether any was scaled, and whether an entry had lost digits.
     """
-    gone = False
+    scaled, gone = False, False
     for lane in range(0, run.shape[0], q):
         largest = run[lane]
         for v in range(1, q):
             largest = max(largest, run[lane + v])
         if 0.0 < largest < _SMALL:
+            scaled = True
             for v in range(q):
-                gone |= lost(run[lane + v], False)
+                gone |= 0.0 < run[lane + v] < LOW
                 run[lane + v] /= largest
+    return scaled, gone
+
+
+@inner_kernel
+def lost(numbers, support):
+    """Whether a number below ``LOW`` is no exact zero: positive, or zero though ``support`` is not."""
+    gone = False
+    for x in range(numbers.shape[0]):
+        gone |= (numbers[x] < LOW) & ((numbers[x] > 0.0) | (support[x] > 0))
     return gone
 
 
 @inner_kernel
-def variable_pass(work, blocks, q):
+def variable_pass(work, blocks, q, support):
     """Overwrite the messages to variables in ``work`` by the products of the others with the field, up to a factor.
 
     A row of ``blocks.field`` holds the fields of the variables of a block, q numbers a lane; block b owns rows
     ``blocks.start[b]:blocks.start[b + 1]`` of messages, one of each lane a row. Rows a lane does not need hold ones.
-    Return whether a number lost digits that would not be seen to be small in the products.
+    ``support`` uint8, laid out as ``work``, is zero where a product may be zero. Return whether a number was lost.
     """
     gone = False
     width = blocks.field.shape[1]
     run, scratch = blocks.run, blocks.scratch
     for b in range(blocks.field.shape[0]):
         begin, rows = blocks.start[b] * width, blocks.start[b + 1] - blocks.start[b]
+        careful = False
         for x in range(width):
             run[x] = blocks.field[b, x]
         for s in range(rows):
@@ -62,7 +73,10 @@ def variable_pass(work, blocks, q):
                 prefix[x] = product
                 run[x] = product * messages[x]
             if s % _SCALE_EVERY == _SCALE_EVERY - 1:
-                gone |= _rescale(run, q)
+                scaled, low = _rescale(run, q)
+                careful, gone = careful | scaled, gone | low
+        for x in range(width):  # no message is above one: no product of some is below the product of all
+            careful |= run[x] < LOW
         run[:] = 1.0
         for s in range(rows - 1, -1, -1):
             messages = work[begin + s * width : begin + (s + 1) * width]
@@ -72,7 +86,11 @@ def variable_pass(work, blocks, q):
                 messages[x] = prefix[x] * product
                 run[x] = product * message
             if s % _SCALE_EVERY == 0:
-                gone |= _rescale(run, q)
+                scaled, low = _rescale(run, q)
+                careful, gone = careful | scaled, gone | low
+        if careful:
+            end = begin + rows * width
+            gone |= lost(work[begin:end], support[begin:end])
     for p in blocks.pads:
         for v in range(q):
             work[p + uint64(v)] = 1.0
@@ -113,15 +131,15 @@ def flood(form, work, plan, blocks, q, limits, support, settled):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
-    iterations later. ``support`` as in ``factor_pass`` counts from iteration ``settled`` on. Return (iterations, change
-    over one, change over two, vanished messages, converged, whether a number was lost: the run then ends at once).
+    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations,
+    change over one, change over two, vanished messages, converged, whether a number was lost, which ends the run).
     """
     damping, iterations, tolerance = limits
     mark, kept = np.empty_like(work), np.empty_like(work if damping > 0.0 else work[:0])
     marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
     nothing = np.zeros_like(support) if settled > 0 else support
     while t < iterations and not done and not gone:
-        found, gone = factor_pass(form, work, plan.positions, plan.groups, support if t >= settled else nothing)
+        found, gone = factor_pass(form, work, plan.positions, plan.groups)
         vanished += found
         t += 1
         if damping > 0.0:
@@ -137,21 +155,22 @@ def flood(form, work, plan, blocks, q, limits, support, settled):
             done = max(one, two) <= tolerance
         if t == marked:
             mark[:] = work
-        gone |= variable_pass(work, blocks, q)
+        gone |= variable_pass(work, blocks, q, support if t >= settled else nothing)
     return t, one, two, vanished, max(one, two) <= tolerance, gone
 
 
 @inner_kernel
 def _rescaled(run, q):
     """``_rescale`` of one running product in registers."""
-    largest, gone = run[0], False
+    largest, scaled, gone = run[0], False, False
     for v in range(1, q):
         largest = max(largest, run[v])
     if 0.0 < largest < _SMALL:
+        scaled = True
         for v in range(q):
-            gone |= lost(run[v], False)
+            gone |= 0.0 < run[v] < LOW
             run = tuple_setitem(run, v, run[v] / largest)
-    return run, gone
+    return run, scaled, gone
 
 
 @inner_kernel
@@ -160,7 +179,7 @@ def _update_variable(i, form, work, plan, field, received, prefix, damping, supp
     whether a number was lost.
     """
     q, begin, end = len(form.values), plan.first[i], plan.first[i + 1]
-    run, at, vanished, gone = form.values, uint64(0), 0, False
+    run, at, vanished, careful, gone = form.values, uint64(0), 0, False, False
     for v in range(q):
         run = tuple_setitem(run, v, field[i, v])
     for e in range(begin, end):
@@ -170,24 +189,25 @@ def _update_variable(i, form, work, plan, field, received, prefix, damping, supp
             run = tuple_setitem(run, v, run[v] * received[at])
             at += uint64(1)
         if (e - begin) % _SCALE_EVERY == _SCALE_EVERY - 1:
-            run, low = _rescaled(run, q)
-            gone |= low
+            run, scaled, low = _rescaled(run, q)
+            careful, gone = careful | scaled, gone | low
+    for v in range(q):  # see variable_pass
+        careful |= run[v] < LOW
     run = form.values
     for e in range(end - 1, begin - 1, -1):
         at -= uint64(q)
-        target, message, total, least = uint64(e) * uint64(q), form.values, 0.0, 1.0
+        target, message, total = uint64(e) * uint64(q), form.values, 0.0
         for v in range(q):
             product = prefix[at + uint64(v)] * run[v]
             message = tuple_setitem(message, v, product)
             total += product
-            least = min(least, product)
             run = tuple_setitem(run, v, run[v] * received[at + uint64(v)])
-        if least < LOW:
+        if careful:
             for v in range(q):
-                gone |= lost(message[v], support[target + uint64(v)])
-        if total == 0.0:
-            vanished += 1
-            message, total = form.values, float(q)
+                gone |= message[v] < LOW and (message[v] > 0.0 or support[target + uint64(v)] > 0)
+            if total == 0.0:
+                vanished += 1
+                message, total = form.values, float(q)
         if damping > 0.0:
             share, total = (1.0 - damping) / total, 0.0
             for v in range(q):
@@ -199,8 +219,8 @@ def _update_variable(i, form, work, plan, field, received, prefix, damping, supp
         for v in range(q):
             work[target + uint64(v)] = share * message[v]
         if (e - begin) % _SCALE_EVERY == 0:
-            run, low = _rescaled(run, q)
-            gone |= low
+            run, scaled, low = _rescaled(run, q)
+            careful, gone = careful | scaled, gone | low
     return vanished, gone
 
 
@@ -209,7 +229,7 @@ def sweep(form, work, plan, field, key, limits, support, settled):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
-    ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as the messages.
+    ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as messages do.
     """
     damping, iterations, tolerance = limits
     n, q = field.shape

@@ -2,6 +2,10 @@
 
 A message to a factor is the product of the field and the other factors' messages, normalised; a message to a variable
 is the weight of the factor summed over its other variables. ``run`` answers one graph, ``run_batch`` many, in threads.
+
+A run is made in plain floating point first. If a number falls so low that it loses digits (``bp_support`` says which
+zeros are exact), the run is made again, from the same start and in the same order, with an exponent of its own for
+every number (``_bp_deep_kernels``).
 """
 
 from __future__ import annotations
@@ -70,12 +74,11 @@ class BPResult:
     ``marginals`` float64[N, q]; ``free_entropy`` the Bethe free entropy in nats (ln of the partition function on trees;
     -inf if contradictory); ``iterations`` done; ``residual`` and ``residual_two`` the largest change of a message over
     one and over two iterations, when last compared: at the end, in a run of a few iterations perhaps just before it;
-    ``converged`` both at most the tolerance. ``contradictory``: a message or a belief vanished; it was set to uniform
-    and the run went on. From a "noise" or "random" start that proves the
-    evidence impossible, from a "planted" start it may be the start that contradicts. Not promised: a value whose weight
-    falls below 1e-300 of the largest, while the messages to a variable are multiplied up in the order of the
-    observations, counts as excluded from then on. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked
-    for.
+    ``converged`` both at most the tolerance. ``contradictory``: every value of a message or a belief was excluded by
+    exact zeros; the message was set to uniform and the run went on. Small numbers are never taken for zero. From a
+    "noise" or "random" start, whose entries are all positive, this proves that no state has positive weight: the
+    values of such a state stay positive in every message. From a "planted" start it may be the start that contradicts.
+    Without it nothing is proven. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked for.
     """
 
     marginals: NDArray[np.float64]
@@ -151,17 +154,18 @@ def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], Flo
     work = np.ones(int(blocks.start[-1]) * blocks.field.shape[1])
     messages = np.ascontiguousarray(task.start.reshape(*graph.scopes.shape, graph.q)[plan.order])
     _bp_closing_kernels.scatter(messages.ravel(), plan.positions, work, graph.q)
-    seen = support.to_factor[plan.order].ravel()
+    places = np.zeros(len(work), np.uint8)
+    _bp_closing_kernels.scatter(support.to_factor[plan.order].ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, seen, support.settled), work, plan
+    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled), work, plan
 
 
 def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], SweepPlan]:
     graph, plan = task.graph, sweep_plan(task.graph)
-    work, seen = np.empty((2, task.start.size))
+    work, places = np.empty(task.start.size), np.empty(task.start.size, np.uint8)
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
-    _bp_closing_kernels.scatter(support.to_factor.ravel().astype(np.float64), plan.positions, seen, graph.q)
-    form, places = task.form(scaled=True), seen.astype(np.uint8)
+    _bp_closing_kernels.scatter(support.to_factor.ravel(), plan.positions, places, graph.q)
+    form = task.form(scaled=True)
     ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled)
     return ran, work, plan
 
@@ -185,10 +189,8 @@ def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed
         return None
     shape = (graph.n_factors, graph.k, graph.q)
     to_factor, to_variable = np.empty((2, *shape))
-    scopes, seen, reached = graph.scopes[plan.order], support.to_factor[plan.order], support.to_variable[plan.order]
-    entropy, empty, gone = _bp_closing_kernels.close(
-        form, work, plan, to_factor, to_variable, scopes, belief, seen, reached
-    )
+    scopes, reached = graph.scopes[plan.order], support.to_variable[plan.order]
+    entropy, empty, gone = _bp_closing_kernels.close(form, work, plan, to_factor, to_variable, scopes, belief, reached)
     if gone or (ran[3] + empty > 0 and support.settled > 0):
         return None
     back = np.argsort(plan.order)
@@ -234,7 +236,9 @@ def run(
     ``key`` addresses the start and the order of the sweeps: the same numbers for any number of threads. ``planted``
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
-    damping in flooding. Errors: ValueError for a graph over 2**31 numbers and for an assignment that does not fit.
+    damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice, the
+    second time with q**k operations an edge for every table, several times slower. Errors: ValueError for a graph over
+    2**31 numbers and for an assignment that does not fit.
     Neither contradiction nor lack of convergence is an error.
     """
     options = options or BPOptions()

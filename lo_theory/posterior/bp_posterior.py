@@ -58,8 +58,9 @@ class BPPosterior:
         """Answer a batch int8[B, L], MASK = -1 where hidden: float64 probabilities [B, L, V], Bethe free entropies,
         converged or not.
 
-        A contradictory row (a message vanished) has log_evidence -inf and uniform probabilities over the values of the
-        role at its masked positions. Cost a row: about 0.2 ms to lay out the graph, then the sweeps. Errors: ValueError
+        A contradictory row (exact zeros exclude every value of a message, so it is impossible) has log_evidence -inf
+        and uniform probabilities over the values of the role at its masked positions. Cost a row: about 0.2 ms to lay
+        out the graph, then the sweeps. Errors: ValueError
         for tokens out of range.
         """
         rows = self.layout.check_tokens(tokens)

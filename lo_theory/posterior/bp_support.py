@@ -49,10 +49,10 @@ def find_support(graph: FactorGraph, form: Form, start: NDArray[np.float64]) -> 
     positions = (np.arange(graph.n_factors * graph.k) * graph.q).astype(np.uint32).reshape(shape[:2])
     variables = graph.scopes.ravel()
     inside = (graph.field > 0.0)[variables]
-    support, nothing, rounds = start > 0.0, np.zeros(start.size, np.uint8), 0
+    support, rounds = start > 0.0, 0
     while True:
         work = support.ravel().astype(np.float64)
-        _bp_closing_kernels.supported_pass(form, work, positions, graph.groups, nothing)
+        _bp_closing_kernels.supported_pass(form, work, positions, graph.groups)
         reached = work.reshape(-1, graph.q) > 0.0
         dropped = np.stack([np.bincount(variables, ~column, graph.n_variables) for column in reached.T], axis=1)
         fresh = inside & (dropped[variables] == ~reached)

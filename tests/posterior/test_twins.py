@@ -83,12 +83,16 @@ TWINS: dict[str, dict[str, str]] = {
     },
     "posterior._slab_kernels": {"marginals_of_rows": "posterior.test_exact:test_slabs_agree_with_brute_force"},
     "posterior._bp_kernels": {
+        "lost": "posterior.test_bp_deep:test_plain_numbers_alone_are_noticed",
         "variable_pass": FLOODING,
         "largest_difference": RESIDUALS,
         "next_mark": RESIDUALS,
         "flood": FLOODING,
         "sweep": SWEEPS,
     },
+    "posterior._bp_deep_kernels": dict.fromkeys(
+        ("deep_run", "deep_close"), "posterior.test_bp_deep:test_both_ways_agree"
+    ),
     "posterior._bp_form_kernels": {
         "normalise": FLOODING,
         "all_equal_pass": CLOSED_FORMS,
@@ -104,6 +108,7 @@ TWINS: dict[str, dict[str, str]] = {
         "gather": BETHE,
         "beliefs": BETHE,
         "close": BETHE,
+        "supported_pass": "posterior.test_bp_deep:test_plain_numbers_alone_are_noticed",
         "observation_laws": "posterior.test_bp_kernels:test_laws_of_masked_observations_are_their_slow_twin",
     },
     "thresholds._kernels": {"sweep_blocks": "thresholds.test_population:test_kernel_equals_its_twin"},

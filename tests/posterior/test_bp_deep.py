@@ -1,0 +1,192 @@
+"""Belief propagation where numbers fall far below what a float holds: known answers, and the two ways of computing.
+
+What they must reject: the same iterations in plain floating point alone, where small is zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lo_theory.diffusion import Bernoulli, Pattern, Suffix, TwoRates, Uniform
+from lo_theory.posterior import ExactPosterior, bp
+from lo_theory.posterior.bp import BPOptions, BPResult, run
+from lo_theory.posterior.bp_posterior import BPPosterior
+from lo_theory.posterior.bp_support import Support
+from lo_theory.posterior.factor_graph import FactorGraph, condition
+from lo_theory.problem import LODistribution, TableObservations, nae, nae_sat, sparse_parity
+from lo_theory.problem.planted import planted
+from lo_theory.rng import Key
+from tests.posterior.test_bp import ALL_STEPS, SHAPES, loopy
+from tests.posterior.trees import random_prior, random_table
+
+SCHEDULES = ("flooding", "sequential")
+FROZEN = (nae_sat(5, 15, seed=3), [-1, 1, -1, -1, -1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+
+
+def deep(graph: FactorGraph, key: Key, options: BPOptions, monkeypatch: pytest.MonkeyPatch) -> BPResult:
+    with monkeypatch.context() as patch:
+        patch.setattr(bp, "_run_floats", lambda task, belief: None)
+        return run(graph, key=key, options=options)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.4])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("kind", "q", "k"), SHAPES)
+def test_both_ways_agree(
+    kind: str, q: int, k: int, schedule: str, damping: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = loopy(kind, q, k)
+    options = BPOptions(schedule, damping, noise=0.5, iterations=6, tolerance=ALL_STEPS, messages=True)
+    plain, slow = run(graph, key=Key(3), options=options), deep(graph, Key(3), options, monkeypatch)
+    for name in ("marginals", "to_factor", "to_variable"):
+        np.testing.assert_allclose(getattr(slow, name), getattr(plain, name), rtol=0, atol=1e-12)
+    for name in ("free_entropy", "residual", "residual_two"):
+        assert getattr(slow, name) == pytest.approx(getattr(plain, name), rel=1e-10, abs=1e-12)
+    assert (slow.iterations, slow.contradictory) == (plain.iterations, plain.contradictory)
+    fewer = deep(graph, Key(3), dataclasses.replace(options, iterations=5), monkeypatch)
+    assert kind == "hard" or k == 1 or np.abs(fewer.to_factor - plain.to_factor).max() > 1e-9
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_frozen_context_keeps_its_answer(schedule: str) -> None:
+    """One assignment is left, so ln P = -5 ln 2; messages on the way to it fall below e^-17,000."""
+    distribution, tokens = FROZEN
+    for noise in (0.0, 0.02):
+        result = run(condition(distribution, tokens), key=Key(0), options=BPOptions(schedule, noise=noise))
+        assert not result.contradictory
+        assert result.free_entropy == pytest.approx(-5 * math.log(2.0), abs=1e-9)
+        np.testing.assert_allclose(result.marginals[:, 1], [0, 1, 1, 0, 0], atol=1e-9)
+    answer = BPPosterior(distribution).marginals([tokens])
+    np.testing.assert_allclose(answer.log_evidence, ExactPosterior(distribution).marginals([tokens]).log_evidence)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_star_of_tiny_weights(schedule: str, closed: bool) -> None:
+    """Nine observations of probability 3e-41 in every state: ln P = 9 ln 3e-41."""
+    tables = np.full((1, 4, 2), [1 - 3e-41, 3e-41])
+    law = TableObservations([[0, i] for i in range(1, 10)], tables)
+    distribution = LODistribution(np.full((10, 2), 0.5), law)
+    graph = condition(distribution, [-1] * 10 + [1] * 9)
+    result = run(graph, key=Key(0), options=BPOptions(schedule, closed_forms=closed))
+    assert result.free_entropy == pytest.approx(9 * math.log(3e-41), rel=1e-12)
+    np.testing.assert_allclose(result.marginals, 0.5, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_evidence_against_a_value_is_weighed_whatever_the_order(schedule: str) -> None:
+    """Ten factors of weight 1e-60 against each value of one latent, those against value 0 first, one more for 1."""
+    tables = np.array([[1e-60, 1.0], [1.0, 1e-60], [0.4, 0.6]])
+    tables = np.stack([tables, 1 - tables], axis=2)
+    index = np.repeat([0, 1, 2], [10, 10, 1])
+    distribution = LODistribution(np.full((1, 2), 0.5), TableObservations(np.zeros((21, 1), int), tables, index))
+    graph = condition(distribution, [-1] + [0] * 21)
+    result = run(graph, key=Key(0), options=BPOptions(schedule))
+    np.testing.assert_allclose(result.marginals, [[0.4, 0.6]], rtol=1e-9)
+    assert result.free_entropy == pytest.approx(10 * math.log(1e-60) + math.log(0.5), rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_numbers_stay_finite_however_long_a_run(schedule: str) -> None:
+    """Exponents grow geometrically; after 300 iterations they have met their bound."""
+    distribution, tokens = FROZEN
+    options = BPOptions(schedule, iterations=300, tolerance=ALL_STEPS, messages=True)
+    result = run(condition(distribution, tokens), key=Key(0), options=options)
+    assert not result.contradictory
+    assert np.isfinite(result.to_factor).all()
+    assert result.free_entropy == pytest.approx(-5 * math.log(2.0), abs=1e-9)
+
+
+def test_satisfied_planted_instances_are_not_contradictory() -> None:
+    for seed in range(5):
+        instance = planted(nae(2, 3), 200, 6.0, key=Key(seed))
+        graph = condition(instance.distribution, instance.tokens)
+        for start in ("noise", "random"):
+            result = run(graph, key=Key(seed), options=BPOptions(start=start, iterations=100))
+            assert not result.contradictory
+            assert np.isfinite(result.free_entropy)
+
+
+def mixed(seed: int) -> LODistribution:
+    """Tables with and without zeros, some priors that exclude a value."""
+    rng = np.random.default_rng(seed)
+    scopes = np.array([rng.choice(6, 3, replace=False) for _ in range(14)])
+    tables = np.stack([random_table(kind, 2, 3, 2, rng) for kind in ("hard", "soft", "hard")])
+    return LODistribution(random_prior(6, 2, rng), TableObservations(scopes, tables, rng.integers(0, 3, 14)))
+
+
+FAMILIES: dict[str, Callable[[int], LODistribution]] = {
+    "nae": lambda seed: nae_sat(5 + seed % 4, 15 + 5 * (seed % 2), seed=seed),
+    "noisy nae": lambda seed: nae_sat(6, 20, seed=seed, noise=0.02),
+    "parity": lambda seed: sparse_parity(7, 12, 3, 0.1 * (seed % 2), seed=seed),
+    "nae of three values": lambda seed: nae_sat(6, 24, seed=seed, q=3),
+    "mixed tables": mixed,
+}
+LAWS = (Uniform(), Pattern(2), Suffix(), TwoRates(0.75, 0), Bernoulli(0.5))
+
+
+def wrong_verdicts(family: str, contexts: int, problems: int) -> tuple[int, int]:
+    """Contexts called impossible that are possible, and the other way round where all latents are revealed."""
+    wrong = possible = 0
+    each = contexts // (problems * len(LAWS))
+    for seed in range(problems):
+        distribution, key = FAMILIES[family](seed), Key(seed).fold(family)
+        for law in LAWS:
+            drawn = distribution.sample(key.fold(law.name), each)
+            masked = np.asarray(law.sample(key.fold("mask"), drawn, distribution.layout)[0]).reshape(drawn.shape)
+            tokens = np.where(masked, -1, drawn).astype(np.int8)
+            exact = ExactPosterior(distribution).marginals(tokens).log_evidence
+            found = BPPosterior(distribution).marginals(tokens).log_evidence
+            wrong += int((np.isfinite(exact) & ~np.isfinite(found)).sum())
+            possible += int(np.isfinite(exact).sum())
+    return wrong, possible
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_possible_context_is_called_impossible(family: str) -> None:
+    wrong, possible = wrong_verdicts(family, 500, 10)
+    assert wrong == 0
+    assert possible > 400
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_possible_context_of_ten_thousand_a_law_is_called_impossible(family: str) -> None:
+    wrong, possible = wrong_verdicts(family, 50_000, 100)
+    assert wrong == 0
+    assert possible > 40_000
+
+
+def test_plain_numbers_alone_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison can fail: where every zero counts as exact, underflow is taken for a contradiction."""
+    empty = np.zeros((15, 3, 2), np.uint8)
+    monkeypatch.setattr(bp, "find_support", lambda graph, form, start: Support(empty, empty, 0))
+    distribution, tokens = FROZEN
+    graph = condition(distribution, tokens)
+    assert graph.scopes.shape == (15, 3)
+    assert run(graph, key=Key(0), options=BPOptions("sequential", noise=0.0)).contradictory
+
+
+def test_starts_differ_in_spread() -> None:
+    """Entries of a start over their mean: within ``noise`` of one from "noise", spread over (0, 2) from "random"."""
+    graph = loopy("soft", 2, 1)
+    spread = {}
+    for start in ("noise", "random"):
+        messages = bp._STARTS[start](graph, Key(0), BPOptions(start=start, noise=0.02), None)
+        assert (messages > 0.0).all()
+        spread[start] = np.abs(2 * messages - 1).max()
+    assert spread["noise"] < 0.021
+    assert spread["random"] > 0.3
+
+
+@pytest.mark.parametrize(("one", "two", "expected"), [(1.0, 0.5e-3, True), (1.0, 2e-3, False), (1e-2, 0.9e-5, True)])
+def test_an_oscillation_changes_hardly_over_two(one: float, two: float, expected: bool) -> None:
+    """A thousandth of the change over one iteration is the most."""
+    result = BPResult(np.ones((1, 1)), 0.0, 9, one, two, False, False)
+    assert result.oscillating is expected
+    assert not dataclasses.replace(result, converged=True).oscillating
