@@ -31,7 +31,7 @@ class Predicate(Record):
         table = plain(self.table, "a truth table")
         if table.ndim < 1 or len(set(table.shape)) != 1 or table.shape[0] < 2:
             raise ValueError(f"a truth table has k >= 1 axes of equal length q >= 2, got shape {table.shape}")
-        if not np.isin(table, (0, 1)).all():
+        if table.dtype != np.bool_ and not np.isin(table, (0, 1)).all():
             raise ValueError("a truth table holds only 0 and 1 (False and True)")
         object.__setattr__(self, "table", frozen(table, np.bool_))
 
@@ -122,14 +122,18 @@ def _check_size(q: int, k: int) -> None:
 def nae(q: int = 2, k: int = 3) -> Predicate:
     """Not all equal: 1 unless all k arguments agree. gamma = 1 - q**(1 - k)."""
     _check_size(q, k)
-    index = np.indices((q,) * k)
-    return Predicate(f"NAE q={q} k={k}", (index != index[0]).any(axis=0))
+    table = np.ones((q,) * k, np.bool_)
+    table[(np.arange(q),) * k] = False
+    return Predicate(f"NAE q={q} k={k}", table)
 
 
 def xor(k: int = 3) -> Predicate:
     """Parity of k bits: 1 if an odd number of arguments is 1. gamma = 1/2."""
     _check_size(2, k)
-    return Predicate(f"XOR k={k}", np.indices((2,) * k).sum(axis=0) % 2 == 1)
+    table = np.zeros(1, np.bool_)
+    for _ in range(k):
+        table = np.concatenate([table, ~table])
+    return Predicate(f"XOR k={k}", table.reshape((2,) * k))
 
 
 def colouring(q: int = 3) -> Predicate:
@@ -148,8 +152,9 @@ def sat(k: int = 3, negated: Sequence[bool] | None = None) -> Predicate:
     signs = (False,) * k if negated is None else tuple(bool(sign) for sign in negated)
     if len(signs) != k:
         raise ValueError(f"negated must name {k} literals, got {len(signs)}")
-    literals = np.indices((2,) * k).astype(bool) ^ np.array(signs).reshape(k, *(1,) * k)
-    return Predicate(f"SAT k={k}", literals.any(axis=0))
+    table = np.ones((2,) * k, np.bool_)
+    table[tuple(int(sign) for sign in signs)] = False  # the one state in which no literal is true
+    return Predicate(f"SAT k={k}", table)
 
 
 def from_function(function: Callable[..., bool | int], q: int, k: int, *, name: str = "g") -> Predicate:

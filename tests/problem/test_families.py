@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -144,3 +145,34 @@ def test_bad_input_is_named(make, message):
 def test_a_number_of_observations_that_would_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match="P = 10000000000 observations are over the limit"):
         nae_sat(10, 10**10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nae_sat(200, 10**7, seed=0, k=120, repeats=True), r"2\*\*120 entries"),
+        (lambda: sparse_parity(200, 10**7, 120, 0.1, seed=0), r"2\*\*120 entries"),
+        (lambda: nae_sat(200, 10**7, seed=0, k=24), r"P \* k = 240000000 numbers .* limit of 134217728"),
+        (lambda: random_scopes(200, 10**7, 120, seed=0, repeats=True), r"P \* k = 1200000000 numbers"),
+        (lambda: all_k_subsets(nae(), 10**4), "over the limit"),
+    ],
+)
+def test_too_large_families_are_refused_before_memory_is_taken(make, message):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            make()
+        assert tracemalloc.get_traced_memory()[1] < 2**27  # a truth table of 2**24 entries may be made before
+    finally:
+        tracemalloc.stop()
+
+
+def test_all_k_subsets_take_little_more_memory_than_their_arrays():
+    """A list of tuples would take some twenty times as much."""
+    tracemalloc.start()
+    try:
+        problem = all_k_subsets(nae(), 40)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * problem.observations.scopes.nbytes
