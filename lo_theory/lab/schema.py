@@ -59,10 +59,9 @@ class _Loader(yaml.SafeLoader):
     def construct_scalar(self, node: Any) -> str:
         text: str = super().construct_scalar(node)
         try:
-            text.encode()
-        except UnicodeEncodeError as error:
+            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")  # pairs, of JSON
+        except UnicodeDecodeError as error:
             raise _refusal(f"{text!r} holds half of a surrogate pair, which is no character", node) from error
-        return text
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         result: dict[Hashable, Any] = {}

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from lo_theory.cli import main
-from lo_theory.lab.rows import Rows, read_rows
-from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.schema import dump_yaml
 from tests.lab.tiny import tiny
 

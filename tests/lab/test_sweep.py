@@ -21,7 +21,7 @@ from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
-from lo_theory.lab.runs import FinishedRun, Run
+from lo_theory.lab.runs import FinishedRun, Run, read_json
 from lo_theory.lab.summary import group
 from lo_theory.lab.sweep.cells import make_cells
 from lo_theory.lab.sweep.grid import make_grid
@@ -264,7 +264,7 @@ def test_going_on_with_other_threads_is_refused(tmp_path: Path, capsys: Any) -> 
     assert sweep(file, tmp_path, "--threads", "1") == 2
     assert "was begun with threads = 2, and going on with 1" in capsys.readouterr().err
     assert sweep(file, tmp_path) == 0
-    assert json.loads((tmp_path / "grid" / "sweep-table1" / "facts.json").read_text()) == {"threads": 2}
+    assert read_json(tmp_path / "grid" / "sweep-table1" / "facts.json") == {"threads": 2}
 
 
 @pytest.mark.parametrize(
