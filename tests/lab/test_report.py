@@ -244,7 +244,17 @@ def test_a_report_is_the_same_in_every_locale(tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "experiments" / "results" / "table1-seeds-cpu"
     assert "±" in (folder / "table.md").read_text(encoding="utf-8")
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-X", "warn_default_encoding", "-m", "lo_theory.cli", "report", str(folder), "--to", str(tmp_path / "page.html")]
+    command = [
+        sys.executable,
+        "-X",
+        "warn_default_encoding",
+        "-m",
+        "lo_theory.cli",
+        "report",
+        str(folder),
+        "--to",
+        str(tmp_path / "page.html"),
+    ]
     said = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     assert "lo_theory/lab/report" not in said.stderr  # no file of the run is read as the locale has it

@@ -32,10 +32,79 @@ from lo_theory.lab.tidy import from_csv, to_csv
 from tests.lab.tiny import tiny
 
 KNOWN = (
-    *("1e19", "0100", "1_000", "1e689515", "0123", "1:30", "0500", "12345678", "off", "no", "y", "2024", "2024-01-01", "~"),
-    *("null", "True", "true", ".5", "5.", "inf", ".inf", "-.INF", "nan", "NaN", "0x1f", "0o17", "=", "<<", "-", "---", "- a"),
-    *("[easy]", "[/b]", "[/]x", ":100:", "[link=x]y[/link]", "$\\foo$", "\\$", "a|b", "\\|", "*a*", "_a_", "`a`", "<b>", "&amp;"),
-    *("a: b", "#c", "'", '"', '"a"', "{a}", "[a]", "!x", "&x", "*x", "%", "@", "?", "a\\nb", "=1+1", "é", "±", "😀", "漢字", "a  b"),
+    *(
+        "1e19",
+        "0100",
+        "1_000",
+        "1e689515",
+        "0123",
+        "1:30",
+        "0500",
+        "12345678",
+        "off",
+        "no",
+        "y",
+        "2024",
+        "2024-01-01",
+        "~",
+    ),
+    *(
+        "null",
+        "True",
+        "true",
+        ".5",
+        "5.",
+        "inf",
+        ".inf",
+        "-.INF",
+        "nan",
+        "NaN",
+        "0x1f",
+        "0o17",
+        "=",
+        "<<",
+        "-",
+        "---",
+        "- a",
+    ),
+    *(
+        "[easy]",
+        "[/b]",
+        "[/]x",
+        ":100:",
+        "[link=x]y[/link]",
+        "$\\foo$",
+        "\\$",
+        "a|b",
+        "\\|",
+        "*a*",
+        "_a_",
+        "`a`",
+        "<b>",
+        "&amp;",
+    ),
+    *(
+        "a: b",
+        "#c",
+        "'",
+        '"',
+        '"a"',
+        "{a}",
+        "[a]",
+        "!x",
+        "&x",
+        "*x",
+        "%",
+        "@",
+        "?",
+        "a\\nb",
+        "=1+1",
+        "é",
+        "±",
+        "😀",
+        "漢字",
+        "a  b",
+    ),
 )
 LETTERS = "ab01_-+.eE:~*`<>[]()\\|&#;!,'\"$%@=?{}/ é±😀漢\u00a0"
 EXACT = {"experiment": "x", "problem": {"family": "nae_sat", "N": 6, "P": 18}, "decoding": {"denoisers": ["exact"]}}
@@ -48,18 +117,23 @@ def text(chance: random.Random) -> str:
         return chance.choice(KNOWN)
     if chance.random() < 0.15:
         return format(chance.randrange(10**8), chance.choice(["x", "d", "08d", "_d", "e", "o"]))
-    letters = [chance.choice(LETTERS) if chance.random() < 0.9 else chr(chance.randrange(32, 0x3000)) for _ in range(chance.randrange(1, 12))]
+    letters = [
+        chance.choice(LETTERS) if chance.random() < 0.9 else chr(chance.randrange(32, 0x3000))
+        for _ in range(chance.randrange(1, 12))
+    ]
     return "".join(letters).strip() or "x"
 
 
 def one_line(value: str) -> bool:
-    return all(letter.isprintable() or unicodedata.category(letter) == "Zs" or letter in "\u200c\u200d" for letter in value)
+    return all(
+        letter.isprintable() or unicodedata.category(letter) == "Zs" or letter in "\u200c\u200d" for letter in value
+    )
 
 
 def number(chance: random.Random) -> Any:
     return chance.choice(
         [
-            chance.randrange(-(10**chance.randrange(1, 25)), 10 ** chance.randrange(1, 25)),
+            chance.randrange(-(10 ** chance.randrange(1, 25)), 10 ** chance.randrange(1, 25)),
             chance.uniform(-1, 1) * 10.0 ** chance.randrange(-300, 300),
             float(chance.randrange(10**6)),
             chance.random() < 0.5,
@@ -72,7 +146,11 @@ def same(one: Any, other: Any) -> bool:
 
 
 def through_yaml(values: list[Any], chance: random.Random) -> None:
-    document = {"value": values, "nested": {str(i): value for i, value in enumerate(values)}, **{f"k{v}": v for v in values}}
+    document = {
+        "value": values,
+        "nested": {str(i): value for i, value in enumerate(values)},
+        **{f"k{v}": v for v in values},
+    }
     assert same(parse_yaml(dump_yaml(document), "here"), document)
     assert same(parse_yaml(dump_yaml(document).encode(), "here"), document)
     for value in values:
@@ -84,10 +162,17 @@ def through_csv(values: list[Any], chance: random.Random) -> None:
     texts = [value for value in values if isinstance(value, str)]
     numbers = [value for value in values if not isinstance(value, str)]
     rows = [
-        Row(str(values[i]), "m", Sums(1, 0.5, 0.25), {"mixed": values[i], "text": texts[i % len(texts)], "alone": values[0]})
+        Row(
+            str(values[i]),
+            "m",
+            Sums(1, 0.5, 0.25),
+            {"mixed": values[i], "text": texts[i % len(texts)], "alone": values[0]},
+        )
         for i in range(len(values))
     ]
-    rows = [Row(row.unit, row.metric, row.sums, {**row.keys, **({"number": numbers[0]} if numbers else {})}) for row in rows]
+    rows = [
+        Row(row.unit, row.metric, row.sums, {**row.keys, **({"number": numbers[0]} if numbers else {})}) for row in rows
+    ]
     back = from_csv(to_csv(rows))
     assert [row.unit for row in back] == [row.unit for row in rows]
     for row, original in zip(back, rows, strict=True):
@@ -101,7 +186,12 @@ def table(texts: list[str]) -> Table:
 def through_markdown(texts: list[str], chance: random.Random) -> None:
     content = [table(texts), table(texts[::-1])]
     for made, back in zip(content, read_tables(to_markdown(content)), strict=True):
-        assert (back.title, back.columns, back.sections, back.notes) == (made.title, made.columns, made.sections, made.notes)
+        assert (back.title, back.columns, back.sections, back.notes) == (
+            made.title,
+            made.columns,
+            made.sections,
+            made.notes,
+        )
 
 
 def through_terminal(texts: list[str], chance: random.Random) -> None:
@@ -265,7 +355,9 @@ def bomb(levels: int) -> str:
 
 
 def test_aliases_are_bounded_and_small_ones_are_read() -> None:
-    with pytest.raises(ValueError, match=r"here, line 1: its aliases \(\*\) stand for 4.4e\+09 values, the most is 1,000,000"):
+    with pytest.raises(
+        ValueError, match=r"here, line 1: its aliases \(\*\) stand for 4.4e\+09 values, the most is 1,000,000"
+    ):
         parse_yaml(bomb(9), "here")
     with pytest.raises(ValueError, match=r"--axis .*its aliases"):
         with_axes([], [f"seed={'[&a [1, 2, 3, 4, 5, 6, 7, 8, 9]'}, {', '.join(bombs())}]"])
@@ -300,7 +392,13 @@ def test_a_terminal_without_some_letters_shows_a_table(encoding: str, tmp_path: 
         "e._table = lambda options: show_tables([Table('\\xe9 \\xb1 \\u6f22', ('a', '\\xb1'), ((('[b]', '1 \\xb12'),),), ('\\u2192',))])\n"
         "sys.exit(main(['table', 'x']))"
     )
-    variables = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    variables = {
+        **os.environ,
+        "PYTHONIOENCODING": encoding,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }
     shown = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, check=False)
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert "[b]" in shown.stdout.decode(encoding)

@@ -156,7 +156,12 @@ def test_a_finished_run_is_what_was_written_or_refused_by_name(tmp_path: Path) -
         ("done.json", b"{}", "seconds is to be a number of seconds, found None"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{name} is damaged \(.*{words}.*: (remove done.json|fetch it again)" if words != "is damaged" else name):
+        with pytest.raises(
+            ValueError,
+            match=rf"{name} is damaged \(.*{words}.*: (remove done.json|fetch it again)"
+            if words != "is damaged"
+            else name,
+        ):
             FinishedRun(tmp_path)
         (tmp_path / name).write_bytes(whole[name])
     assert FinishedRun(tmp_path).rows == run.rows
@@ -194,7 +199,9 @@ def test_a_run_is_gone_on_with_only_as_it_was_begun(tmp_path: Path) -> None:
         read_facts(tmp_path, facts)
     (tmp_path / "started.json").write_bytes(whole["started.json"])
     (tmp_path / "config.yaml").write_bytes(b"experiment: y\n")
-    with pytest.raises(ValueError, match=r"config\.yaml is damaged .*: remove it, and the same command writes it again"):
+    with pytest.raises(
+        ValueError, match=r"config\.yaml is damaged .*: remove it, and the same command writes it again"
+    ):
         Run(tmp_path, {"experiment": "x"}, facts)
     (tmp_path / "config.yaml").unlink()
     with Run(tmp_path, {"experiment": "x"}, facts) as run:
@@ -212,7 +219,14 @@ def test_temporary_files_of_killed_writers_are_removed_when_a_run_is_opened(tmp_
     (tmp_path / ".mine").write_text("")
     assert len(list(tmp_path.iterdir())) == 3
     with Run(tmp_path, {}, {}):
-        assert {path.name for path in tmp_path.iterdir()} == {".mine", "config.yaml", "lock", "log.jsonl", "rows.jsonl", "started.json"}
+        assert {path.name for path in tmp_path.iterdir()} == {
+            ".mine",
+            "config.yaml",
+            "lock",
+            "log.jsonl",
+            "rows.jsonl",
+            "started.json",
+        }
 
 
 def test_what_is_said_of_a_folder_that_was_deleted_is_not_that_it_is_kept(tmp_path: Path) -> None:
@@ -228,7 +242,13 @@ def test_what_is_said_of_a_folder_that_was_deleted_is_not_that_it_is_kept(tmp_pa
 
 
 def test_a_journal_of_other_kinds_is_passed_over(tmp_path: Path) -> None:
-    lines = ['{"event": "x", "session": 1, "seconds": null}', '{"event": [], "session": 1, "seconds": 1}', "[1]", "{", "\ufffd"]
+    lines = [
+        '{"event": "x", "session": 1, "seconds": null}',
+        '{"event": [], "session": 1, "seconds": 1}',
+        "[1]",
+        "{",
+        "\ufffd",
+    ]
     good = '{"event": "x", "session": 1, "seconds": 2}'
     (tmp_path / "log.jsonl").write_text("\n".join([*lines, good]))
     assert [entry["seconds"] for entry in journal(tmp_path)] == [2]

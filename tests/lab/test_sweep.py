@@ -109,7 +109,13 @@ def test_damaged_cells_results_and_facts_are_refused_by_name(swept: Path, tmp_pa
     whole = (part / "rows.jsonl").read_bytes()
     kept = (results / "rows.jsonl").read_bytes()
     (results / "rows.jsonl").write_bytes(kept[: len(kept) // 2])  # a result that was finished
-    for command in (["sweep", str(file), "--quiet"], ["sweep", str(file), "--show"], ["table", "grid"], ["report", "grid"], ["figure", "grid"]):
+    for command in (
+        ["sweep", str(file), "--quiet"],
+        ["sweep", str(file), "--show"],
+        ["table", "grid"],
+        ["report", "grid"],
+        ["figure", "grid"],
+    ):
         assert main([*command, "--out", str(tmp_path)]) == 2, command
         said = capsys.readouterr()
         assert f"{results}/rows.jsonl is damaged" in said.err
@@ -128,7 +134,9 @@ def test_damaged_cells_results_and_facts_are_refused_by_name(swept: Path, tmp_pa
     facts = part.parent / "facts.json"
     facts.write_bytes(facts.read_bytes().replace(b'"threads": 1', b'"threads": 4'))
     assert sweep(write_grid(tmp_path / "grid.yaml", axes=[{"problem.P": [9]}]), tmp_path, "--serial") == 2
-    assert "facts.json is damaged (its content does not match its digest): remove it, and give" in capsys.readouterr().err
+    assert (
+        "facts.json is damaged (its content does not match its digest): remove it, and give" in capsys.readouterr().err
+    )
 
 
 def test_a_larger_grid_and_more_seeds_keep_what_is_finished(tmp_path: Path) -> None:
