@@ -191,6 +191,9 @@ class Rows:
     are whole is put in its place. One without digests is written again with them.
     """
 
+    rows: list[Row]
+    units: set[str]
+
     def __init__(self, path: Path) -> None:
         self._path = path
         contents = examine(path)
@@ -198,7 +201,7 @@ class Rows:
             kept = _keep_aside(path)
             self._write(contents.rows)
             raise ValueError(
-                f"{path}, {contents.damage}: it is kept as {kept.name}, its {len(self.units)} units that are whole "
+                f"{path}, {contents.damage}: it is kept as {kept.name}, its units that are whole ({len(self.units)}) "
                 "stay, and the same command computes the others again"
             )
         if contents.old:

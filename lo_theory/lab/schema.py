@@ -46,9 +46,6 @@ class _Loader(yaml.SafeLoader):
     Refuses repeated keys, merge keys, tags that the core schema does not have, and aliases that grow beyond bounds.
     """
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
-    yaml_constructors: typing.ClassVar[dict[Any, Any]] = {}
-
     def get_single_data(self) -> Any:
         node = self.get_single_node()
         if node is None:
@@ -59,10 +56,9 @@ class _Loader(yaml.SafeLoader):
     def construct_scalar(self, node: Any) -> str:
         text: str = super().construct_scalar(node)
         try:
-            text.encode()
-        except UnicodeEncodeError as error:
+            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")  # pairs, of JSON
+        except UnicodeDecodeError as error:
             raise _refusal(f"{text!r} holds half of a surrogate pair, which is no character", node) from error
-        return text
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         result: dict[Hashable, Any] = {}
@@ -148,6 +144,8 @@ _CONSTRUCTORS: dict[str | None, Callable[[Any, Any], Any]] = {
     "map": _Loader.construct_mapping,
     None: _unknown,
 }
+_Loader.yaml_implicit_resolvers = {}  # of version 1.1
+_Loader.yaml_constructors = {}
 for _tag, _form, _first in _CORE:
     for _kind_of_yaml in (_Loader, _Dumper):
         _kind_of_yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_form})$"), list(_first))

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from lo_theory.cli import main
-from lo_theory.lab.rows import Rows, read_rows
-from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.schema import dump_yaml
 from tests.lab.tiny import tiny
 
@@ -163,7 +161,12 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
 def campaign(tried: Tried, count: int, seed: int) -> dict[tuple[str, str, str], int]:
     """Damage files ``count`` times; how often what was refused, and what was harmless."""
     chance, counts = random.Random(seed), {}
-    cases = [(name, state) for name in NAMES for state in ("finished", "under way") if (name, state) != ("done.json", "under way")]
+    cases = [
+        (name, state)
+        for name in NAMES
+        for state in ("finished", "under way")
+        if (name, state) != ("done.json", "under way")
+    ]
     weights = [4 if name == "rows.jsonl" else 1 for name, _ in cases]
     done = 0
     while done < count:

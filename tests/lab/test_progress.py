@@ -87,3 +87,14 @@ def test_the_share_of_the_matrix_rate_is_shown_where_it_is_known() -> None:
     values = {"loss": 0.3, "floor": 0.2, "marginals_only": 0.6}
     assert "matrix rate" not in training_line(values)
     assert training_line({**values, "utilisation": 0.314}).endswith("31% of the matrix rate")
+
+
+def test_a_label_is_text_and_no_markup() -> None:
+    shown = io.StringIO()
+    progress = BarProgress(Console(file=io.StringIO(), force_terminal=True))
+    for label in ("[easy]", "[/b]", ":100:"):
+        progress.start(label)
+        progress.training(label, 1, 40, {})
+    Console(file=shown, width=100).print(progress._render())
+    for label in ("[easy] steps", "[/b] steps", ":100: steps"):
+        assert label in shown.getvalue()

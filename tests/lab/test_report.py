@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -235,3 +238,27 @@ def test_a_real_browser_asks_for_nothing_and_complains_of_nothing(finished: Fini
             time.sleep(0.1)
         assert len(failed) == 2
         assert len(said) >= 2
+
+
+def test_a_report_is_the_same_in_every_locale(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "experiments" / "results" / "table1-seeds-cpu"
+    assert "±" in (folder / "table.md").read_text(encoding="utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [
+        sys.executable,
+        "-X",
+        "warn_default_encoding",
+        "-m",
+        "lo_theory.cli",
+        "report",
+        str(folder),
+        "--to",
+        str(tmp_path / "page.html"),
+    ]
+    said = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "lo_theory/lab/report" not in said.stderr  # no file of the run is read as the locale has it
+    content = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "±" in content
+    assert "Â±" not in content
+    assert '<meta charset="utf-8">' in content

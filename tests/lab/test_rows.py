@@ -99,8 +99,14 @@ def test_damage_is_named_and_kept_aside_and_what_is_whole_stays(tmp_path: Path) 
     bare = "".join(line for line in lines if "metric" in line).encode()
     damages = {
         "".join([lines[0], "{garbage\n", *lines[2:]]).encode(): ("line 2 is damaged", {"b", "c"}),
-        whole.replace(b'"sum": 0.5', b'"sum": 0.7'): ("line 5 is damaged .the unit 'b' does not match its digest", {"a", "c"}),
-        "".join([lines[1], lines[0], *lines[2:]]).encode(): ("line 1 is damaged .the unit 'a' does not match", {"b", "c"}),
+        whole.replace(b'"sum": 0.5', b'"sum": 0.7'): (
+            "line 5 is damaged .the unit 'b' does not match its digest",
+            {"a", "c"},
+        ),
+        "".join([lines[1], lines[0], *lines[2:]]).encode(): (
+            "line 1 is damaged .the unit 'a' does not match",
+            {"b", "c"},
+        ),
         "".join(lines[:2] + lines[4:]).encode(): ("line 3 is damaged .it belongs to 'b'", {"c"}),
         whole + "".join(lines[4:7]).encode(): ("line 13 is damaged .the unit 'b' is there twice", {"a", "b", "c"}),
         whole[:-1].replace(b"closed", b"clozed"): ("line 3 is damaged .a row needs", set()),
@@ -113,7 +119,9 @@ def test_damage_is_named_and_kept_aside_and_what_is_whole_stays(tmp_path: Path) 
         with pytest.raises(ValueError, match=rf"rows\.jsonl, {words}.*nothing of it is shown"):
             read_rows(path)
         assert path.read_bytes() == content  # reading changes nothing
-        with pytest.raises(ValueError, match=rf"{words}.*kept as rows\.jsonl\.damaged.*its {len(left)} units"):
+        with pytest.raises(
+            ValueError, match=rf"{words}.*kept as rows\.jsonl\.damaged.*its units that are whole .{len(left)}."
+        ):
             Rows(path)
         assert path.with_name(f"rows.jsonl.damaged{i if i > 1 else ''}").read_bytes() == content
         rows = Rows(path)

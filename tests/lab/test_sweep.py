@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
-from lo_theory.lab.runs import FinishedRun, Run
+from lo_theory.lab.runs import FinishedRun, Run, read_json
 from lo_theory.lab.summary import group
 from lo_theory.lab.sweep.cells import make_cells
 from lo_theory.lab.sweep.grid import make_grid
@@ -100,6 +101,42 @@ def test_running_it_again_computes_nothing_and_says_the_same(swept: Path, tmp_pa
         assert "6 of 6 cells of the grid are finished" in captured.err
     assert said[0] == said[1] != ""
     assert (swept / PART / "rows.jsonl").stat().st_mtime_ns == before
+
+
+def test_damaged_cells_results_and_facts_are_refused_by_name(swept: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
+    file, part, results = write_grid(tmp_path / "grid.yaml"), tmp_path / PART, result_folder(tmp_path)
+    whole = (part / "rows.jsonl").read_bytes()
+    kept = (results / "rows.jsonl").read_bytes()
+    (results / "rows.jsonl").write_bytes(kept[: len(kept) // 2])  # a result that was finished
+    for command in (
+        ["sweep", str(file), "--quiet"],
+        ["sweep", str(file), "--show"],
+        ["table", "grid"],
+        ["report", "grid"],
+        ["figure", "grid"],
+    ):
+        assert main([*command, "--out", str(tmp_path)]) == 2, command
+        said = capsys.readouterr()
+        assert f"{results}/rows.jsonl is damaged" in said.err
+        assert said.out == ""
+    (results / "rows.jsonl").write_bytes(kept)
+
+    (part / "rows.jsonl").write_bytes(whole.replace(b'"sum": 0.', b'"sum": 1.', 1))  # a cell of the part
+    for command in (["sweep", str(file), "--show"], ["report", str(part.parent)]):
+        assert main([*command, "--out", str(tmp_path)]) == 2
+        assert f"{part}/rows.jsonl, line" in capsys.readouterr().err
+    assert sweep(file, tmp_path, "--serial") == 2
+    assert "it is kept as rows.jsonl.damaged, its units that are whole (5) stay" in capsys.readouterr().err
+    assert sweep(file, tmp_path, "--serial") == 0
+    assert (part / "rows.jsonl").read_bytes() == whole
+
+    facts = part.parent / "facts.json"
+    facts.write_bytes(facts.read_bytes().replace(b'"threads": 1', b'"threads": 4'))
+    assert sweep(write_grid(tmp_path / "grid.yaml", axes=[{"problem.P": [9]}]), tmp_path, "--serial") == 2
+    assert (
+        "facts.json is damaged (its content does not match its digest): remove it, and give" in capsys.readouterr().err
+    )
 
 
 def test_a_larger_grid_and_more_seeds_keep_what_is_finished(tmp_path: Path) -> None:
@@ -265,7 +302,7 @@ def test_going_on_with_other_threads_is_refused(tmp_path: Path, capsys: Any) -> 
     assert sweep(file, tmp_path, "--threads", "1") == 2
     assert "was begun with threads = 2, and going on with 1" in capsys.readouterr().err
     assert sweep(file, tmp_path) == 0
-    assert json.loads((tmp_path / "grid" / "sweep-table1" / "facts.json").read_text()) == {"threads": 2}
+    assert read_json(tmp_path / "grid" / "sweep-table1" / "facts.json") == {"threads": 2}
 
 
 @pytest.mark.parametrize(

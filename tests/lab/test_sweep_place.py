@@ -12,7 +12,7 @@ import pytest
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.execute import Request
 from lo_theory.lab.rows import Row, read_rows
-from lo_theory.lab.runs import Run
+from lo_theory.lab.runs import Run, read_json
 from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep import place as places
 from lo_theory.lab.sweep.cells import make_cells
@@ -117,7 +117,7 @@ def test_the_device_of_trainings_is_recorded_with_the_first_of_them(tmp_path: Pa
     request = Request(tmp_path, threads=2)
     agree(tmp_path, hire("serial", "", request, tmp_path, trains=False))
     agree(tmp_path, hire("serial", "", replace(request, device="cpu"), tmp_path, trains=True))
-    assert json.loads((tmp_path / "facts.json").read_text()) == {"threads": 2, "device": "cpu"}
+    assert read_json(tmp_path / "facts.json") == {"threads": 2, "device": "cpu"}
     with pytest.raises(
         ValueError, match="was begun with device = cpu, and going on with cuda would give other weights"
     ):
