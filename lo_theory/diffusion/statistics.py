@@ -129,14 +129,13 @@ class Sums:
         """95 % interval of the mean: mean ± t standard errors, Student's t of n - 1 degrees; nan below two values.
 
         With ``share`` (values in [0, 1], of mean m) it is Wilson's with the measured variance: the p whose distance
-        from m is at most z = 1.96 standard errors, of a variance r p (1 - p). r is the measured variance over that of
-        coin flips, drawn towards 1 by the weight of z**2 values spread evenly over [0, 1], whose deviations are
-        c = z**2/12: r = (deviations + c)/(n m (1 - m) + c). So values 0 and 1 have Wilson's own interval, and where the
-        deviations are large beside c = 0.32 it is the measured variance that counts; n values that are all m, inside
-        of (0, 1), have about m ± z sqrt(c)/n = m ± 1.1/n. The width is never zero, the ends lie in [0, 1], both are
-        continuous in the values. Not promised: 95 % where fewer than some three of n values lie more than a third of
-        the range from all others, which n values may well not show. Errors: ValueError where the values cannot all lie
-        in [0, 1].
+        from m is at most z = 1.96 standard errors, of a variance r p (1 - p), r = deviations/(n m (1 - m)), in which
+        neither of the two counts as less than c = z**2/12 = 0.32, the deviations of z**2 values spread evenly over
+        [0, 1]. So values 0 and 1 have Wilson's own interval, other values one of their own variance, and n values that
+        are all m, inside of (0, 1), have about m ± z sqrt(c)/n = m ± 1.1/n. The width is never zero, the ends lie in
+        [0, 1], both are continuous in the values. Not promised: 95 % where fewer than some three of n values lie more
+        than a third of the range from all others, which n values may well not show. Errors: ValueError where the
+        values cannot all lie in [0, 1].
         """
         if self.n < 2 or math.isnan(self.deviations):
             return _NO_INTERVAL
@@ -148,9 +147,9 @@ class Sums:
                 f"values of mean {self.mean:g} and variance {self.deviations / self.n:g} do not all lie in [0, 1]: "
                 "they are no shares"
             )
-        mean, few = min(1.0, max(0.0, self.mean)), _Z**2 / 12
+        mean, least = min(1.0, max(0.0, self.mean)), _Z**2 / 12
         spread = mean * (1 - mean)
-        k = _Z**2 / self.n * (self.deviations + few) / (self.n * spread + few)
+        k = _Z**2 / self.n * max(self.deviations, least) / max(self.n * spread, least)
         centre, half = (mean + k / 2) / (1 + k), math.sqrt(k * spread + k * k / 4) / (1 + k)
         return (max(0.0, centre - half), min(1.0, centre + half))
 

@@ -192,7 +192,7 @@ def ours(sums: Sums) -> tuple[float, float]:
 
 
 def scaled(sums: Sums) -> tuple[float, float]:
-    """Wilson's with the measured variance as it is: nothing is drawn towards coin flips."""
+    """Wilson's with the measured variance as it is, however small."""
     if not sums.deviations:
         return sums.mean, sums.mean
     k = Z**2 * sums.deviations / sums.n**2 / (spread := sums.mean * (1 - sums.mean))
