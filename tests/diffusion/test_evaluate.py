@@ -28,6 +28,7 @@ from lo_theory.diffusion import (
     vanilla,
 )
 from lo_theory.diffusion.diversity import expected_distinct, total_variation
+from lo_theory.diffusion.losses import gap_share, gap_span
 from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, nae_sat, random_slab
 from lo_theory.rng import Key
@@ -241,6 +242,20 @@ def test_gap_is_refused_where_there_is_none():
     independent = LODistribution(np.full((2, 2), 0.5), TableObservations(np.array([[0, 1]]), np.full((1, 4, 2), 0.5)))
     with pytest.raises(ValueError, match="no gap to close"):
         gap_closed(0.1, independent)
+
+
+@pytest.mark.parametrize("make", [lambda: nae_sat(6, 18, seed=1, noise=0.5), lambda: nae_sat(8, 40, seed=0, noise=0.5)])
+def test_noise_of_a_half_leaves_no_gap_to_close(make):
+    """Floor and marginals-only line differ by rounding alone, in either direction."""
+    law = make()
+    floor, marginals = law.entropy() / law.layout.length, law.marginal_entropy() / law.layout.length
+    assert abs(marginals - floor) < 1e-13
+    for low, high in ((floor, marginals), (marginals, floor), (floor, floor * (1 + 1e-12)), (0.0, 0.0)):
+        assert math.isnan(gap_span(low, high))
+        assert math.isnan(gap_share(0.01, low, high))
+    with pytest.raises(ValueError, match="no gap to close"):
+        gap_closed(0.1, law)
+    assert gap_span(0.2, 0.2 + 1e-8) == pytest.approx(1e-8), "what is resolved is kept"
 
 
 def test_sums_add_and_agree_with_numpy():
