@@ -151,7 +151,7 @@ class Sums:
         spread = mean * (1 - mean)
         k = _Z**2 / self.n * max(self.deviations, least) / max(self.n * spread, least)
         centre, half = (mean + k / 2) / (1 + k), math.sqrt(k * spread + k * k / 4) / (1 + k)
-        return (max(0.0, centre - half), min(1.0, centre + half))
+        return (min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)))  # rounding aside
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,8 @@ class Runs:
         is over all their sequences.
         """
         if not self.over_runs or all(sums.n <= 1 for sums in self.parts.values()):
-            return self.sums.interval(share=share)
+            low, high = self.sums.interval(share=share)
+            return (min(low, self.mean), max(high, self.mean))  # whose rounding is another
         _, low, high = between(list(self.means.values()))
         return (max(0.0, low), min(1.0, high)) if share else (low, high)
 

@@ -154,6 +154,16 @@ def test_it_is_continuous_in_the_measured_variance() -> None:
     assert widths[-1] == pytest.approx(2 * Z * 0.29 / math.sqrt(2_000), rel=0.01), "z standard errors"
 
 
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.integers(1, 4))
+def test_an_interval_of_shares_holds_its_mean_and_lies_in_0_and_1(values: list[float], runs: int) -> None:
+    low, high = Sums.of(values).interval(share=True)
+    assert 0 <= low <= min(1.0, Sums.of(values).mean) <= high <= 1
+    assert low < high
+    estimate = Runs({run: Sums.of(values) for run in range(runs)}).estimate(share=True)
+    assert 0 <= estimate.low <= estimate.value + 1e-15
+    assert estimate.value <= estimate.high <= 1 + 1e-15
+
+
 def test_values_outside_of_0_and_1_are_no_shares() -> None:
     for values in ([0.0, 2.0, 0.0], [-1.0, 1.0], [1.5, 1.5]):
         assert not Sums.of(values).fits_share
