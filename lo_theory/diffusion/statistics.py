@@ -128,13 +128,14 @@ class Sums:
     def interval(self, *, share: bool = False) -> tuple[float, float]:
         """95 % interval of the mean: mean ± t standard errors, Student's t of n - 1 degrees; nan below two values.
 
-        With ``share`` (values in [0, 1], of mean m and variance s**2 = deviations/n) each end is the farther of two.
-        Wilson's with the measured variance: the mean p whose distance from m is z = 1.96 standard errors, of a variance
-        p (1 - p) s**2/(m (1 - m)); of values 0 and 1 this is Wilson's interval itself. And what n values may have
-        missed: a share u = z**2/(n + z**2) of the sequences, Wilson's bound where none of n is seen, may have the value
-        0 or 1: m - u m to m + u (1 - m). So the width is never zero, the ends never outside [0, 1], both continuous in
-        s**2; and where s is above 2/sqrt(n) or so it is the measured variance that counts. Errors: ValueError where
-        the values cannot all lie in [0, 1].
+        With ``share`` (values in [0, 1], of mean m) it is Wilson's with the measured variance: the p whose distance
+        from m is at most z = 1.96 standard errors, of a variance r p (1 - p), r = deviations/(n m (1 - m)), in which
+        neither of the two counts as less than c = z**2/12 = 0.32, the deviations of z**2 values spread evenly over
+        [0, 1]. So values 0 and 1 have Wilson's own interval, other values one of their own variance, and n values that
+        are all m, inside of (0, 1), have about m ± z sqrt(c)/n = m ± 1.1/n. The width is never zero, the ends lie in
+        [0, 1], both are continuous in the values. Not promised: 95 % where fewer than some three of n values lie more
+        than a third of the range from all others, which n values may well not show. Errors: ValueError where the
+        values cannot all lie in [0, 1].
         """
         if self.n < 2 or math.isnan(self.deviations):
             return _NO_INTERVAL
@@ -146,13 +147,11 @@ class Sums:
                 f"values of mean {self.mean:g} and variance {self.deviations / self.n:g} do not all lie in [0, 1]: "
                 "they are no shares"
             )
-        mean, unseen = min(1.0, max(0.0, self.mean)), _Z**2 / (self.n + _Z**2)
-        low, high = mean - unseen * mean, mean + unseen * (1 - mean)
-        if (spread := mean * (1 - mean)) > 0:
-            k = _Z**2 * self.deviations / self.n / (self.n * spread)
-            centre, half = (mean + k / 2) / (1 + k), math.sqrt(k * spread + k * k / 4) / (1 + k)
-            low, high = min(low, centre - half), max(high, centre + half)
-        return (max(0.0, low), min(1.0, high))
+        mean, least = min(1.0, max(0.0, self.mean)), _Z**2 / 12
+        spread = mean * (1 - mean)
+        k = _Z**2 / self.n * max(self.deviations, least) / max(self.n * spread, least)
+        centre, half = (mean + k / 2) / (1 + k), math.sqrt(k * spread + k * k / 4) / (1 + k)
+        return (min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half)))  # rounding aside
 
 
 @dataclass(frozen=True)
@@ -218,7 +217,8 @@ class Runs:
         is over all their sequences.
         """
         if not self.over_runs or all(sums.n <= 1 for sums in self.parts.values()):
-            return self.sums.interval(share=share)
+            low, high = self.sums.interval(share=share)
+            return (min(low, self.mean), max(high, self.mean))  # whose rounding is another
         _, low, high = between(list(self.means.values()))
         return (max(0.0, low), min(1.0, high)) if share else (low, high)
 

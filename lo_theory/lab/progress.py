@@ -15,6 +15,8 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from lo_theory.diffusion.losses import gap_share, gap_span
+from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab.texts import shown
 
 __all__ = ["BarProgress", "LineProgress", "SilentProgress", "evaluation_line", "make_progress", "training_line"]
 
@@ -40,8 +42,8 @@ def training_line(values: Mapping[str, Any]) -> str:
 
 def evaluation_line(values: Mapping[str, Any]) -> str:
     """The gap closed on held-out contexts, with half of its 95 % interval."""
-    gap, half = (100 * float(values[name]) for name in ("gap_closed", "gap_half_interval"))
-    return f"held-out gap closed {gap:.1f} ±{half:.1f} %"
+    gap, half = (float(values[name]) for name in ("gap_closed", "gap_half_interval"))
+    return f"held-out gap closed {shown(Estimate(gap, gap - half, gap + half), 100, '.1f')} %"
 
 
 class SilentProgress:

@@ -28,6 +28,7 @@ from lo_theory.diffusion import (
     vanilla,
 )
 from lo_theory.diffusion.diversity import expected_distinct, total_variation
+from lo_theory.diffusion.losses import gap_share, gap_span
 from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, nae_sat, random_slab
 from lo_theory.rng import Key
@@ -243,6 +244,20 @@ def test_gap_is_refused_where_there_is_none():
         gap_closed(0.1, independent)
 
 
+@pytest.mark.parametrize("make", [lambda: nae_sat(6, 18, seed=1, noise=0.5), lambda: nae_sat(8, 40, seed=0, noise=0.5)])
+def test_noise_of_a_half_leaves_no_gap_to_close(make):
+    """Floor and marginals-only line differ by rounding alone, in either direction."""
+    law = make()
+    floor, marginals = law.entropy() / law.layout.length, law.marginal_entropy() / law.layout.length
+    assert abs(marginals - floor) < 1e-13
+    for low, high in ((floor, marginals), (marginals, floor), (floor, floor * (1 + 1e-12)), (0.0, 0.0)):
+        assert math.isnan(gap_span(low, high))
+        assert math.isnan(gap_share(0.01, low, high))
+    with pytest.raises(ValueError, match="no gap to close"):
+        gap_closed(0.1, law)
+    assert gap_span(0.2, 0.2 + 1e-8) == pytest.approx(1e-8), "what is resolved is kept"
+
+
 def test_sums_add_and_agree_with_numpy():
     values = np.random.default_rng(0).normal(2, 3, 500)
     whole, parts = Sums.of(values), Sums.of(values[:123]) + Sums.of(values[123:])
@@ -255,11 +270,11 @@ def test_sums_add_and_agree_with_numpy():
     assert all(math.isnan(x) for x in Sums.of([1.0]).interval())
 
 
-@pytest.mark.parametrize("p", [0.02, 0.5, 0.97])
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
 def test_intervals_of_shares_cover_what_they_say(p):
     """95 % intervals cover a true share in 93 to 98 % of 4,000 repetitions; a quarter too narrow, they do not."""
     generator = np.random.default_rng(3)
-    shares = generator.binomial(10, p, size=(4_000, 120)) / 10
+    shares = generator.binomial(10, p, size=(4_000, 300)) / 10
     covered = narrow = 0
     for row in shares:
         low, high = Sums.of(row).interval(share=True)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from lo_theory.diffusion.statistics import Estimate, Runs, Sums, between, difference, pooled, welch
 
-UNSEEN = 1.959963984540054**2  # u = z**2/(n + z**2)
+Z = 1.959963984540054
 
 
 def share_of(ones: int, n: int) -> Sums:
@@ -123,13 +123,22 @@ def test_of_zeros_and_ones_it_is_wilsons(ones: int, n: int) -> None:
     assert share_of(ones, n).interval(share=True) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 0.7, 0.815, 1.0])
-def test_of_one_repeated_share_it_is_what_may_be_unseen(value: float) -> None:
-    """Neither as wide as coin flips ([.478, .522] of 2,000 times .5) nor of no width, and the same at every value."""
+@pytest.mark.parametrize("value", [0.1, 0.5, 0.7, 0.815, 0.99])
+def test_of_one_repeated_share_it_has_the_width_of_one_in_n(value: float) -> None:
+    """Neither as wide as coin flips ([.478, .522] of 2,000 times .5) nor of no width."""
     low, high = Sums.of([value] * 2_000).interval(share=True)
-    unseen = UNSEEN / (2_000 + UNSEEN)
-    assert (low, high) == pytest.approx((value - unseen * value, value + unseen * (1 - value)), abs=1e-12)
-    assert high - low == pytest.approx(0.0019, abs=1e-4)
+    assert low < value < high
+    assert high - low == pytest.approx(2 * Z**2 / math.sqrt(12) / 2_000, rel=0.06)
+    assert f"{100 * (high - low) / 2:.1f}" == "0.1", "no table shows ±0.0"
+
+
+def test_it_is_continuous_up_to_where_all_values_are_one() -> None:
+    whole = Sums.of(np.ones(2_000)).interval(share=True)
+    assert whole == pytest.approx((2_000 / (2_000 + Z**2), 1), abs=1e-12)
+    ends = [Sums.of([1.0] * 1_999 + [1 - apart]).interval(share=True)[0] for apart in (1e-12, 1e-6, 1e-3, 0.1, 1.0)]
+    assert ends[0] == pytest.approx(whole[0], abs=1e-9)
+    assert ends[1] == pytest.approx(whole[0], abs=1e-6)
+    assert ends[-1] == pytest.approx(stats.binomtest(1_999, 2_000).proportion_ci(method="wilson").low, abs=1e-12)
 
 
 def test_it_is_continuous_in_the_measured_variance() -> None:
@@ -142,7 +151,17 @@ def test_it_is_continuous_in_the_measured_variance() -> None:
         widths.append(high - low)
         assert (low, high) == pytest.approx(flat, abs=2.5 * spread / math.sqrt(2_000) + 1e-12)
     assert widths == sorted(widths)
-    assert widths[-1] == pytest.approx(2 * 1.96 * 0.29 / math.sqrt(2_000), rel=0.01), "z standard errors"
+    assert widths[-1] == pytest.approx(2 * Z * 0.29 / math.sqrt(2_000), rel=0.01), "z standard errors"
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.integers(1, 4))
+def test_an_interval_of_shares_holds_its_mean_and_lies_in_0_and_1(values: list[float], runs: int) -> None:
+    low, high = Sums.of(values).interval(share=True)
+    assert 0 <= low <= min(1.0, Sums.of(values).mean) <= high <= 1
+    assert low < high
+    estimate = Runs({run: Sums.of(values) for run in range(runs)}).estimate(share=True)
+    assert 0 <= estimate.low <= estimate.value + 1e-15
+    assert estimate.value <= estimate.high <= 1 + 1e-15
 
 
 def test_values_outside_of_0_and_1_are_no_shares() -> None:
@@ -155,7 +174,8 @@ def test_values_outside_of_0_and_1_are_no_shares() -> None:
 
 Law = tuple[float, Callable[[np.random.Generator, int], np.ndarray]]
 _LAWS: dict[str, Law] = {
-    "constant but for one in n": (0.7 * (1 - 1 / 200), lambda g, n: np.where(g.random(n) < 1 / n, 0.0, 0.7)),
+    "constant but for one in n": (0.7 - 0.7 / 200, lambda g, n: np.where(g.random(n) < 1 / n, 0.0, 0.7)),
+    "constant but for three in n": (0.7 - 0.9 / 200, lambda g, n: np.where(g.random(n) < 3 / n, 0.4, 0.7)),
     "one, but for two halves in n": (1 - 1 / 200, lambda g, n: np.where(g.random(n) < 2 / n, 0.5, 1.0)),
     "narrow, but for three in n": (
         0.4 * (1 - 3 / 200),
@@ -164,47 +184,49 @@ _LAWS: dict[str, Law] = {
     "coin": (0.5, lambda g, n: g.integers(0, 2, n)),
     "rare": (0.03, lambda g, n: g.random(n) < 0.03),
     "means of ten": (0.97, lambda g, n: g.binomial(10, 0.97, n) / 10),
+    "means of four": (0.6, lambda g, n: g.binomial(4, 0.6, n) / 4),
     "means of forty": (0.6, lambda g, n: g.binomial(40, 0.6, n) / 40),
     "skewed": (0.3 / 3.3, lambda g, n: g.beta(0.3, 3.0, n)),
 }
 
 
-def _coverage(law: Law, rule: Callable[[Sums], tuple[float, float]], repeats: int = 2_000) -> float:
-    mean, draw = law
+def _coverage(name: str, rule: Callable[[Sums], tuple[float, float]], repeats: int = 2_000) -> float:
+    mean, draw = _LAWS[name]
     generator = np.random.default_rng(5)
     ends = [rule(Sums.of(draw(generator, 200))) for _ in range(repeats)]
     return sum(low <= mean <= high for low, high in ends) / repeats
 
 
+def ours(sums: Sums) -> tuple[float, float]:
+    return sums.interval(share=True)
+
+
+def scaled(sums: Sums) -> tuple[float, float]:
+    """Wilson's with the measured variance as it is, however small."""
+    if not sums.deviations:
+        return sums.mean, sums.mean
+    k = Z**2 * sums.deviations / sums.n**2 / (spread := sums.mean * (1 - sums.mean))
+    centre, half = (sums.mean + k / 2) / (1 + k), math.sqrt(k * spread + k * k / 4) / (1 + k)
+    return centre - half, centre + half
+
+
+def coins(sums: Sums) -> tuple[float, float]:
+    """As if n shares were n coin flips."""
+    return share_of(round(sums.total), sums.n).interval(share=True)
+
+
 @pytest.mark.parametrize("name", _LAWS)
 def test_intervals_of_shares_cover(name: str) -> None:
-    """At least 93.5 % of 2,000 repetitions (four standard errors below 95 % are 93.05)."""
-    assert _coverage(_LAWS[name], lambda sums: sums.interval(share=True)) > 0.935
+    """In at least 93 % of 2,000 repetitions: four standard errors below 95 %."""
+    assert _coverage(name, ours) > 0.93
 
 
-def test_rules_that_trust_a_small_variance_do_not_cover() -> None:
-    """Student's t, and Wilson's with the measured variance alone, where all but one in n values are one number."""
-
-    def scaled(sums: Sums) -> tuple[float, float]:
-        if not sums.deviations:
-            return sums.mean, sums.mean
-        worth = sums.mean * (1 - sums.mean) * sums.n**2 / sums.deviations
-        return stats.binomtest(round(sums.mean * worth), round(worth)).proportion_ci(method="wilson")[:]
-
-    law = _LAWS["constant but for one in n"]
-    assert _coverage(law, lambda sums: sums.interval()) < 0.75
-    assert _coverage(law, scaled) < 0.75
-
-
-def test_coin_flips_are_too_wide_for_means_of_forty() -> None:
-    """The rule that any 200 shares are 200 coin flips covers always: it is rejected as useless, ours is not."""
-
-    def coins(sums: Sums) -> tuple[float, float]:
-        return share_of(round(sums.total), sums.n).interval(share=True)
-
-    law = _LAWS["means of forty"]
-    assert _coverage(law, coins) > 0.9999
-    assert _coverage(law, lambda sums: sums.interval(share=True)) < 0.97
+def test_rules_that_trust_a_small_variance_or_none_are_rejected() -> None:
+    for rule in (Sums.interval, scaled):
+        assert _coverage("constant but for one in n", rule) < 0.75
+        assert _coverage("constant but for three in n", rule) < 0.9
+    assert _coverage("means of four", coins) > 0.999, "twice too wide"
+    assert _coverage("means of four", ours) < 0.98
 
 
 # --- over runs --------------------------------------------------------------------------------------------------------

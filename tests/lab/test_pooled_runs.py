@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.table1.effects import effects
 from lo_theory.lab.table1.readings import readings
+from lo_theory.lab.table1.tables import model_table
+from lo_theory.lab.table1.work import RowWork
+from lo_theory.lab.task import TASKS
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny
 
@@ -181,6 +186,49 @@ def test_rows_that_are_not_pooled_say_their_seed() -> None:
 )
 def test_seeds_are_said_where_rows_differ_in_nothing_else(rows: list[dict[str, Any]], expected: list[str]) -> None:
     assert seed_texts(resolve({**tiny(), "rows": rows})) == expected
+
+
+def test_where_the_lines_coincide_no_table_shows_a_gap() -> None:
+    place = {"row": 0, "N": 6, "P": 18, "problem": "a", "seed": 0}
+    rows = [Row("unit", "floor", Sums.single(0.6), {"kind": "problem", **place})]
+    rows += [Row("unit", "marginals_only", Sums.single(0.6 + 1e-16 * 3), {"kind": "problem", **place})]
+    for name in ("model", "exact", "kl"):
+        rows += [Row("unit", name, Sums.of([0.6, 0.61]), {"kind": "losses", "law": "uniform", **place})]
+    ((line,),) = model_table(sweep_of_three(), rows).sections
+    assert line[-1] == "-"
+    assert "nan" not in "".join(line)
+
+
+class Known(RowWork):
+    """A row of Table 1 whose model is the exact posterior."""
+
+    def denoiser(self, name: str) -> Any:
+        return self.exact
+
+
+def mask_sizes(problem_seed: int, seed: int = 0) -> Counter[int]:
+    row = resolve({**tiny(), "rows": [{"problem": {"seed": problem_seed}, "seed": seed}]}).rows[0]
+    context: Any = SimpleNamespace(options=SimpleNamespace(threads=1))
+    rows = Known(0, row, row.problem.make(), context)._losses("uniform")
+    classes = [row for row in rows if row.keys["kind"] == "class_losses" and row.metric == "model"]
+    sizes: Counter[int] = Counter()
+    for row in classes:
+        sizes[row.keys["latents_hidden"] + row.keys["observations_hidden"]] += row.sums.n
+    return sizes
+
+
+def test_losses_of_two_problems_of_one_seed_are_measured_on_other_mask_sizes() -> None:
+    """Else all rows of a table lie on one side of the floor together."""
+    assert mask_sizes(0) == mask_sizes(0)
+    assert len({tuple(sorted(mask_sizes(*seeds).items())) for seeds in ((0,), (1,), (2,), (0, 1))}) == 4
+
+
+def test_runs_with_the_older_contexts_have_another_id() -> None:
+    task = TASKS["table1"]()
+    trained, exact = (task.prepare(row) for row in (sweep_of_three().rows[0], resolve(tiny(), preset="exact").rows[0]))
+    assert trained.content()["losses"] == 2
+    assert "losses" not in exact.content(), "without a model there are none: nothing has changed"
+    assert TASKS["ratio"]().prepare(trained.row).content()["losses"] == 2
 
 
 def test_the_three_are_far_apart() -> None:

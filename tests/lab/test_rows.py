@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.rows import Row, Rows, digest, examine, file_of, read_rows
+from lo_theory.lab.summary import SHARES
+from lo_theory.lab.tidy import from_csv
+
+PUBLISHED = Path(__file__).parents[2] / "experiments/results"
 
 UNITS = [
     [
@@ -158,3 +164,30 @@ def test_sorting_hides_the_order_of_computing(tmp_path: Path) -> None:
     rows.sort(["a", "b", "c"])
     rows.close()
     assert (tmp_path / "rows.jsonl").read_bytes() == whole
+
+
+def test_rows_of_older_files_have_their_statistics_centred() -> None:
+    older = {"unit": "a", "kind": "x", "metric": "m", "n": 4, "sum": 2.0, "sum_of_squares": 1.5}
+    row = Row.from_json(json.dumps(older))
+    assert row == Row("a", "m", Sums(4, 2.0, 0.5), {"kind": "x"})
+    assert "sum_of_squares" not in json.loads(row.to_json())
+    assert from_csv("unit,kind,metric,n,sum,sum_of_squares,mean,low,high\na,x,m,4,2.0,1.5,0.5,,\n") == [row]
+    unanimous = {**older, "n": 2000, "sum": 2000 * 0.7, "sum_of_squares": 2000 * 0.7**2}
+    assert Row.from_json(json.dumps(unanimous)).sums.deviations == 0
+    with pytest.raises(ValueError, match="squared_deviations is missing"):
+        Row.from_json(json.dumps({name: value for name, value in older.items() if name != "sum_of_squares"}))
+
+
+@pytest.mark.parametrize("name", ["families-cpu", "figure2-cpu", "recipes-cpu", "table1-cpu", "table1-seeds-pairs"])
+def test_published_tables_keep_their_means_and_have_intervals_at_least_as_wide(name: str) -> None:
+    path = PUBLISHED / name / "table.csv"
+    rows = from_csv(path.read_text())
+    lines = list(csv.DictReader(path.open()))
+    assert len(rows) == len(lines) > 0
+    for row, line in zip(rows, lines, strict=True):
+        assert row.sums.n == int(line["n"])
+        if row.sums.n > 1 and math.isfinite(row.sums.total):
+            low, high = row.sums.interval()
+            if not (line["low"] == "" or row.metric in SHARES):
+                assert (low + high) / 2 == pytest.approx((float(line["low"]) + float(line["high"])) / 2, abs=1e-12)
+                assert high - low >= (float(line["high"]) - float(line["low"])) * (1 - 1e-3) - 1e-6

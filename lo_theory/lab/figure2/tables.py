@@ -43,7 +43,8 @@ def _percent(sums: Runs | None) -> str:
 
 
 def _with_error(runs: Runs) -> str:
-    return f"{short(runs.mean)} ±{short(runs.estimate().half)}"
+    value, half = short(runs.mean), runs.estimate().half
+    return value if math.isnan(half) else f"{value} ±{short(half)}"
 
 
 def _hidden(keys: Mapping[str, Any]) -> str:

@@ -179,7 +179,7 @@ def _data(source: Source) -> str:
             label += ", in the run folder"
         items.append(f"<li>{label}</li>")
     words = (
-        "Every measured quantity with its keys, n, sum, sum of squares, mean and 95 % interval; figures draw from it."
+        "Every measured quantity with its keys, n, sum, squared deviations, mean and 95 % interval, as figures draw it."
     )
     return f"<p>{words}</p><ul>{''.join(items)}</ul>"
 
