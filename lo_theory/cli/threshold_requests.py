@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lo_theory.cli.threshold_laws import make_ensemble
+from lo_theory.lab.execute import check_at_once
 from lo_theory.rng import Key
 from lo_theory.thresholds import (
     Dynamics,
@@ -107,8 +108,7 @@ def make_request(options: argparse.Namespace) -> Request:
 def _check_options(options: argparse.Namespace) -> None:
     if not (math.isfinite(options.messages) and 0 < options.messages <= 1e15):
         raise ValueError(f"--messages is a number above 0 and at most 1e15, got {options.messages:g}; 8e8 is usual")
-    if not 1 <= options.threads <= 1024:
-        raise ValueError(f"--threads must be at least 1 and at most 1024, got {options.threads}")
+    check_at_once("--threads", options.threads)
     if options.revealed is not None and not 0 < options.revealed < 1:
         raise ValueError(
             f"--revealed is a share of latents between 0 and 1, got {options.revealed}: leave it out for 0"
@@ -125,7 +125,7 @@ def _check_counts(options: argparse.Namespace) -> None:
     for name in ("N", "P"):
         count = getattr(options, name)
         if count is not None and not 1 <= count <= _LARGEST_COUNT:
-            raise ValueError(f"--{name} must lie between 1 and {_LARGEST_COUNT:g}, got {count:.6g}")
+            raise ValueError(f"--{name} must lie between 1 and {_LARGEST_COUNT:g}, got {count}")
 
 
 def _first_moment(ensemble: PlantedEnsemble) -> float:

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.execute import Request, choose_run_device, prepare
+from lo_theory.lab.execute import Request, check_rows, choose_run_device, prepare
 from lo_theory.lab.planning import Planned, for_device, gib, plan_trainings
 from lo_theory.lab.ranked import Followed
 from lo_theory.lab.render import Table
@@ -108,6 +108,7 @@ def dry_run(experiment: Experiment, request: Request, rate: float | None = None)
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--rate must be positive, got {rate / 1e12:g} TFLOP/s")
     prepared, folder = prepare(experiment, request)
+    check_rows(prepared)
     device = choose_run_device(prepared, request.device)
     options = Options(1, request.threads or 1, device)
     planned = plan_trainings(prepared, Followed(folder, {}), options)

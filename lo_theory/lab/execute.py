@@ -6,6 +6,7 @@ are made for reading: table.csv, table.md, figure.png, figure.pdf.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -28,6 +29,8 @@ __all__ = [
     "Request",
     "assist",
     "available_processors",
+    "check_at_once",
+    "check_rows",
     "choose_run_device",
     "execute",
     "prepare",
@@ -36,6 +39,7 @@ __all__ = [
     "write_outputs",
 ]
 
+_MOST_AT_ONCE = 1024  # threads or processes; torch crashes the process at some ten thousand
 _PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
 
 
@@ -57,9 +61,15 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_at_once(name, getattr(self, name))
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise ValueError(f"the time between checkpoints is 0 seconds or more, got {self.checkpoint_seconds}")
+
+
+def check_at_once(name: str, count: int | None) -> None:
+    """Raise ValueError for a number of threads or processes below 1 or above 1024; None is exempt."""
+    if count is not None and not 1 <= count <= _MOST_AT_ONCE:
+        raise ValueError(f"{name} must be at least 1 and at most {_MOST_AT_ONCE}, got {count}")
 
 
 def available_processors() -> int:
@@ -158,17 +168,22 @@ def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], P
 
 def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> None:
     """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold."""
-    for i, row in enumerate(prepared):
-        try:
-            row.check()
-        except ValueError as error:
-            raise ValueError(f"rows[{i}].{error}") from error
+    check_rows(prepared)
     if any(row.trains for row in prepared):
         from lo_theory.lab.planning import plan_trainings, require_fit
 
         options = _options(run, request)
         missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
         require_fit(missing, expected_ranks(), options.workers)
+
+
+def check_rows(prepared: Sequence[Prepared]) -> None:
+    """Raise ValueError naming the row whose settings do not fit its problem."""
+    for i, row in enumerate(prepared):
+        try:
+            row.check()
+        except ValueError as error:
+            raise ValueError(f"rows[{i}].{error}") from error
 
 
 def choose_run_device(prepared: Sequence[Prepared], name: str) -> str:

@@ -271,7 +271,7 @@ class Evaluation:
     sequences: int = setting(4096, least=2)
     laws: tuple[str, ...] = ("uniform",)
     exact: bool = True
-    limit_states: int = setting(2**26, least=1)
+    limit_states: int = setting(2**26, least=1, most=2**62 - 1)
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
