@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     options.command_line = shlex.join(["lo-theory", *given])
     try:
+        _check_integers(options)
         options.function(options)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -125,6 +126,13 @@ def _mute(stream: Any) -> None:
     """Lead a stream that cannot be written any more to nowhere, so that its last flush is no error."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _check_integers(options: argparse.Namespace) -> None:
+    for name, value in vars(options).items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            option = name.removeprefix("setting_").replace("_", "-")
+            raise ValueError(f"--{option} must be an integer of 64 bits, got one of {len(str(abs(value)))} digits")
 
 
 def _one_line(error: BaseException) -> str:

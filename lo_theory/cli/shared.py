@@ -56,7 +56,12 @@ def add_dry_run(command: argparse.ArgumentParser) -> None:
 
 
 def check_ending(option: str, path: Path | None, ending: str) -> None:
-    """Raise ValueError for a file to write whose name says another format; a device or a pipe may have any name."""
+    """Raise ValueError for a file to write that has no folder, or whose name says another format.
+
+    A device or a pipe may have any name.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
     if path is not None and path.suffix != ending and (path.is_file() or not path.exists()):
         raise ValueError(f"{option} writes a {ending} file, got {path}: name it {path.with_suffix(ending)}")
 

@@ -23,6 +23,9 @@ __all__ = ["build", "check", "closest", "merge", "parse_yaml", "plain", "read_ya
 
 T = TypeVar("T")
 
+_MOST_VALUES = 10**6  # of a document
+_LARGEST_INTEGER = 2**63 - 1  # what arrays and tables hold
+
 
 class _Loader(yaml.SafeLoader):
     """The safe YAML loader, made to refuse repeated keys and to read 4e-3 as a number."""
@@ -45,14 +48,49 @@ _Loader.add_implicit_resolver(
 )
 
 
+# No setting is a date: 2020-01-01 is text, and 2020-13-01 no error of the calendar's.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in _Loader.yaml_implicit_resolvers.items()
+}
+
+
 def parse_yaml(text: str | bytes, where: str) -> Any:
     """Read one YAML document; ``where`` names it in errors. Builds plain values only, executes nothing."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise ValueError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: lists or mappings stand too deep in one another: use fewer brackets") from error
+    except ValueError as error:  # such as an integer of thousands of digits
+        raise ValueError(f"{where}: a value cannot be read ({error}): put text into quotes") from error
+    _require_plain(value, where)
+    return value
+
+
+def _require_plain(value: Any, where: str) -> None:
+    """Raise ValueError for what no setting can be: a key that is no text, a date, more than a million values.
+
+    What an alias repeats counts as often as it is used, so a value that holds itself ends here too.
+    """
+    waiting, seen = [value], 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > _MOST_VALUES:
+            raise ValueError(f"{where} holds more than {_MOST_VALUES:,} values, those of aliases counted at every use")
+        if isinstance(part, Mapping):
+            for key in part:
+                if not isinstance(key, str):
+                    raise ValueError(f"{where}: the key {key!r} is no text: put it into quotes")
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+        elif part is not None and not isinstance(part, (bool, int, float, str)):
+            raise ValueError(f"{where}: {part!r} is neither text nor a number: put it into quotes")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -114,6 +152,8 @@ def _build(kind: Any, value: Any, path: str, partial: bool) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in value:
         if key not in fields:
+            if not fields:
+                raise ValueError(f"unknown key {_join(path, key)}: there are no keys there")
             near = _join(path, closest(str(key), list(fields)))
             raise ValueError(f"unknown key {_join(path, key)}: the closest is {near} (keys there: {', '.join(fields)})")
     hints, arguments = typing.get_type_hints(kind), {}
@@ -183,6 +223,8 @@ def _scalar(kind: type, value: Any, path: str, partial: bool) -> Any:
     good = type(value) is kind or (kind is float and type(value) is int)
     if not good:
         raise ValueError(f"{path} must be {dict(_NAMES)[kind]}, got {_kind(value)}")
+    if type(value) is int and abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"{path} must be an integer of 64 bits, got one of {len(str(abs(value)))} digits")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{path} must be finite, got {value}")
     return kind(value)
