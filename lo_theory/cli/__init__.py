@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser()
     for word in given:
-        if word.startswith("-") and word.endswith("=--"):  # argparse before 3.13 drops the value and fails on its absence
+        if word.startswith("-") and word.endswith("=--"):  # argparse drops the value, and fails
             parser.error(f"{word}: an option cannot have the value --")
     options = parser.parse_args(given)
     options.command_line = shlex.join(["lo-theory", *given])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.progress import SilentProgress
@@ -24,6 +24,9 @@ from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.task import TASKS, Prepared
 from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
+
+if TYPE_CHECKING:
+    from lo_theory.lab.planning import Planned
 
 __all__ = [
     "Request",
@@ -106,11 +109,13 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     cannot be made, settings that do not fit it, a folder in use, or a thread count other than the recorded one;
     RuntimeError if another rank is lost; OSError if the folder cannot be written or fills up: what was computed stays.
     """
+    from lo_theory.lab.planning import announcement
+
     prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return FinishedRun(folder)
     facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
-    _check(prepared, Followed(folder, facts), request)
+    planned = _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
@@ -119,6 +124,8 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
                 shared = {} if ranks is None else {"ranks": ranks.count}
                 run.log("session", command=request.command, workers=options.workers, **shared, **run.facts)
                 agree_on(ranks, options.device, folder)
+                if planned and ranks is None:
+                    progress.say(lambda: announcement(planned, options.workers))
                 work.begin()
                 if ranks is not None:
                     agree_on(ranks, options.device, folder, work.missing)
@@ -166,15 +173,20 @@ def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], P
     return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
 
 
-def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> None:
-    """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold."""
-    check_rows(prepared)
-    if any(row.trains for row in prepared):
-        from lo_theory.lab.planning import plan_trainings, require_fit
+def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> list[Planned]:
+    """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold.
 
-        options = _options(run, request)
-        missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
-        require_fit(missing, expected_ranks(), options.workers)
+    Returns the trainings that are missing.
+    """
+    check_rows(prepared)
+    if not any(row.trains for row in prepared):
+        return []
+    from lo_theory.lab.planning import plan_trainings, require_fit
+
+    options = _options(run, request)
+    missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
+    require_fit(missing, expected_ranks(), options.workers)
+    return missing
 
 
 def check_rows(prepared: Sequence[Prepared]) -> None:

@@ -41,14 +41,94 @@ _UNHELPFUL = re.compile(
 )
 _EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
-_NUMBERS = [0, 1, 2, 3, 8, -1, 1.5, 0.5, -0.0, 1e-300, 1e300, 10**9, 2**31, 2**62, 2**63, 2**64, 10**12, 10**25, 10**400]
+_NUMBERS = [
+    0,
+    1,
+    2,
+    3,
+    8,
+    -1,
+    1.5,
+    0.5,
+    -0.0,
+    1e-300,
+    1e300,
+    10**9,
+    2**31,
+    2**62,
+    2**63,
+    2**64,
+    10**12,
+    10**25,
+    10**400,
+]
 _NUMBERS += [float("nan"), float("inf"), -float("inf")]
-_TEXTS = ["", " ", "--", "-", "a", "L", "L/8", "L/0", "uniform", "pattern(2)", "pattern(99999999999999999999)", "[/]x", "[b]"]
-_TEXTS += ["two_rates(nan,1)", "no", "0123", "1:30", "1e19", "\x00", "é\u202e", "a\nb", "x" * 5000, "..", "null", "~", "nae_sat"]
+_TEXTS = [
+    "",
+    " ",
+    "--",
+    "-",
+    "a",
+    "L",
+    "L/8",
+    "L/0",
+    "uniform",
+    "pattern(2)",
+    "pattern(99999999999999999999)",
+    "[/]x",
+    "[b]",
+]
+_TEXTS += [
+    "two_rates(nan,1)",
+    "no",
+    "0123",
+    "1:30",
+    "1e19",
+    "\x00",
+    "é\u202e",
+    "a\nb",
+    "x" * 5000,
+    "..",
+    "null",
+    "~",
+    "nae_sat",
+]
 _TEXTS += ["model", "exact", "margin", "cpu", "meta", "cuda:99", "abacus", "1/1", "3/2", "0/0", "9" * 30 + "/1", "-1/1"]
-_YAML = ["[1, 2]", "[]", "{}", "[2020-01-01]", "2020-13-01", "2020-02-30", "[{1: 2, a: 3}]", "{a: {b: c}}", "&a [*a]", "!!python/x 1"]
-_YAML += ["[[[[[]]]]]", "? [a]\n: b", "!!set {a, b}", "!!binary aGk=", "<<: {a: 1}", "[1, true, null, x, 1.5]", "0o17", "1_000", ".nan"]
-_YAML += ["{a: 1, a: 2}", "[*missing]", "[" * 2000, "- a\n- b", "%YAML 3.0", "'", '"\\x"', "[seed, rows]", "{null: 1}", "{true: 1}"]
+_YAML = [
+    "[1, 2]",
+    "[]",
+    "{}",
+    "[2020-01-01]",
+    "2020-13-01",
+    "2020-02-30",
+    "[{1: 2, a: 3}]",
+    "{a: {b: c}}",
+    "&a [*a]",
+    "!!python/x 1",
+]
+_YAML += [
+    "[[[[[]]]]]",
+    "? [a]\n: b",
+    "!!set {a, b}",
+    "!!binary aGk=",
+    "<<: {a: 1}",
+    "[1, true, null, x, 1.5]",
+    "0o17",
+    "1_000",
+    ".nan",
+]
+_YAML += [
+    "{a: 1, a: 2}",
+    "[*missing]",
+    "[" * 2000,
+    "- a\n- b",
+    "%YAML 3.0",
+    "'",
+    '"\\x"',
+    "[seed, rows]",
+    "{null: 1}",
+    "{true: 1}",
+]
 _BOMB = "[&a [x,x,x,x,x,x,x,x,x]" + "".join(
     f", &{b} [{','.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -104,10 +184,10 @@ class Hang(BaseException):
 class Chance:
     """Everything that is drawn, from one seed."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, small: bool) -> None:
         self.random, self.folder, self.made = random.Random(seed), folder, 0
         self.documents = [tiny(), tiny(), tiny_grid(), tiny_grid()]
-        for path in sorted(_EXPERIMENTS.glob("*.yaml")):
+        for path in sorted(_EXPERIMENTS.glob("owed.yaml" if small else "*.yaml")):
             self.documents.append(yaml.safe_load(path.read_text()))
         self.commands = _commands()
 
@@ -139,7 +219,9 @@ class Chance:
     def tree(self, command: str) -> Any:
         """A configuration with one to three faults, or none; of the kind that the command takes most of the time."""
         key = {"agenda": "entries", "sweep": "axes"}.get(command, "task")
-        fitting = [one for one in self.documents if key in one or (key == "task" and not {"axes", "entries"} & one.keys())]
+        fitting = [
+            one for one in self.documents if key in one or (key == "task" and not {"axes", "entries"} & one.keys())
+        ]
         tree = copy.deepcopy(self.random.choice(fitting if self.random.random() < 0.9 else self.documents))
         for _ in range(self.random.choice([0, 0, 1, 1, 2, 3])):
             places = list(self.paths(tree))
@@ -153,7 +235,9 @@ class Chance:
             elif action < 0.85:
                 del node[last]
             elif isinstance(node, dict):
-                node[self.random.choice([1, 2.5, None, True, "", "x", "rows", "axes", "recipe", "default_preset"])] = self.value()
+                node[self.random.choice([1, 2.5, None, True, "", "x", "rows", "axes", "recipe", "default_preset"])] = (
+                    self.value()
+                )
             if not list(self.paths(tree)):
                 break
         return tree
@@ -177,7 +261,9 @@ class Chance:
     def assignment(self) -> str:
         """What --set and --axis take, more or less."""
         places = [".".join(map(str, place)) for place in self.paths(self.random.choice(self.documents[:4]))]
-        place = self.random.choice([*places, "", ".", "a.b", "rows.0", "rows.99.seed", "axes", "seed,problem.seed", "recipe"])
+        place = self.random.choice(
+            [*places, "", ".", "a.b", "rows.0", "rows.99.seed", "axes", "seed,problem.seed", "recipe"]
+        )
         return f"{place}={self.text()}" if self.random.random() < 0.95 else self.text()
 
     def command(self) -> list[str]:
@@ -185,7 +271,10 @@ class Chance:
         words, parser = self.random.choice(self.commands)
         line = list(words)
         for action in parser._actions:
-            if isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)) or action.dest in ("debug", "dask"):
+            if isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)) or action.dest in (
+                "debug",
+                "dask",
+            ):
                 continue
             wanted = action.required or not action.option_strings or self.random.random() < 0.12
             if wanted and self.random.random() < 0.99:
@@ -215,7 +304,9 @@ class Chance:
         if action.dest in ("config", "file"):
             return str(self.config(command)) if action.metavar != "FILE.npy" else str(self.path())
         if action.dest == "run":
-            return self.random.choice(["tiny", "absent", str(self.folder / "runs"), str(self.config(command)), "../runs", self.text()])
+            return self.random.choice(
+                ["tiny", "absent", str(self.folder / "runs"), str(self.config(command)), "../runs", self.text()]
+            )
         if action.dest in ("set", "axis"):
             return self.assignment()
         if action.choices:
@@ -258,9 +349,18 @@ def _nothing_long() -> Iterator[None]:
     import lo_theory.lab.dry_run
     import lo_theory.lab.sweep.driver  # noqa: F401
 
-    names = ["lab.execute._Work.begin", "lab.sweep.driver.Driver.compute", "lab.agenda.run_entry", "lab.dry_run._measure"]
+    names = [
+        "lab.execute._Work.begin",
+        "lab.sweep.driver.Driver.compute",
+        "lab.agenda.run_entry",
+        "lab.dry_run.measure_rate",
+    ]
     names += ["lab.figures.write_figures"]
-    names += ["lab.decode_view.request.record", "cli.threshold_requests.expected_seconds", "cli.threshold_requests.find"]
+    names += [
+        "lab.decode_view.request.record",
+        "cli.threshold_requests.expected_seconds",
+        "cli.threshold_requests.find",
+    ]
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(f"lo_theory.{name}", _refuse))
@@ -315,7 +415,7 @@ def fuzz(count: int, seed: int) -> tuple[Counter[str], list[tuple[list[str], str
         (folder / "link.npz").symlink_to(folder / "a.npz")
         np.save(folder / "table.npy", np.array([[0, 1], [1, 0]]))
         (folder / "torn.npy").write_bytes((folder / "table.npy").read_bytes()[:100])
-        chance = Chance(seed, folder)
+        chance = Chance(seed, folder, count < 1000)
         for document in chance.documents:  # what a good one loads and compiles is nobody's fault
             (folder / "good.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
             for command in ("run", "sweep", "decode-view"):
