@@ -39,7 +39,6 @@ __all__ = ["Answer", "Request", "expected_seconds", "find", "make_request", "par
 _LARGEST_COUNT = 10**15  # latents or observations, so that all windows are exact in floating point
 _LARGEST_DEGREE = 1e4  # at which population dynamics runs
 _LARGEST_POPULATION = 2**26  # numbers in all messages
-_FULL_SIZE, _FULL_MESSAGES = 10_000, 8e8  # the default of Effort
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +89,8 @@ def make_request(options: argparse.Namespace) -> Request:
     ensemble, settings = make_ensemble(options)
     critical, degree = kesten_stigum(ensemble), _first_moment(ensemble)
     degree = min(degree, critical.value)
-    size = round(_FULL_SIZE * math.sqrt(options.messages / _FULL_MESSAGES))
-    scan, dynamic, condensation = (options.messages * share for share in (0.125, 0.375, 0.5))
     most = _LARGEST_POPULATION // (4 * ensemble.q**2)  # one for each value, and four times as many at weak overlaps
-    effort = Effort(min(max(size, 1000), most), scan, dynamic, condensation, options.threads)
+    effort = Effort.of(options.messages, most=most, threads=options.threads)
     computed = not options.closed_form
     settings |= {"seed": options.seed, "messages": options.messages if computed else None}
     settings |= {"population": effort.size if computed else None}

@@ -198,7 +198,7 @@ class Cell:
         return plain if self.noise is None else {**plain, "noise": self.noise.label}
 
 
-Denoiser = Literal["exact", "model"]
+Denoiser = Literal["exact", "model", "bp"]
 PolicyName = Literal["vanilla", "top_probability", "margin", "entropy", "fixed_order"]
 
 

@@ -375,7 +375,8 @@ def try_one(line: list[str]) -> tuple[str, str]:
     """How a command line ended, in a word, and the fault if it is one."""
     out, err = io.StringIO(), io.StringIO()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)  # of the processor: other programs' work is no hang
+    signal.setitimer(signal.ITIMER_REAL, 10 * _SECONDS)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(line)
@@ -388,6 +389,7 @@ def try_one(line: list[str]) -> tuple[str, str]:
     except Exception:
         return "fault", traceback.format_exc()
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     if grown > _MOST_GROWTH:
@@ -404,7 +406,8 @@ def fuzz(count: int, seed: int) -> tuple[Counter[str], list[tuple[list[str], str
 
     counts: Counter[str] = Counter()
     faults: list[tuple[list[str], str]] = []
-    signal.signal(signal.SIGALRM, _alarm)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, _alarm)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(name))
         folder = Path(name)
