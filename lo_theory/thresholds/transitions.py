@@ -247,8 +247,9 @@ def find_transition(
     The curve c(overlap) is scanned, refined at its minimum, and compared with Kesten-Stigum; a dip of at least four
     standard errors makes the transition discontinuous, and one that is smaller is looked at again with four times the
     messages. ``progress`` is called with a line when a stage begins. Cost: the factor messages of ``effort``, some 60
-    ns each (``Effort.of(2e7)`` for a first look). The same key gives the same numbers for any number of threads. Not promised: a planted state whose overlap stays below 0.02 is not seen; ValueError for one
-    whose overlap stays above 0.98.
+    ns each (``Effort.of(2e7)`` for a first look). The same key gives the same numbers for any number of threads.
+    Not promised: a planted state whose overlap stays below 0.02 is not seen; ValueError for one whose overlap stays
+    above 0.98.
     """
     effort, say = effort or Effort(), progress or (lambda text: None)
     say(f"{ensemble.name}: scan of the curve c(overlap), {effort.scan:.3g} factor messages")

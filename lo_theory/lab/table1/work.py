@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
-    POLICIES,
     BinomialRule,
     Decoded,
     DecodeOptions,
@@ -34,6 +33,7 @@ from lo_theory.diffusion import (
     infill_accuracies,
     losses,
 )
+from lo_theory.lab.laws import policy
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import Cell, mask_law, step_count
 from lo_theory.lab.table1.row import Row
@@ -213,7 +213,7 @@ class RowWork(ModelWork):
         options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
         decoded = decode(
             self.denoiser(cell.denoiser),
-            POLICIES[cell.policy](),
+            policy(cell.policy),
             self._schedule(cell, steps),
             key=key,
             n=setting.sequences,
