@@ -87,7 +87,9 @@ def test_a_file_imports_only_from_its_own_floor_and_those_before(path):
 
 
 def test_every_file_stands_on_a_floor():
-    assert {module_name(path).split(".")[1] for path in FILES if path.parent != ROOT or path.name == "rng.py"} <= set(FLOORS)
+    assert {module_name(path).split(".")[1] for path in FILES if path.parent != ROOT or path.name == "rng.py"} <= set(
+        FLOORS
+    )
 
 
 def test_an_import_from_a_floor_above_is_seen(monkeypatch):

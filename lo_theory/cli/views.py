@@ -66,5 +66,6 @@ def _decode_view(options: argparse.Namespace) -> None:
     for made in write_view(experiment, wanted, options.to or target, animate=not options.no_gif):
         print(made)
     if folder is not None and find_model(experiment, wanted) is None:
-        words = f"no checkpoint of row {options.row} in {folder}, nor of its cell in a sweep: belief propagation stands in the model's place"
+        words = f"no checkpoint of row {options.row} in {folder}, nor of its cell in a sweep: "
+        words += "belief propagation is shown in the model's place"
         print(f"lo-theory: {words}", file=sys.stderr)
