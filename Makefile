@@ -7,7 +7,7 @@ PRESET ?= cpu
 .PHONY: help table1 test soak bench kernels lint clean
 
 help:
-	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores)"
+	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
 	@echo "make test                              the test suite"
 	@echo "make soak                              its long versions"
 	@echo "make bench                             the benchmarks, with their goals"

@@ -24,9 +24,21 @@ _ROOMS = {
         "random_slab",
         "sparse_parity",
     ),
-    "lo_theory.posterior": ("ExactPosterior", "Marginals", "Posterior"),
+    "lo_theory.problem.planted": ("planted",),
+    "lo_theory.posterior": ("BPPosterior", "ExactPosterior", "Marginals", "Posterior", "condition"),
+    "lo_theory.posterior.overlap": ("overlap",),
+    "lo_theory.thresholds": ("find_transition", "kesten_stigum", "planted_ensemble"),
     "lo_theory.diffusion": ("DecodeOptions", "Sums", "decode", "diversity", "generated_accuracies", "losses"),
-    "lo_theory.neural": ("TrainConfig", "TrainedPosterior", "Transformer", "TransformerConfig", "train"),
+    "lo_theory.neural": (
+        "Masked",
+        "TrainConfig",
+        "TrainedPosterior",
+        "Transformer",
+        "TransformerConfig",
+        "load_model",
+        "save_model",
+        "train",
+    ),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

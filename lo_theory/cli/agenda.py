@@ -43,9 +43,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _agenda(options: argparse.Namespace) -> None:
     from lo_theory.lab.agenda import Outcome, load_agenda, outcome_table, run_entry
+    from lo_theory.lab.execute import check_at_once
 
-    if options.ranks < 1:
-        raise ValueError(f"--ranks must be at least 1, got {options.ranks}")
+    check_at_once("--ranks", options.ranks)
     check_rate(options)
     end_on_sigterm()
     agenda = load_agenda(options.file, options.only)

@@ -15,6 +15,7 @@ from lo_theory.cli.shared import (
     add_checkpoint_seconds,
     add_dry_run,
     add_out,
+    check_ending,
     check_rate,
     end_on_sigterm,
     find_run,
@@ -88,6 +89,7 @@ def _report(options: argparse.Namespace) -> None:
     from lo_theory.lab.report.page import write_report
     from lo_theory.lab.report.source import find
 
+    check_ending("--to", options.to, ".html")
     source = find(options.run, options.out)
     print(write_report(source, options.to or source.folder / "report.html"))
 

@@ -21,6 +21,7 @@ __all__ = [
     "add_checkpoint_seconds",
     "add_dry_run",
     "add_out",
+    "check_ending",
     "check_rate",
     "end_on_sigterm",
     "find_run",
@@ -52,6 +53,17 @@ def add_dry_run(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rate", type=float, metavar="TFLOP/S", help="with --dry-run: the rate that training reaches on another GPU"
     )
+
+
+def check_ending(option: str, path: Path | None, ending: str) -> None:
+    """Raise ValueError for a file to write that has no folder, or whose name says another format.
+
+    A device or a pipe may have any name.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
+    if path is not None and path.suffix != ending and (path.is_file() or not path.exists()):
+        raise ValueError(f"{option} writes a {ending} file, got {path}: name it {path.with_suffix(ending)}")
 
 
 def check_rate(options: argparse.Namespace) -> None:

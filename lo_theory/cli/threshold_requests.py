@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lo_theory.cli.threshold_laws import make_ensemble
+from lo_theory.lab.execute import check_at_once
 from lo_theory.rng import Key
 from lo_theory.thresholds import (
     Dynamics,
@@ -38,7 +39,6 @@ __all__ = ["Answer", "Request", "expected_seconds", "find", "make_request", "par
 _LARGEST_COUNT = 10**15  # latents or observations, so that all windows are exact in floating point
 _LARGEST_DEGREE = 1e4  # at which population dynamics runs
 _LARGEST_POPULATION = 2**26  # numbers in all messages
-_FULL_SIZE, _FULL_MESSAGES = 10_000, 8e8  # the default of Effort
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +89,8 @@ def make_request(options: argparse.Namespace) -> Request:
     ensemble, settings = make_ensemble(options)
     critical, degree = kesten_stigum(ensemble), _first_moment(ensemble)
     degree = min(degree, critical.value)
-    size = round(_FULL_SIZE * math.sqrt(options.messages / _FULL_MESSAGES))
-    scan, dynamic, condensation = (options.messages * share for share in (0.125, 0.375, 0.5))
     most = _LARGEST_POPULATION // (4 * ensemble.q**2)  # one for each value, and four times as many at weak overlaps
-    effort = Effort(min(max(size, 1000), most), scan, dynamic, condensation, options.threads)
+    effort = Effort.of(options.messages, most=most, threads=options.threads)
     computed = not options.closed_form
     settings |= {"seed": options.seed, "messages": options.messages if computed else None}
     settings |= {"population": effort.size if computed else None}
@@ -107,8 +105,7 @@ def make_request(options: argparse.Namespace) -> Request:
 def _check_options(options: argparse.Namespace) -> None:
     if not (math.isfinite(options.messages) and 0 < options.messages <= 1e15):
         raise ValueError(f"--messages is a number above 0 and at most 1e15, got {options.messages:g}; 8e8 is usual")
-    if not 1 <= options.threads <= 1024:
-        raise ValueError(f"--threads must be at least 1 and at most 1024, got {options.threads}")
+    check_at_once("--threads", options.threads)
     if options.revealed is not None and not 0 < options.revealed < 1:
         raise ValueError(
             f"--revealed is a share of latents between 0 and 1, got {options.revealed}: leave it out for 0"
@@ -125,7 +122,7 @@ def _check_counts(options: argparse.Namespace) -> None:
     for name in ("N", "P"):
         count = getattr(options, name)
         if count is not None and not 1 <= count <= _LARGEST_COUNT:
-            raise ValueError(f"--{name} must lie between 1 and {_LARGEST_COUNT:g}, got {count:.6g}")
+            raise ValueError(f"--{name} must lie between 1 and {_LARGEST_COUNT:g}, got {count}")
 
 
 def _first_moment(ensemble: PlantedEnsemble) -> float:

@@ -37,7 +37,7 @@ examples:
   lo-theory thresholds colouring --q 5 --observed all   every observation revealed, not only the satisfied
   lo-theory thresholds nae --q 3 --k 3 --revealed 0.05  and 5 % of the latents
   lo-theory thresholds xor --k 3 --noise 0.1 --quick --json
-  lo-theory thresholds table mine.npy --closed-form     any predicate: a truth table bool[q, ..., q]
+  lo-theory thresholds table mine.npy --closed-form     any balanced predicate: bool[q, ..., q]
   lo-theory thresholds slab --N 30 --P 5000 --width 1 --c 0.1
 """
 

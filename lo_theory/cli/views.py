@@ -65,6 +65,7 @@ def _decode_view(options: argparse.Namespace) -> None:
     wanted = Wanted(options.row, tuple(options.policies), steps, options.hide, options.seed, options.model, folder)
     for made in write_view(experiment, wanted, options.to or target, animate=not options.no_gif):
         print(made)
-    if folder is not None and find_model(wanted) is None:
-        words = f"no checkpoint of row {options.row} in {folder}: belief propagation stands in the model's place"
+    if folder is not None and find_model(experiment, wanted) is None:
+        words = f"no checkpoint of row {options.row} in {folder}, nor of its cell in a sweep: "
+        words += "belief propagation is shown in the model's place"
         print(f"lo-theory: {words}", file=sys.stderr)

@@ -21,7 +21,7 @@ from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_ya
 from lo_theory.lab.task import TASKS, Task
 from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
 
-__all__ = ["Experiment", "chosen_preset", "load", "resolve", "written_row"]
+__all__ = ["Experiment", "choose_preset", "load", "resolve", "written_row"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
@@ -121,14 +121,13 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
         raise ValueError("axes make a sweep of this file: compute it with `lo-theory sweep`")
     base, task = dict(document), _task(document)
     kind = _document(task)
-    presets, default = base.pop("presets", None) or {}, base.pop("default_preset", None)
-    if not isinstance(presets, Mapping):
-        raise ValueError("presets must be a mapping from names to settings")
+    presets, chosen = choose_preset(document, preset)
+    for name in ("presets", "default_preset"):
+        base.pop(name, None)
     check(kind, base)
     for name, part in presets.items():
         check(kind, part, f"presets.{name}")
     base = spell_out(base)
-    chosen = chosen_preset(presets, default, preset)
     if chosen is not None:
         base = {**merge(base, spell_out(presets[chosen])), "preset": chosen}
     for assignment in sets:
@@ -139,17 +138,18 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     return _experiment(base, task)
 
 
-def chosen_preset(presets: Mapping[str, Any], default: Any, preset: Any) -> str | None:
-    """The preset asked for, else the file's own; ValueError for one that is none of ``presets``, or no text."""
-    chosen = default if preset is None else preset
-    if chosen is None:
-        return None
-    if not isinstance(chosen, str):
-        raise ValueError(f"a preset is named by a text, got {chosen!r}: write it in quotes, default_preset: 'name'")
-    if chosen not in presets:
+def choose_preset(document: Mapping[str, Any], asked: str | None) -> tuple[Mapping[str, Any], str | None]:
+    """The presets of a file, and the one asked for or named by ``default_preset``; ValueError where it is none."""
+    presets, default = document.get("presets") or {}, document.get("default_preset")
+    if not isinstance(presets, Mapping) or not all(isinstance(part, Mapping) for part in presets.values()):
+        raise ValueError("presets must be a mapping from names to mappings of settings")
+    if default is not None and not isinstance(default, str):
+        raise ValueError(f"default_preset names one of the presets, got {default!r}")
+    chosen = default if asked is None else asked
+    if chosen is not None and chosen not in presets:
         known = f"the presets are {', '.join(presets)}" if presets else "there are no presets"
         raise ValueError(f"unknown preset {chosen!r}: {known}")
-    return chosen
+    return presets, chosen
 
 
 def _experiment(base: dict[str, Any], task: Task) -> Experiment:

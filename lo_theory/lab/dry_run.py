@@ -6,23 +6,19 @@ Seconds come from a few measured steps of each shape on the device, or from a ra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.execute import Request, choose_run_device, prepare
-from lo_theory.lab.planning import Planned, for_device, gib, plan_trainings
+from lo_theory.lab.execute import Request, check_rows, choose_run_device, prepare
+from lo_theory.lab.planning import MEASURED, Planned, duration, for_device, gib, measure_rate, plan_trainings
 from lo_theory.lab.ranked import Followed
 from lo_theory.lab.render import Table
 from lo_theory.lab.units import Options
 
 __all__ = ["Estimate", "dry_run", "estimate_table"]
-
-_MOST_FLOP = 2e10  # a measured step on a processor: about a second of one core
-_MEASURED = 3  # steps, after one that holds what is done once
 
 
 @dataclass(frozen=True)
@@ -59,44 +55,17 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Operations of the training."""
-        return float(self.training.config.steps) * self.training.config.batch * _sequence_flop(self.training)
+        return self.training.flops
 
     @property
     def forward_flops(self) -> float:
-        """Operations of what the row then sends through the network: a third of a training step each."""
-        return self.training.forwards * _sequence_flop(self.training) / 3
+        """Operations of what the row then sends through the network."""
+        return self.training.forward_flops
 
     @property
     def seconds(self) -> float:
         """Both at the rate of training."""
         return (self.flops + self.forward_flops) / self.rate
-
-
-def _sequence_flop(training: Planned) -> float:
-    from lo_theory.neural import flop_per_token
-
-    network = training.learner.network
-    return float(network.places * flop_per_token(network))
-
-
-def _measure(training: Planned) -> float:
-    """FLOP/s of a few steps of a training, on fewer rows where whole ones would take long."""
-    from lo_theory.neural import train
-
-    config = training.config
-    rows = config.batch
-    if config.device == "cpu":
-        rows = max(1, min(rows, int(_MOST_FLOP / _sequence_flop(training))))
-    rates: list[float] = []
-
-    def see(step: int, values: Mapping[str, Any]) -> None:
-        if "flops_per_second" in values:
-            rates.append(float(values["flops_per_second"]))
-
-    short = replace(config, steps=1 + _MEASURED, batch=rows, log_every=1)
-    learner = training.learner
-    train(learner.network, short, learner.objective, learner.key, on_log=see)
-    return median(rates[1:])
 
 
 def dry_run(experiment: Experiment, request: Request, rate: float | None = None) -> list[Estimate]:
@@ -108,6 +77,7 @@ def dry_run(experiment: Experiment, request: Request, rate: float | None = None)
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--rate must be positive, got {rate / 1e12:g} TFLOP/s")
     prepared, folder = prepare(experiment, request)
+    check_rows(prepared)
     device = choose_run_device(prepared, request.device)
     options = Options(1, request.threads or 1, device)
     planned = plan_trainings(prepared, Followed(folder, {}), options)
@@ -127,19 +97,9 @@ def _measured(planned: Sequence[Planned]) -> list[Estimate]:
         estimate = Estimate(training, math.nan, free_memory(torch.device(training.config.device)))
         shape = (training.learner.network, replace(training.config, steps=1))
         if estimate.fits and shape not in rates:
-            rates[shape] = _measure(training)
+            rates[shape] = measure_rate(training)
         estimates.append(replace(estimate, rate=rates.get(shape, math.nan)))
     return estimates
-
-
-def _duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``."""
-    if math.isnan(seconds):
-        return "-"
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _line(estimate: Estimate, names: Sequence[str]) -> tuple[str, ...]:
@@ -154,7 +114,7 @@ def _line(estimate: Estimate, names: Sequence[str]) -> tuple[str, ...]:
         f"{estimate.flops:.2e}",
         f"{estimate.forward_flops:.2e}" if estimate.training.forwards else "-",
         f"{estimate.rate / 1e12:.3g}",
-        _duration(estimate.seconds),
+        duration(estimate.seconds),
     )
 
 
@@ -169,10 +129,10 @@ def estimate_table(
         f"{sum(one.flops for one in estimates):.2e}",
         f"{after:.2e}" if (after := sum(one.forward_flops for one in estimates)) else "-",
         "",
-        _duration(sum(one.seconds for one in estimates)),
+        duration(sum(one.seconds for one in estimates)),
     )
     columns = ("row", "training", "parameters", "core", "steps x batch", "GiB", "FLOP", "FLOP after", "TFLOP/s", "time")
-    source = "stated" if stated else f"measured in {_MEASURED} steps of each shape here, as busy as it is now"
+    source = "stated" if stated else f"measured in {MEASURED} steps of each shape here, as busy as it is now"
     notes = [
         "One training after the other. GiB: memory of the device at the peak, without torch's own (on a GPU about 1). "
         f"TFLOP/s: {source}. FLOP after: decoding and evaluation of the model as far as units say (-: not counted), a "

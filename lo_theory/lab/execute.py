@@ -6,6 +6,7 @@ are made for reading: table.csv, table.md, figure.png, figure.pdf.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.progress import SilentProgress
@@ -24,10 +25,15 @@ from lo_theory.lab.task import TASKS, Prepared
 from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
 
+if TYPE_CHECKING:
+    from lo_theory.lab.planning import Planned
+
 __all__ = [
     "Request",
     "assist",
     "available_processors",
+    "check_at_once",
+    "check_rows",
     "choose_run_device",
     "execute",
     "prepare",
@@ -36,6 +42,7 @@ __all__ = [
     "write_outputs",
 ]
 
+_MOST_AT_ONCE = 1024  # threads or processes; torch crashes the process at some ten thousand
 _PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
 
 
@@ -57,9 +64,15 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_at_once(name, getattr(self, name))
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise ValueError(f"the time between checkpoints is 0 seconds or more, got {self.checkpoint_seconds}")
+
+
+def check_at_once(name: str, count: int | None) -> None:
+    """Raise ValueError for a number of threads or processes below 1 or above 1024; None is exempt."""
+    if count is not None and not 1 <= count <= _MOST_AT_ONCE:
+        raise ValueError(f"{name} must be at least 1 and at most {_MOST_AT_ONCE}, got {count}")
 
 
 def available_processors() -> int:
@@ -96,11 +109,13 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     cannot be made, settings that do not fit it, a folder in use, or a thread count other than the recorded one;
     RuntimeError if another rank is lost; OSError if the folder cannot be written or fills up: what was computed stays.
     """
+    from lo_theory.lab.planning import announcement
+
     prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return FinishedRun(folder)
     facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
-    _check(prepared, Followed(folder, facts), request)
+    planned = _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
@@ -109,6 +124,8 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
                 shared = {} if ranks is None else {"ranks": ranks.count}
                 run.log("session", command=request.command, workers=options.workers, **shared, **run.facts)
                 agree_on(ranks, options.device, folder)
+                if planned and ranks is None:
+                    progress.say(lambda: announcement(planned, options.workers))
                 work.begin()
                 if ranks is not None:
                     agree_on(ranks, options.device, folder, work.missing)
@@ -156,19 +173,29 @@ def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], P
     return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
 
 
-def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> None:
-    """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold."""
+def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> list[Planned]:
+    """ValueError, before a folder is made, for settings that do not fit, and for trainings that no memory can hold.
+
+    Returns the trainings that are missing.
+    """
+    check_rows(prepared)
+    if not any(row.trains for row in prepared):
+        return []
+    from lo_theory.lab.planning import plan_trainings, require_fit
+
+    options = _options(run, request)
+    missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
+    require_fit(missing, expected_ranks(), options.workers)
+    return missing
+
+
+def check_rows(prepared: Sequence[Prepared]) -> None:
+    """Raise ValueError naming the row whose settings do not fit its problem."""
     for i, row in enumerate(prepared):
         try:
             row.check()
         except ValueError as error:
             raise ValueError(f"rows[{i}].{error}") from error
-    if any(row.trains for row in prepared):
-        from lo_theory.lab.planning import plan_trainings, require_fit
-
-        options = _options(run, request)
-        missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
-        require_fit(missing, expected_ranks(), options.workers)
 
 
 def choose_run_device(prepared: Sequence[Prepared], name: str) -> str:

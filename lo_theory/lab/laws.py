@@ -1,11 +1,11 @@
-"""Mask laws as settings: their names, as configurations and tables write them, made into laws and checked."""
+"""Mask laws and policies as settings: their names, as configurations and tables write them, made and checked."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,36 +13,51 @@ from lo_theory.lab.schema import closest
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
+    from lo_theory.diffusion import Policy
     from lo_theory.diffusion.masks import MaskLaw
     from lo_theory.problem import Layout
 
-__all__ = ["check_laws", "mask_law", "require_laws"]
+__all__ = ["check_laws", "mask_law", "policy", "require_laws"]
 
-_LAW = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
+_NAMED = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
 
 
 def mask_law(text: str) -> MaskLaw:
     """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
     from lo_theory.diffusion.masks import LAWS
 
-    match = _LAW.match(text.replace(" ", ""))
-    name = match.group(1) if match else text
-    if match is None or name not in LAWS:
-        raise ValueError(
-            f"unknown mask law {text!r}: the closest is {closest(name, list(LAWS))} (laws: {', '.join(LAWS)})"
-        )
-    try:
-        law: MaskLaw = LAWS[name](*_law_numbers(name, match.group(2) or ""))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"mask law {text!r}: {error}") from error
+    law: MaskLaw = _made(text, LAWS, "mask law", "laws")
     return law
 
 
-def _law_numbers(name: str, text: str) -> list[int | float]:
-    """The numbers between the brackets of a mask law, as many as it takes; a reading order is no number."""
-    from lo_theory.diffusion.masks import LAWS
+def policy(text: str) -> Policy:
+    """Make the decoding policy named by ``margin``, or by ``mine(0.5)`` for one in ``POLICIES`` that takes numbers."""
+    from lo_theory.diffusion import POLICIES
 
-    takes = [part for part in inspect.signature(LAWS[name]).parameters.values() if "tuple" not in str(part.annotation)]
+    made: Policy = _made(text, POLICIES, "policy", "policies")
+    return made
+
+
+def _made(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: str) -> Any:
+    match = _NAMED.match(text.replace(" ", ""))
+    name = match.group(1) if match else text
+    if match is None or name not in known:
+        raise ValueError(
+            f"unknown {kind} {text!r}: the closest is {closest(name, list(known))} ({kinds}: {', '.join(known)})"
+        )
+    try:
+        return known[name](*_numbers(known[name], name, match.group(2) or ""))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{kind} {text!r}: {error}") from error
+
+
+def _numbers(maker: Callable[..., Any], name: str, text: str) -> list[int | float]:
+    """The numbers between the brackets of a name, as many as it takes; a reading order is no number."""
+    takes = [
+        part
+        for part in inspect.signature(maker).parameters.values()
+        if "tuple" not in str(part.annotation) and "ArrayLike" not in str(part.annotation)
+    ]
     least = sum(part.default is part.empty for part in takes)
     parts = text.split(",") if text else []
     if not least <= len(parts) <= len(takes):

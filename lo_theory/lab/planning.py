@@ -5,9 +5,11 @@ Every task trains through ``train_model``; here its units are begun with a conte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from statistics import median
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.task import Prepared
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
     from lo_theory.lab.training import Learner
     from lo_theory.neural import Ranks, TrainConfig
 
-__all__ = ["Planned", "gib", "plan_trainings", "require_fit"]
+__all__ = ["MEASURED", "Planned", "announcement", "duration", "gib", "measure_rate", "plan_trainings", "require_fit"]
+
+_MOST_FLOP = 2e10  # a measured step on a processor: about a second of one core
+MEASURED = 3
+"""Steps that a rate is measured in, after one that holds what is done once."""
 
 
 def gib(size: float) -> str:
@@ -38,6 +44,24 @@ class Planned:
     learner: Learner
     config: TrainConfig
     forwards: int
+
+    @property
+    def sequence_flop(self) -> float:
+        """Operations of a training step for one sequence."""
+        from lo_theory.neural import flop_per_token
+
+        network = self.learner.network
+        return float(network.places * flop_per_token(network))
+
+    @property
+    def flops(self) -> float:
+        """Operations of the training."""
+        return float(self.config.steps) * self.config.batch * self.sequence_flop
+
+    @property
+    def forward_flops(self) -> float:
+        """Operations of what the row then sends through the network: a third of a training step each."""
+        return self.forwards * self.sequence_flop / 3
 
 
 class _Found(Exception):
@@ -95,3 +119,51 @@ def for_device(training: Planned, device: str) -> Planned:
     config = training.config
     precision = "bfloat16" if config.precision == "auto" else config.precision
     return replace(training, config=replace(config, device=device, precision=precision))
+
+
+def measure_rate(training: Planned) -> float:
+    """FLOP/s of a few steps of a training, on fewer rows where whole ones would take long."""
+    from lo_theory.neural import train
+
+    config = training.config
+    rows = config.batch
+    if config.device == "cpu":
+        rows = max(1, min(rows, int(_MOST_FLOP / training.sequence_flop)))
+    rates: list[float] = []
+
+    def see(step: int, values: Mapping[str, Any]) -> None:
+        if "flops_per_second" in values:
+            rates.append(float(values["flops_per_second"]))
+
+    short = replace(config, steps=1 + MEASURED, batch=rows, log_every=1)
+    learner = training.learner
+    train(learner.network, short, learner.objective, learner.key, on_log=see)
+    return median(rates[1:])
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3.4 h``."""
+    if math.isnan(seconds):
+        return "-"
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def announcement(planned: Sequence[Planned], workers: int) -> str:
+    """One line on the trainings to come: how many, of how many steps, and about how long they take here.
+
+    The rate is measured in a few steps of the largest of them; ``workers`` of them go on at once, none is split.
+    """
+    largest = max(planned, key=lambda one: one.flops)
+    rate = measure_rate(largest)
+    seconds = [(one.flops + one.forward_flops) / rate for one in planned]
+    steps = sorted({one.config.steps for one in planned})
+    many = f"{len(planned)} trainings" if len(planned) > 1 else "1 training"
+    length = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    about = duration(max(sum(seconds) / min(workers, len(planned)), *seconds, 0.0))
+    return (
+        f"{many} of {length} steps, then the models' decodes and losses: about {about} ({rate / 1e9:.3g} GFLOP/s "
+        "measured now); what the exact posterior takes comes on top"
+    )

@@ -5,6 +5,7 @@ A task's package holds ``work.RowWork``, which is loaded when units are first as
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from lo_theory.problem import LODistribution
 
 __all__ = ["PlainRow", "ProblemRow"]
+
+_COUNTS = ("sequences", "contexts", "evaluation_contexts")
+_MOST_TOKENS = 2**30  # of one measurement, which is in memory whole; some ten bytes each
+
+
+def _check_counts(settings: Any, length: int, path: str = "") -> None:
+    """Raise ValueError for a number of sequences that no memory holds, before a network is trained for them."""
+    for part in dataclasses.fields(settings):
+        value, where = getattr(settings, part.name), f"{path}{part.name}"
+        if dataclasses.is_dataclass(value):
+            _check_counts(value, length, f"{where}.")
+        elif part.name in _COUNTS and value * length > _MOST_TOKENS:
+            raise ValueError(
+                f"{where} = {value:,} of length {length} would be {value * length:,} tokens, over the limit of "
+                f"{_MOST_TOKENS:,}: take fewer, and pool the seeds of a sweep for more"
+            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,8 @@ class ProblemRow(PlainRow):
         return {**super().content(), "problem": self.distribution.fingerprint()}
 
     def check(self) -> None:
-        """Raise ValueError where settings do not fit the problem."""
+        """Raise ValueError where settings do not fit the problem, or no memory."""
+        _check_counts(self.row, self.distribution.layout.length)
         self.row.check_fits(self.distribution)
 
     def units(self, index: int, context: Context) -> Iterator[Unit]:

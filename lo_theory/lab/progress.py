@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -49,6 +49,9 @@ def evaluation_line(values: Mapping[str, Any]) -> str:
 class SilentProgress:
     """Shows nothing."""
 
+    def say(self, text: Callable[[], str]) -> None:
+        """See Progress."""
+
     def begin(self, units: int, missing: int) -> None:
         """See Progress."""
 
@@ -79,6 +82,10 @@ class LineProgress(SilentProgress):
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def say(self, text: Callable[[], str]) -> None:
+        """See Progress."""
+        self._print(text())
 
     def begin(self, units: int, missing: int) -> None:
         """See Progress."""
@@ -123,6 +130,10 @@ class BarProgress(SilentProgress):
 
     def _render(self) -> Group:
         return Group(self._bars, *(Text(f"{label} {text}") for label, text in list(self._texts.items())))
+
+    def say(self, text: Callable[[], str]) -> None:
+        """See Progress."""
+        self._live.console.print(text(), markup=False, highlight=False)
 
     def begin(self, units: int, missing: int) -> None:
         """See Progress."""

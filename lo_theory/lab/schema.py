@@ -24,6 +24,8 @@ __all__ = ["build", "check", "closest", "dump_yaml", "merge", "parse_yaml", "pla
 
 T = TypeVar("T")
 
+_LARGEST_INTEGER = 2**63 - 1  # what arrays and tables hold
+
 
 _CORE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
@@ -234,6 +236,8 @@ def _build(kind: Any, value: Any, path: str, partial: bool) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in value:
         if key not in fields:
+            if not fields:
+                raise ValueError(f"unknown key {_join(path, key)}: there are no keys there")
             near = _join(path, closest(str(key), list(fields)))
             raise ValueError(f"unknown key {_join(path, key)}: the closest is {near} (keys there: {', '.join(fields)})")
     hints, arguments = typing.get_type_hints(kind), {}
@@ -309,6 +313,8 @@ def _scalar(kind: type, value: Any, path: str, partial: bool) -> Any:
         raise ValueError(f"{path} must be {dict(_NAMES)[kind]}, got {_kind(value)}")
     if kind is str and (bad := next((letter for letter in value if not _may_be_shown(letter)), None)):
         raise ValueError(f"{path} must be one line of text that can be shown, got {bad!r} in {value!r}")
+    if type(value) is int and abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"{path} must be an integer of 64 bits, got one of {len(str(abs(value)))} digits")
     if kind is float and not abs(value) <= _LARGEST_NUMBER:
         raise ValueError(f"{path} must be finite, got {value if type(value) is float else 'more than 1.8e308'}")
     return kind(value)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lo_theory.lab.laws import check_laws, mask_law, require_laws
+from lo_theory.lab.laws import check_laws, mask_law, policy, require_laws
 from lo_theory.lab.schema import setting
 
 __all__ = [
@@ -198,8 +198,7 @@ class Cell:
         return plain if self.noise is None else {**plain, "noise": self.noise.label}
 
 
-Denoiser = Literal["exact", "model"]
-PolicyName = Literal["vanilla", "top_probability", "margin", "entropy", "fixed_order"]
+Denoiser = Literal["exact", "model", "bp"]
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class ExtraCell:
     """A single cell beside the grid; ``temperature`` null: that of the grid."""
 
     denoiser: Denoiser
-    policy: PolicyName
+    policy: str
     steps: str | int = "L"
     argmax: bool = False
     noise: Noise | None = None
@@ -220,13 +219,14 @@ class Decoding:
 
     ``noise`` is that of the grid, and of the single cells that name none of their own.
 
+    ``policies``: names in ``lo_theory.diffusion.POLICIES``, with numbers where one takes some, such as ``mine(0.5)``.
     ``steps``: L, L/8 or an integer. ``schedule``: fixed_count splits the positions evenly, binomial is the paper's
     rule. ``chunk`` sequences go through the denoiser at once.
     """
 
     sequences: int = setting(2000, least=2)
     denoisers: tuple[Denoiser, ...] = ("exact", "model")
-    policies: tuple[PolicyName, ...] = ("vanilla", "top_probability", "margin")
+    policies: tuple[str, ...] = ("vanilla", "top_probability", "margin")
     steps: tuple[str | int, ...] = ("L", "L/8")
     argmax: tuple[bool, ...] = (False,)
     schedule: Literal["fixed_count", "binomial"] = "fixed_count"
@@ -238,6 +238,8 @@ class Decoding:
     def __post_init__(self) -> None:
         for steps in (*self.steps, *(cell.steps for cell in self.extra)):
             step_count(steps, 1)
+        for name in (*self.policies, *(cell.policy for cell in self.extra)):
+            policy(name)
 
     def cells(self) -> tuple[Cell, ...]:
         """All cells, each once; a denoiser's cells stand together, the grid first."""
@@ -271,7 +273,7 @@ class Evaluation:
     sequences: int = setting(4096, least=2)
     laws: tuple[str, ...] = ("uniform",)
     exact: bool = True
-    limit_states: int = setting(2**26, least=1)
+    limit_states: int = setting(2**26, least=1, most=2**62 - 1)
 
     def __post_init__(self) -> None:
         require_laws(self.laws)

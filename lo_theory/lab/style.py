@@ -24,6 +24,7 @@ __all__ = [
     "SEQUENTIAL",
     "SHADING",
     "VALUES",
+    "marker",
 ]
 
 COLOURS: Mapping[str, str] = MappingProxyType(
@@ -66,6 +67,16 @@ MARKERS: Mapping[str, str] = MappingProxyType(
     {"vanilla": "o", "top_probability": "^", "margin": "D", "entropy": "s", "fixed_order": "v"}
 )
 """Policy -> marker."""
+
+_OTHER_MARKERS = ("P", "X", "h", "p", "<", ">", "d", "8")
+
+
+def marker(policy: str) -> str:
+    """Marker of a policy: a fixed one of those that are left for a policy that somebody added."""
+    if policy in MARKERS:
+        return MARKERS[policy]
+    return _OTHER_MARKERS[sum(policy.encode()) % len(_OTHER_MARKERS)]
+
 
 SEQUENTIAL = "viridis"
 """Colour map of quantities that begin at zero."""

@@ -36,12 +36,12 @@ __all__ = ["Learner", "choose_device", "make_masked", "make_network", "train_mod
 
 
 def choose_device(name: str) -> str:
-    """Turn "auto" into cuda where there is one, else cpu; ValueError for a device that torch does not find."""
+    """Turn "auto" into cuda where there is one, else cpu; ValueError for a device that torch cannot compute on."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=name).item()  # a device that only plans ("meta") has no number to give back
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}; cpu always can") from error
     return name
 

@@ -39,6 +39,9 @@ class Options:
 class Progress(Protocol):
     """Who is told how a run gets on."""
 
+    def say(self, text: Callable[[], str]) -> None:
+        """Show a line, which is made only where somebody sees it."""
+
     def begin(self, units: int, missing: int) -> None:
         """``missing`` of ``units`` units are to be computed."""
 

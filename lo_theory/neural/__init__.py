@@ -1,7 +1,7 @@
 """The room with torch: networks, what they are trained on, how, and a trained network as a posterior."""
 
 from lo_theory.neural.average import Average
-from lo_theory.neural.checkpoint import Checkpoint, load, load_model, save
+from lo_theory.neural.checkpoint import Checkpoint, load, load_model, save, save_model
 from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
 from lo_theory.neural.memory import estimate_memory
@@ -38,5 +38,6 @@ __all__ = [
     "load_model",
     "measure_matmul_rate",
     "save",
+    "save_model",
     "train",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,19 @@ from torch import Tensor
 from lo_theory.neural.model import Transformer, TransformerConfig
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["FORMAT", "Checkpoint", "load", "load_model", "model_tensors", "refuse_difference", "restore_model", "save"]
+__all__ = [
+    "AVERAGE",
+    "FORMAT",
+    "Checkpoint",
+    "digest",
+    "load",
+    "load_model",
+    "model_tensors",
+    "refuse_difference",
+    "restore_model",
+    "save",
+    "save_model",
+]
 
 FORMAT = 1
 """Version of the file's layout; other versions are refused."""
@@ -45,7 +57,7 @@ def _canonical(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """32 hexadecimal digits over the header and over every tensor's name, type, shape and bytes."""
     digest = hashlib.blake2b(_canonical(header).encode(), digest_size=16)
     for name in sorted(tensors):
@@ -63,7 +75,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> Path:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(checkpoint.tensors.items())}
     header = {**checkpoint.header, "format": FORMAT}
-    signed = {**header, "checksum": _digest(header, tensors)}
+    signed = {**header, "checksum": digest(header, tensors)}
     content = serialise(tensors, metadata={_KEY: _canonical(signed)})
     return write_atomically(path, lambda file: file.write(content))
 
@@ -99,7 +111,7 @@ def load(path: str | Path) -> Checkpoint:
             f"{path} has checkpoint format {version!r}, this version reads {FORMAT}: train again, or use the older "
             "version"
         )
-    if checksum != _digest({**header, "format": version}, tensors):
+    if checksum != digest({**header, "format": version}, tensors):
         raise ValueError(f"{path} is damaged: its content does not match its checksum; delete it to start again")
     return Checkpoint(header, tensors)
 
@@ -167,3 +179,12 @@ def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
     model = Transformer(config, seed=0)
     model.load_state_dict(stored)
     return model.eval()
+
+
+def save_model(path: str | Path, model: Transformer, *, problem: str | None = None) -> Path:
+    """Write a network alone, whole or not at all: what ``load_model`` reads, and no training continues.
+
+    ``problem``: the fingerprint of what it was trained on, to be compared when it is loaded. Errors as ``save``.
+    """
+    header = {"model": asdict(model.config), "objective": {"problem": problem}}
+    return save(path, Checkpoint(header, model_tensors(model)))

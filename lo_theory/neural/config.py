@@ -12,6 +12,7 @@ __all__ = ["TrainConfig", "learning_rate"]
 
 OPTIMISERS = ("adamw", "muon")
 
+_MOST_THREADS = 1024
 # Settings that change nothing of what is computed, so that a run may be continued with others.
 _FREE = ("threads", "log_every", "prefetch", "peak_flops")
 # Settings that came later, with what they did not do before: a checkpoint that is silent about them used these.
@@ -61,6 +62,8 @@ class TrainConfig:
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise ValueError(f"threads must be at most {_MOST_THREADS}, got {self.threads}: torch cannot start so many")
         for name in ("learning_rate", "clip", *(("peak_flops",) if self.peak_flops is not None else ())):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")

@@ -38,13 +38,23 @@ class Training:
     """
 
     def __init__(
-        self, network: TransformerConfig, config: TrainConfig, objective: Objective, key: Key, ranks: Ranks
+        self,
+        network: TransformerConfig | Transformer,
+        config: TrainConfig,
+        objective: Objective,
+        key: Key,
+        ranks: Ranks,
     ) -> None:
         self.config, self.objective, self.key, self.ranks = config, objective, key, ranks
         self.rows = ranks.rows(config.batch)
-        require_memory(network, config, ranks)
+        form = network.config if isinstance(network, Transformer) else network
+        require_memory(form, config, ranks)
         self.device = ranks.device(config.device)
-        self.model = Transformer(network, seed=key.fold("initialisation").torch_seed())
+        self.model = Transformer(form, seed=key.fold("initialisation").torch_seed())
+        self.start: dict[str, str] = {}
+        if isinstance(network, Transformer):
+            self.model.load_state_dict(network.state_dict())
+            self.start = {"initial": checkpoints.digest({}, checkpoints.model_tensors(network))}
         objective.check(self.model)
         self.model.to(self.device)
         self.network: Transformer = self.model
@@ -79,6 +89,7 @@ class Training:
             "training": self.config.identity(),
             "objective": self.objective.describe(),
             "seed": {"seed": int(self.key.seed), "path": list(self.key.path)},
+            **self.start,
         }
         result: dict[str, Any] = json.loads(json.dumps(values))
         return result

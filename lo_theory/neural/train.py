@@ -97,6 +97,7 @@ def _resume(training: Training, path: Path) -> tuple[dict[str, Any], int]:
     for header in (found, expected):  # so that a difference names both sides, also where one is silent
         header["training"] = {**SILENT, **header.get("training", {})}
         header["model"] = {"embedding_scale": 1.0, **header.get("model", {})}  # came later
+        header.setdefault("initial", None)
     for part in expected:
         checkpoints.refuse_difference(path, part, found.get(part), expected[part])
     machine: dict[str, Any] = dict(found["machine"])
@@ -217,7 +218,7 @@ class _Run:
 
 
 def train(
-    network: TransformerConfig,
+    network: TransformerConfig | Transformer,
     config: TrainConfig,
     objective: Objective,
     key: Key,
@@ -227,6 +228,10 @@ def train(
     on_log: OnLog | Observer | None = None,
 ) -> Trained:
     """Train a network, or continue where the file ``checkpoint`` stands.
+
+    ``network``: the form of a new one, whose weights ``key`` draws; or a network whose weights training starts from
+    (it is copied), such as ``load_model(path)``, with the optimiser, the average and the schedule at their beginning:
+    so a trained network goes on with another law or for more steps, in a checkpoint of its own.
 
     The file is written at the start, every ``checkpoint_seconds`` and at the end, never from numbers that are not
     finite; its folder must exist. ``on_log(step, values)`` is told how the run starts (``event``, ``threads``,

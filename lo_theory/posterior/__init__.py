@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lo_theory.posterior.bp import BPOptions, BPResult, run_batch
+from lo_theory.posterior.bp import BPOptions, BPResult, run, run_batch
 from lo_theory.posterior.bp_posterior import BPPosterior
 from lo_theory.posterior.cost import Cost
 from lo_theory.posterior.exact import ExactPosterior
@@ -20,6 +20,7 @@ __all__ = [
     "Marginals",
     "Posterior",
     "condition",
+    "run",
     "run_batch",
     "to_networkx",
 ]

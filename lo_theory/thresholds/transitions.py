@@ -11,6 +11,7 @@ to survive.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,6 +54,15 @@ class Effort:
         for name, spent in (("scan", self.scan), ("dynamic", self.dynamic), ("condensation", self.condensation)):
             if not spent > 0:
                 raise ValueError(f"the factor messages spent on {name} must be positive, got {spent}")
+
+    @classmethod
+    def of(cls, messages: float, *, most: int = 2**63, threads: int = 1) -> Effort:
+        """Spread ``messages`` factor messages over the stages, with a population of 1,000 to ``most`` that fits them.
+
+        ``Effort()`` is ``Effort.of(8e8)``, about a minute; ``Effort.of(2e7)`` takes seconds, with errors near 1 %.
+        """
+        size = min(max(round(10_000 * math.sqrt(messages / 8e8)), 1000), most)
+        return cls(size, *(messages * share for share in (0.125, 0.375, 0.5)), threads)
 
     def sweeps(self, spent: float, runs: int, c: float, fewest: int = 12) -> int:
         """Sweeps a run may take where ``runs`` runs at degree c share ``spent`` factor messages."""
@@ -225,16 +235,24 @@ def _first_degree(ensemble: PlantedEnsemble, critical: Threshold) -> float:
     return min(1.5 * critical.value, max(2.0 * ensemble.k, 4 * ensemble.first_moment))
 
 
-def find_transition(ensemble: PlantedEnsemble, key: Key, effort: Effort | None = None) -> Transition:
+def find_transition(
+    ensemble: PlantedEnsemble,
+    key: Key,
+    effort: Effort | None = None,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Transition:
     """Find the Kesten-Stigum, dynamic and condensation thresholds of a planted ensemble.
 
     The curve c(overlap) is scanned, refined at its minimum, and compared with Kesten-Stigum; a dip of at least four
     standard errors makes the transition discontinuous, and one that is smaller is looked at again with four times the
-    messages. Cost: the factor messages of ``effort``, some 60 ns each. The same key gives the same numbers for any
-    number of threads. Not promised: a planted state whose overlap stays below 0.02 is not seen; ValueError for one
-    whose overlap stays above 0.98.
+    messages. ``progress`` is called with a line when a stage begins. Cost: the factor messages of ``effort``, some 60
+    ns each (``Effort.of(2e7)`` for a first look). The same key gives the same numbers for any number of threads.
+    Not promised: a planted state whose overlap stays below 0.02 is not seen; ValueError for one whose overlap stays
+    above 0.98.
     """
-    effort = effort or Effort()
+    effort, say = effort or Effort(), progress or (lambda text: None)
+    say(f"{ensemble.name}: scan of the curve c(overlap), {effort.scan:.3g} factor messages")
     dynamics = Dynamics(ensemble, effort.size, threads=effort.threads)
     scanner = Dynamics(ensemble, max(2_000, effort.size // 4), threads=effort.threads)
     critical = kesten_stigum(ensemble)
@@ -246,15 +264,19 @@ def find_transition(ensemble: PlantedEnsemble, key: Key, effort: Effort | None =
     if math.isfinite(critical.value) and curve.overlap[lowest] <= max(_WEAK_OVERLAPS):
         strong = curve.overlap > max(_WEAK_OVERLAPS)
         least = float((curve.c - 2 * curve.error)[strong].min(initial=math.inf))
+        say(f"{ensemble.name}: long runs at weak overlaps, {effort.dynamic:.3g} factor messages")
         return _weak_transition(dynamics, curve, critical, effort, key, least)
     for name, times in (("dynamic", 1.0), ("dynamic again", _MORE)):
         spent = replace(effort, dynamic=times * effort.dynamic)
+        say(f"{ensemble.name}: {name} threshold, {spent.dynamic:.3g} factor messages")
         dynamic, overlap = _refine_minimum(dynamics, curve, spent, key.fold(name))
         if dynamic.value + 0.5 * _SIGNIFICANT * dynamic.error < critical.value:
+            say(f"{ensemble.name}: condensation, {effort.condensation:.3g} factor messages")
             condensation = _condensation(dynamics, curve, dynamic.value, effort, key.fold("condensation"))
             return Transition(ensemble.name, critical, dynamic, condensation, False, overlap, 0.0, curve)
         if dynamic.value >= critical.value:
             break
+    say(f"{ensemble.name}: long runs at weak overlaps, {effort.dynamic:.3g} factor messages")
     return _weak_transition(dynamics, curve, critical, effort, key, dynamic.value - dynamic.error)
 
 

@@ -17,6 +17,17 @@ from tests.cli.complaint import complaint
 from tests.lab.tiny import tiny
 
 
+def test_a_run_says_what_it_will_train_and_for_how_long(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(config), "--out", str(tmp_path / "runs")]
+    assert main([*arguments, "--set", "training.steps=3"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert re.match(r"1 training of 3 steps, then .*: about [0-9.]+ (s|min) \([0-9.]+ GFLOP/s measured now\)", first)
+    assert main([*arguments, "--preset", "exact"]) == 0
+    assert "training" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
@@ -65,9 +76,25 @@ def test_a_configuration_written_by_a_run_is_the_same_run(
         (["--set", "training.stpes=3"], r"unknown key training\.stpes: the closest is training\.steps"),
         (["--set", "problem.N=2"], r"3 distinct latents cannot be drawn from N = 2"),
         (["--set", "problem.P=0"], r"problem\.P must be at least 1, got 0"),
-        (["--workers", "0"], r"workers must be at least 1, got 0"),
-        (["--threads", "-1"], r"threads must be at least 1, got -1"),
+        (["--workers", "0"], r"workers must be at least 1 and at most 1024, got 0"),
+        (["--threads", "-1"], r"threads must be at least 1 and at most 1024, got -1"),
+        (["--threads", "100000"], r"threads must be at least 1 and at most 1024, got 100000"),
+        (["--checkpoint-seconds", "nan"], r"time between checkpoints is 0 seconds or more, got nan"),
         (["--device", "abacus"], r"device 'abacus' cannot be used"),
+        (["--device", "meta"], r"device 'meta' cannot be used"),
+        (
+            ["--set", "decoding.sequences=1000000000000"],
+            r"rows\[0\]\.decoding\.sequences = 1,000,000,000,000 of length 24",
+        ),
+        (["--set", "evaluation.sequences=1000000000000"], r"rows\[0\]\.evaluation\.sequences = .*over the limit"),
+        (
+            ["--set", f"evaluation.limit_states={2**62}"],
+            r"evaluation\.limit_states must be at most 4611686018427387903",
+        ),
+        (["--set", f"training.learning_rate={10**400}"], r"training\.learning_rate must be an integer of 64 bits"),
+        (["--set", "training={1: 2, a: 3}"], r"the key 1 is no text: put it into quotes"),
+        (["--set", "seed=2020-01-01"], r"seed must be an integer, got '2020-01-01' \(text\)"),
+        (["--set", "seed=2020-13-01"], r"seed must be an integer, got '2020-13-01' \(text\)"),
         (["--set", "evaluation.limit_states=4"], r"over the limit of 4"),
         (["--set", "model.shape.heads=3"], r"width 16 is no multiple of heads = 3"),
     ],
@@ -77,6 +104,8 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     line = complaint(["run", str(config), "--out", str(tmp_path / "runs"), "--quiet", *extra], capsys)
     assert re.search(expected, line), line
+    if extra[-1] != "evaluation.limit_states=4":  # known when the exact posterior is asked
+        assert not (tmp_path / "runs").exists()
 
 
 def test_missing_files_and_folders_are_one_clear_line(

@@ -46,3 +46,24 @@ def test_sample_knows_all_families(tmp_path: Path, capsys: pytest.CaptureFixture
         ["sample", "nae-sat", "--N", "5", "--P", "1", "-n", "1", "-o", str(tmp_path / "absent" / "x.npz")], capsys
     )
     assert "No such file or directory" in line
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (["-o", "data.csv"], "-o writes a .npz file, got data.csv: name it data.npz"),
+        (["-o", "absent/data.npz"], "-o absent/data.npz: there is no folder absent"),
+        (["-o", "a.npz", "--save-problem", "b"], "--save-problem writes a .npz file, got b: name it b.npz"),
+        (["-o", "a.npz", "--threads", "1000000000"], "--threads must be at least 1 and at most 1024, got 1000000000"),
+        (["-o", "a.npz", "--seed", str(10**400)], "--seed must be an integer of 64 bits, got one of 401 digits"),
+    ],
+)
+def test_what_cannot_be_written_or_started_is_refused_before_a_row_is_drawn(
+    extra: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LODistribution, "sample", None)
+    assert (
+        complaint(["sample", "nae-sat", "--N", "5", "--P", "5", "-n", "3", *extra], capsys) == f"lo-theory: {expected}"
+    )
+    assert list(tmp_path.iterdir()) == []

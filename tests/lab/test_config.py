@@ -60,7 +60,7 @@ def test_a_mapping_becomes_settings_of_the_right_types() -> None:
         ("problem.repeats", 1, r"problem\.repeats must be true/false, got 1"),
         ("problem.family", "nae", r"problem\.family must be one of .*the closest is nae_sat"),
         ("model.shape", "18M", r"model\.shape must be one of small, 6M, 19M.*the closest is 19M"),
-        ("decoding.policies", ["margn"], r"decoding\.policies\[0\] must be one of .*the closest is margin"),
+        ("decoding.policies", ["margn"], r"decoding: unknown policy 'margn': the closest is margin"),
         ("decoding.steps", ["L/0"], r"steps are L .*got 'L/0'"),
         ("decoding.steps", [0], r"at least one step, got 0"),
         ("evaluation.laws", ["unifrom"], r"unknown mask law 'unifrom': the closest is uniform"),
@@ -280,3 +280,30 @@ def test_the_presets_of_table_1(preset: str) -> None:
     assert len(published) == 10
     assert published[100, 200, "vanilla"] == 62.84
     assert published[25, 275, "margin"] == 93.76
+
+
+def test_a_policy_of_ones_own_takes_numbers_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lo_theory.cli import main
+    from lo_theory.diffusion import POLICIES, TopK
+
+    def leaning(share: float) -> TopK:
+        return TopK(f"leaning({share})", lambda view: share * view.marginals.probs.max(axis=2))
+
+    with pytest.raises(ValueError, match=r"unknown policy 'leaning\(0.5\)'"):
+        resolve({**tiny(), "decoding": {"policies": ["leaning(0.5)"]}})
+    monkeypatch.setitem(POLICIES, "leaning", leaning)
+    with pytest.raises(ValueError, match=r"leaning takes 1 numbers \(share\), got 0"):
+        resolve({**tiny(), "decoding": {"policies": ["leaning"]}})
+    decoding = {"sequences": 8, "denoisers": ["exact", "bp"], "policies": ["vanilla", "leaning(0.5)"], "steps": ["L"]}
+    document = {**tiny(), "decoding": decoding, "training": None, "evaluation": {"sequences": 8}, "presets": {}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+    assert main(["run", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "runs"), "--quiet"]) == 0
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    table = (folder / "table.md").read_text()
+    assert "leaning(0.5)" in table
+    assert "| bp |" in table
+    assert (folder / "figure.png").exists()
+    slab = {"family": "random_slab", "N": 5, "P": 6}
+    (row,) = resolve({**document, "problem": slab}).rows
+    with pytest.raises(ValueError, match="bp takes observations that are tables, not slabs"):
+        TASKS["table1"]().prepare(row).check()

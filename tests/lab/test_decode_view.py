@@ -14,9 +14,11 @@ from lo_theory.cli import main
 from lo_theory.diffusion import FixedCount, OneAtATime, decode, margin, vanilla
 from lo_theory.lab.config import resolve
 from lo_theory.lab.decode_view.picture import make_figure
-from lo_theory.lab.decode_view.request import Wanted, trace_all
+from lo_theory.lab.decode_view.request import Wanted, find_model, trace_all
 from lo_theory.lab.decode_view.trace import Trace, Views, record, to_csv
 from lo_theory.lab.drawing import styled
+from lo_theory.lab.sweep.cells import cell_id
+from lo_theory.lab.task import TASKS
 from lo_theory.posterior import BPPosterior, ExactPosterior
 from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
@@ -132,3 +134,15 @@ def test_the_command_finds_the_model_of_a_run(tmp_path: Path, capsys: pytest.Cap
     }
     for option, expected in wrong.items():
         assert expected in complaint(["decode-view", "tiny", *option.split("=", 1), *out], capsys)
+
+
+def test_the_model_of_a_sweep_is_found_with_its_cell(tmp_path: Path) -> None:
+    experiment = resolve({**tiny(), "rows": [{"seed": 3}, {"seed": 4}]})
+    content = TASKS["table1"]().prepare(experiment.rows[1]).content()
+    path = tmp_path / "tiny" / "sweep-table1" / "cells" / cell_id("table1", content) / "model-0.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    results = tmp_path / "tiny" / "0123456789abcdef"
+    assert find_model(experiment, Wanted(row=1, folder=results)) == path
+    assert find_model(experiment, Wanted(row=0, folder=results)) is None
+    assert find_model(experiment, Wanted(row=1)) is None

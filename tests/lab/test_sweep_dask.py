@@ -39,6 +39,11 @@ needs_dask = pytest.mark.skipif(
     reason="dask and distributed are not installed: pip install 'lo_theory[cluster]'",
 )
 
+needs_key = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None or importlib.util.find_spec("cryptography") is None,
+    reason="dask or cryptography is not installed: pip install 'lo_theory[cluster]'",
+)
+
 
 def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "dask", None)
@@ -84,7 +89,7 @@ def test_a_cluster_by_its_address_computes_the_same_rows(cluster: Any, tmp_path:
     assert results(dask) == results(serial)
 
 
-@needs_dask
+@needs_key
 @pytest.mark.soak
 def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "serial").mkdir()
@@ -105,6 +110,38 @@ def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_non
         said = process.communicate(timeout=_PATIENCE)[1]
     assert process.returncode == 0, said
     assert results(tmp_path) == results(tmp_path / "serial")
+
+
+@needs_key
+def test_a_local_cluster_answers_only_who_has_its_key() -> None:
+    import distributed
+
+    with DaskCrew("local", 1, 1, work=name_the_worker) as crew:
+        address = str(crew._client.scheduler.address)
+        assert address.startswith("tls://127.0.0.1:")
+        assert crew.submit(order(cells(1)[0]), False).result(_PATIENCE).error == "0"
+        for other, security in (
+            (address.replace("tls:", "tcp:"), None),
+            (address, distributed.Security.temporary()),
+        ):
+            with pytest.raises(OSError):  # noqa: PT011 (whichever Dask chooses)
+                distributed.Client(other, security=security, timeout=3)
+
+
+@needs_dask
+def test_without_a_way_to_make_a_key_no_local_cluster_is_begun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    import distributed
+
+    def absent() -> None:
+        raise ImportError("no cryptography")
+
+    monkeypatch.setattr(distributed.Security, "temporary", absent)
+    file = write_grid(tmp_path / "grid.yaml")
+    assert main(["sweep", str(file), "--out", str(tmp_path), "--dask", "local"]) == 2
+    assert "--dask local needs the package cryptography" in capsys.readouterr().err
+    assert not (tmp_path / "grid").exists()
 
 
 @needs_dask
@@ -157,7 +194,7 @@ def test_a_cluster_without_workers_or_without_gpus_is_refused(
         assert "offers the resource GPU: start them with --resources GPU=1" in capsys.readouterr().err
 
 
-@needs_dask
+@needs_key
 @pytest.mark.soak
 def test_two_hundred_cells_on_two_dask_workers(tmp_path: Path) -> None:
     seeds = list(range(20))

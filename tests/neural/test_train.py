@@ -25,6 +25,8 @@ from lo_theory.neural import (
     Transformer,
     learning_rate,
     load,
+    load_model,
+    save_model,
     train,
 )
 from lo_theory.neural.checkpoint import save
@@ -348,3 +350,44 @@ def test_training_draws_nothing_from_the_global_generators() -> None:
 def test_impossible_settings_are_named(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(TRAINING, **change)
+
+
+def test_training_starts_from_the_weights_of_a_network_that_is_given(tmp_path: Path) -> None:
+    first = train(NETWORK, TRAINING, OBJECTIVE, KEY).model
+    path = save_model(tmp_path / "first.safetensors", first, problem=PROBLEM.fingerprint())
+    given = load_model(path, problem=PROBLEM.fingerprint())
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    still = replace(TRAINING, steps=1, warmup=1, learning_rate=1e-30)  # a step too small to change a float32
+    same = train(given, still, OBJECTIVE, KEY).model
+    assert all(torch.equal(value, before[name]) for name, value in same.state_dict().items())
+    assert any(
+        not torch.equal(value, before[name])
+        for name, value in train(NETWORK, still, OBJECTIVE, KEY).model.state_dict().items()
+    )
+    moved = train(given, TRAINING, OBJECTIVE, KEY).model
+    assert any(not torch.equal(value, before[name]) for name, value in moved.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())  # copied, not changed
+
+
+def test_a_start_from_other_weights_is_another_run(tmp_path: Path) -> None:
+    one, other = (Transformer(NETWORK, seed=seed) for seed in (1, 2))
+    path = tmp_path / "model.safetensors"
+    whole = train(one, TRAINING, OBJECTIVE, KEY, checkpoint=path).model
+    resumed = train(one, TRAINING, OBJECTIVE, KEY, checkpoint=path)
+    assert resumed.resumed_from == TRAINING.steps
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.model.state_dict().items())
+    for start in (other, NETWORK):
+        with pytest.raises(ValueError, match="checkpoint of something else: its initial is"):
+            train(start, TRAINING, OBJECTIVE, KEY, checkpoint=path)
+    plain = tmp_path / "plain.safetensors"
+    train(NETWORK, TRAINING, OBJECTIVE, KEY, checkpoint=plain)
+    with pytest.raises(ValueError, match="its initial is None"):
+        train(one, TRAINING, OBJECTIVE, KEY, checkpoint=plain)
+
+
+def test_a_network_alone_is_refused_by_another_problem_and_is_no_checkpoint_of_a_training(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "m.safetensors", Transformer(NETWORK, seed=1), problem=PROBLEM.fingerprint())
+    with pytest.raises(ValueError, match="checkpoint of something else: its problem is"):
+        load_model(path, problem="another")
+    with pytest.raises(ValueError, match="checkpoint of something else: its training"):
+        train(NETWORK, TRAINING, OBJECTIVE, KEY, checkpoint=path)

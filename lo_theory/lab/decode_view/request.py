@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion import POLICIES, FixedCount
+from lo_theory.diffusion import FixedCount
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.decode_view.trace import Trace, Views, record, to_csv
 from lo_theory.lab.drawing import styled, write_figure
-from lo_theory.lab.schema import closest
-from lo_theory.lab.settings import check_laws, mask_law, step_count
+from lo_theory.lab.laws import check_laws, mask_law, policy
+from lo_theory.lab.settings import step_count
+from lo_theory.lab.sweep.cells import cell_id
+from lo_theory.lab.task import TASKS
 from lo_theory.posterior import BPPosterior, ExactPosterior, Posterior
 from lo_theory.problem import LODistribution
 from lo_theory.problem.layout import MASK
@@ -35,7 +37,8 @@ class Wanted:
     """What to look at: which row of the experiment, which policies, how many steps, what is hidden, which sequence.
 
     ``hide``: a mask law, under which the sequence of the data numbered by ``seed`` loses tokens; every decode starts
-    from what is left. ``model``: a checkpoint; None: that of the row in ``folder``, else belief propagation.
+    from what is left. ``model``: a checkpoint; None: that of the row in ``folder`` or of its cell in a sweep, else
+    belief propagation.
     """
 
     row: int = 0
@@ -48,8 +51,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         for name in self.policies:
-            if name not in POLICIES:
-                raise ValueError(f"unknown policy {name!r}: the closest is {closest(name, list(POLICIES))}")
+            policy(name)
         mask_law(self.hide)
         step_count(self.steps, 1)
 
@@ -65,22 +67,32 @@ def _distribution(experiment: Experiment, row: int) -> LODistribution:
     return distribution
 
 
-def find_model(wanted: Wanted) -> Path | None:
-    """The checkpoint of the row: of a masked model, of the longest training where there are several."""
+def find_model(experiment: Experiment, wanted: Wanted) -> Path | None:
+    """The checkpoint of the row: of a masked model, of the longest training where there are several.
+
+    A sweep keeps it with the row's cell, beside the folder of its results.
+    """
     if wanted.model is not None or wanted.folder is None:
         return wanted.model
-    names = [f"model-{wanted.row}.safetensors", f"model-{wanted.row}-[0-9]*.safetensors"]
-    names.append(f"model-{wanted.row}-mdm-*.safetensors")
-    found = [path for name in names for path in wanted.folder.glob(name)]
+    return _newest(wanted.folder, wanted.row) or _newest(_cell_folder(experiment, wanted.folder, wanted.row), 0)
+
+
+def _cell_folder(experiment: Experiment, folder: Path, row: int) -> Path:
+    cell = cell_id(experiment.task, TASKS[experiment.task]().prepare(experiment.rows[row]).content())
+    return folder.parent / f"sweep-{experiment.task}" / "cells" / cell
+
+
+def _newest(folder: Path, row: int) -> Path | None:
+    names = [f"model-{row}.safetensors", f"model-{row}-[0-9]*.safetensors", f"model-{row}-mdm-*.safetensors"]
+    found = [path for name in names for path in folder.glob(name)]
     return max(found, key=lambda path: [int(part) for part in _NUMBERS.findall(path.stem)], default=None)
 
 
-def _other(wanted: Wanted, distribution: LODistribution) -> tuple[str, Posterior]:
-    path = find_model(wanted)
+def _other(experiment: Experiment, wanted: Wanted, distribution: LODistribution) -> tuple[str, Posterior]:
+    path = find_model(experiment, wanted)
     if path is None:
         return "bp", BPPosterior(distribution)
-    from lo_theory.neural import TrainedPosterior
-    from lo_theory.neural.checkpoint import load_model
+    from lo_theory.neural import TrainedPosterior, load_model
 
     model = load_model(path, problem=distribution.fingerprint())
     return "model", TrainedPosterior(model, distribution.layout)
@@ -101,13 +113,13 @@ def trace_all(experiment: Experiment, wanted: Wanted) -> list[Trace]:
     Errors: ValueError where the row has no problem, the checkpoint is of another, or nothing is hidden.
     """
     distribution = _distribution(experiment, wanted.row)
-    name, other = _other(wanted, distribution)
-    views = Views(distribution, ExactPosterior(distribution), name, other)
+    judge, other = _other(experiment, wanted, distribution)
+    views = Views(distribution, ExactPosterior(distribution), judge, other)
     given = _given(wanted, distribution)
     schedule = FixedCount(step_count(wanted.steps, distribution.layout.length))
     key = Key(wanted.seed).fold("decode view").fold("decode")
-    cases = [(denoiser, policy) for denoiser in ("exact", name) for policy in wanted.policies]
-    return [record(views, who, POLICIES[policy](), schedule, key=key, given=given) for who, policy in cases]
+    cases = [(denoiser, name) for denoiser in ("exact", judge) for name in wanted.policies]
+    return [record(views, who, policy(name), schedule, key=key, given=given) for who, name in cases]
 
 
 def write_view(experiment: Experiment, wanted: Wanted, folder: Path, *, animate: bool = True) -> list[Path]:

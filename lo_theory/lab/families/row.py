@@ -50,7 +50,7 @@ class Evaluation:
     contexts: int = setting(1024, least=2)
     bp: bool = True
     learned: float = setting(0.05, above=0, most=1)
-    limit_states: int = setting(2**26, least=1)
+    limit_states: int = setting(2**26, least=1, most=2**62 - 1)
 
     def __post_init__(self) -> None:
         if not self.laws:

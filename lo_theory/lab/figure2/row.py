@@ -28,7 +28,7 @@ class PatternEvaluation:
     patterns: tuple[int, ...] | None = setting(None, least=1)
     bp: bool = True
     proxy: bool = False
-    limit_states: int = setting(2**26, least=1)
+    limit_states: int = setting(2**26, least=1, most=2**62 - 1)
 
     def __post_init__(self) -> None:
         names = [mask_law(text).name for text in self.laws]

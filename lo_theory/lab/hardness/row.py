@@ -41,7 +41,7 @@ class Cells:
     latents: tuple[float, ...] = setting(_TENTHS, least=0, most=1)
     observations: tuple[float, ...] = setting(_TENTHS, least=0, most=1)
     contexts: int = setting(400, least=2)
-    limit_states: int = setting(2**24, least=1)
+    limit_states: int = setting(2**24, least=1, most=2**62 - 1)
 
     def __post_init__(self) -> None:
         check_rates("latents", self.latents)

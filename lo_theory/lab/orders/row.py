@@ -72,7 +72,7 @@ class Evaluation:
     sequences: int = setting(512, least=2)
     contexts: int = setting(4096, least=2)
     exact: bool = True
-    limit_states: int = setting(2**26, least=1)
+    limit_states: int = setting(2**26, least=1, most=2**62 - 1)
     reached: float = setting(0.01, above=0, most=1)
 
 

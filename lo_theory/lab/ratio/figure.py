@@ -12,7 +12,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.ratio.tables import Decode, Facts, decodes, facts, settling_ratio
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, INK, MARKERS
+from lo_theory.lab.style import COLOURS, INK, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def _by(cells: Sequence[Decode], name: Callable[[Decode], Any]) -> list[tuple[An
 def _look(denoiser: str, kind: str, policy: str) -> dict[str, Any]:
     colour = COLOURS[denoiser]
     fill, line = (colour, "-") if kind == "L" else ("white", "--")
-    return {"color": colour, "marker": MARKERS[policy], "markerfacecolor": fill, "linestyle": line}
+    return {"color": colour, "marker": marker(policy), "markerfacecolor": fill, "linestyle": line}
 
 
 def _accuracy_panel(axes: Axes, cells: Sequence[Decode], known: Sequence[Facts]) -> None:

@@ -31,9 +31,22 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _own_key(distributed: Any) -> Any:
+    """A key made for one cluster, kept in memory: whoever does not have it cannot speak to scheduler or workers."""
+    try:
+        return distributed.Security.temporary()
+    except ImportError as error:
+        raise ValueError(
+            "--dask local needs the package cryptography (pip install 'lo_theory[cluster]'): without it every user of "
+            "this machine could run code in the workers; without --dask the cells go to processes of this machine"
+        ) from error
+
+
 def _local_cluster(distributed: Any, workers: int) -> Any:
+    security = _own_key(distributed)
     try:
         return distributed.LocalCluster(
+            security=security,
             n_workers=workers,
             threads_per_worker=1,
             processes=True,

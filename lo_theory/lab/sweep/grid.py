@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lo_theory.lab.config import Experiment, chosen_preset, resolve, written_row
+from lo_theory.lab.config import Experiment, choose_preset, resolve, written_row
 from lo_theory.lab.schema import check, closest, merge, read_yaml
 from lo_theory.lab.sweep.axes import Axis, Point, label, overlap, parse_axes, parse_pool, path_names, with_axes
 from lo_theory.lab.task import TASKS, Task
@@ -94,17 +94,14 @@ def make_grid(
     A file without axes is a sweep over its rows. ``sets`` as in ``resolve``, but not at an axis. The grids of all
     presets are checked, not only the one chosen.
     """
-    presets, default = document.get("presets") or {}, document.get("default_preset")
-    if not isinstance(presets, Mapping) or not all(isinstance(part, Mapping) for part in presets.values()):
-        raise ValueError("presets must be a mapping from names to mappings of settings")
+    presets, chosen = choose_preset(document, preset)
     grids: dict[str | None, Grid] = {None: _grid(document, {})}
     for name, part in presets.items():
         try:
             grids[name] = _grid(document, part)
         except ValueError as error:
             raise ValueError(f"presets.{name}: {error}") from error
-    chosen = chosen_preset(presets, default, preset)
-    grid = grids[chosen] if not axes else _grid(document, presets.get(chosen, {}), axes)
+    grid = grids[chosen] if not axes else _grid(document, {} if chosen is None else presets[chosen], axes)
     for assignment in sets:
         _check_set(assignment, grid.axes)
     settings = dict(grid.settings) if chosen is None else {**grid.settings, "preset": chosen}

@@ -87,11 +87,12 @@ class _Wish:
 
 def _device(wish: _Wish) -> str | None:
     """The device of the cells that train: the one asked for, or a GPU if this machine has one."""
-    if not wish.trains:
+    if not wish.trains and wish.device in ("auto", "cpu"):
         return None  # without loading torch
     from lo_theory.lab.training import choose_device
 
-    return choose_device(wish.device)
+    device = choose_device(wish.device)
+    return device if wish.trains else None
 
 
 def _visible_devices(device: str | None) -> list[str]:
@@ -117,6 +118,8 @@ def _serial(wish: _Wish) -> Hired:
 
 
 def _dask(wish: _Wish) -> Hired:
+    if _kind(wish.device) not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"cells on a cluster are computed on cpu or cuda, got the device {wish.device!r}")
     crew = DaskCrew(wish.address, wish.workers, wish.threads)
     device = ("cuda" if crew.offers_gpu else "cpu") if wish.device == "auto" else _kind(wish.device)
     if wish.trains and device.startswith("cuda") and not crew.offers_gpu:

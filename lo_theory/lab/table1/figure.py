@@ -9,7 +9,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.curves import training_figures
 from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, INK, MARKERS
+from lo_theory.lab.style import COLOURS, INK, marker
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.table1 import panels
 from lo_theory.lab.table1.effects_figure import effects_figure
@@ -72,7 +72,7 @@ def _legend(figure: Figure, items: Sequence[Measured], experiment: Experiment) -
     cells = [item for item in items if item.keys["kind"] == "decode"]
     policies = dict.fromkeys(str(cell.keys["policy"]) for cell in cells)
     handles = [entry(name, "s", COLOURS[name], COLOURS[name]) for name in denoisers]
-    handles += [entry(name, MARKERS[name], INK, INK) for name in policies]
+    handles += [entry(name, marker(name), INK, INK) for name in policies]
     handles += [entry("one token a step", "o", INK, INK), entry("several tokens a step", "o", INK, "white")]
     if any(cell.keys["argmax"] for cell in cells):
         handles.append(entry("argmax tokens", "*", INK, INK))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, INK, MARKERS
+from lo_theory.lab.style import COLOURS, INK, marker
 from lo_theory.lab.summary import Measured, consistency_lines, gaps_closed, group, largest_z, quarter_losses
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _places(cells: Sequence[Measured]) -> dict[int, float]:
 
 
 def _marker(cell: Measured) -> str:
-    return "*" if cell.keys["argmax"] else MARKERS[str(cell.keys["policy"])]
+    return "*" if cell.keys["argmax"] else marker(str(cell.keys["policy"]))
 
 
 def _point(axes: Axes, x: float, measured: Measured, metric: str, scale: float, **style: Any) -> None:
@@ -100,8 +100,7 @@ def self_consistency_panel(
         if pair not in at:
             extra.append(pair)
             at[pair] = float(len(places) + len(extra) - 1)
-        marker = MARKERS.get(published.policy, "x")
-        axes.plot(at[pair], published.percent, marker, color=COLOURS["paper"], markersize=6)
+        axes.plot(at[pair], published.percent, marker(published.policy), color=COLOURS["paper"], markersize=6)
     drawn = [problem for problem in problems if problem.keys["row"] in places]
     for first, problem in enumerate(drawn):
         lines = consistency_lines(problem, cells)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import letter_panels, new_figure
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, INK, MARKERS
+from lo_theory.lab.style import COLOURS, INK, marker
 from lo_theory.lab.table1.readings import ADAPTIVE, Pair, Reading, published_numbers, readings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _panel(axes: Axes, pair: Pair, found: Sequence[Reading], published: Mapping[
                     i,
                     xerr=error,
                     elinewidth=1,
-                    marker=MARKERS[policy],
+                    marker=marker(policy),
                     color=colour,
                     markerfacecolor=fill,
                     markersize=5,
@@ -93,8 +93,8 @@ def _legend(figure: Figure, *, lines: bool) -> None:
     handles = [
         entry("exact posterior", "s", COLOURS["exact"], COLOURS["exact"]),
         entry("model", "s", COLOURS["model"], COLOURS["model"]),
-        entry("vanilla", MARKERS["vanilla"], INK, "white"),
-        entry("adaptive (margin)", MARKERS[ADAPTIVE], INK, INK),
+        entry("vanilla", marker("vanilla"), INK, "white"),
+        entry("adaptive (margin)", marker(ADAPTIVE), INK, INK),
     ]
     if lines:
         handles.append(entry("published vanilla", "", COLOURS["paper"], "none", "--"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import Decoding, Evaluation, Model, Objective, Training, check_laws, step_count
-from lo_theory.problem import LODistribution
+from lo_theory.problem import LODistribution, TableObservations
 
 __all__ = ["Published", "Reference", "Row"]
 
@@ -40,6 +40,9 @@ class Row:
         layout = distribution.layout
         if self.training is not None:
             check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], layout)
+        asked = {cell.denoiser for cell in self.decoding.cells()}
+        if "bp" in asked and not isinstance(distribution.observations, TableObservations):
+            raise ValueError("decoding.denoisers: bp takes observations that are tables, not slabs: leave it out")
         seen: dict[str, str | int] = {}
         for cell in self.decoding.cells():
             name = dataclasses.replace(cell, steps=step_count(cell.steps, layout.length)).name

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
-    POLICIES,
     BinomialRule,
     Decoded,
     DecodeOptions,
@@ -34,12 +33,13 @@ from lo_theory.diffusion import (
     infill_accuracies,
     losses,
 )
+from lo_theory.lab.laws import policy
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import Cell, mask_law, step_count
 from lo_theory.lab.table1.row import Row
 from lo_theory.lab.units import Unit, Watched
 from lo_theory.lab.work import ModelWork, network_facts
-from lo_theory.posterior import ExactPosterior
+from lo_theory.posterior import BPPosterior, ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ class RowWork(ModelWork):
         threads = self.context.options.threads
         return ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=threads)
 
+    @cached_property
+    def bp(self) -> BPPosterior:
+        """Belief propagation."""
+        return BPPosterior(self.distribution)
+
     def _train(self) -> TrainedPosterior:
         from lo_theory.neural import TrainedPosterior
 
@@ -130,7 +135,7 @@ class RowWork(ModelWork):
         return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision, compiled=compiled)
 
     def denoiser(self, name: str) -> Watched:
-        """``exact`` or ``model``, which stop when work is to stop."""
+        """``exact``, ``model`` or ``bp``, which stop when work is to stop."""
         return Watched(getattr(self, name), self.context.stop)
 
     def units(self) -> Iterator[Unit]:
@@ -209,7 +214,7 @@ class RowWork(ModelWork):
         options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
         decoded = decode(
             self.denoiser(cell.denoiser),
-            POLICIES[cell.policy](),
+            policy(cell.policy),
             self._schedule(cell, steps),
             key=key,
             n=setting.sequences,
