@@ -7,8 +7,9 @@ threads gives the same bits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from lo_theory.jit import jit
 from lo_theory.rng import below, fill_words, philox, shuffle, unit
 
 TIE = 2.0**40
@@ -18,21 +19,21 @@ Rounding in a posterior must not decide an order.
 """
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_below(out, start, key0, key1, bound):
     """Fill int64 ``out`` [n] with uniform integers in [0, bound)."""
     for i in range(out.shape[0]):
         out[i] = below(philox(uint64(0), uint64(start + i), key0, key1)[0], bound)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_units(out, start, key0, key1):
     """Fill float64 ``out`` [n] with uniform numbers in [0, 1)."""
     for i in range(out.shape[0]):
         out[i] = unit(philox(uint64(0), uint64(start + i), key0, key1)[0])
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def hide_subsets(masked, start, key0, key1, positions, counts):
     """Hide ``counts[i]`` uniformly chosen ``positions`` in row i of bool ``masked`` [n, L]."""
     words = np.empty(positions.shape[0], np.uint64)
@@ -45,7 +46,7 @@ def hide_subsets(masked, start, key0, key1, positions, counts):
             masked[i, item] = True
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def hide_at_rates(masked, start, key0, key1, row_rate, position_rate):
     """Hide each position independently with probability ``row_rate[i] * position_rate[position]``."""
     words = np.empty(masked.shape[1], np.uint64)
@@ -55,7 +56,7 @@ def hide_at_rates(masked, start, key0, key1, row_rate, position_rate):
             masked[i, position] = unit(words[position]) < row_rate[i] * position_rate[position]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_binomial(out, start, key0, key1, trials, rate):
     """Fill int64 ``out`` [n] with Binomial(trials[i], rate) counts, one word a trial."""
     for i in range(out.shape[0]):
@@ -66,7 +67,7 @@ def draw_binomial(out, start, key0, key1, trials, rate):
             out[i] += unit(word) < rate
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def confidence(out, probs, masked, values, kind):
     """Fill float64 ``out`` [B, L] at hidden positions.
 
@@ -88,7 +89,7 @@ def confidence(out, probs, masked, values, kind):
             out[i, position] = first if kind == 0 else (first - second if kind == 1 else -entropy)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def fill_noise(out, start, key0, key1, gaussian):
     """Fill float64 ``out`` [B, L] with standard Gaussian noise (Box and Muller, two words each), or standard Gumbel."""
     words = np.empty(2 * out.shape[1], np.uint64)
@@ -104,7 +105,7 @@ def fill_noise(out, start, key0, key1, gaussian):
                 out[i, position] = -np.log(exponential)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def reveal_highest(next_masked, scores, budget, start, key0, key1):
     """Clear ``budget[i]`` entries of bool ``next_masked`` [B, L], those of highest score; ties at random.
 
@@ -136,7 +137,7 @@ def reveal_highest(next_masked, scores, budget, start, key0, key1):
             hidden[best] = hidden[count]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def reveal(tokens, steps, masked, next_masked, probs, values, step, temperature, argmax, start, key0, key1):
     """Go from ``masked`` to ``next_masked`` in place.
 
