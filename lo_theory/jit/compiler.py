@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from llvmlite.binding import Linkage
 from numba import _dynfunc, njit, types
 from numba.core import config
 from numba.core.codegen import JITCodeLibrary
@@ -56,24 +55,6 @@ class _PartCompiler(CompilerBase):  # type: ignore[misc]
         return [DefaultPassBuilder.define_nopython_pipeline(state)]
 
 
-class _Whole(JITCodeLibrary):  # type: ignore[misc]
-    """Code that only Python calls: all but the way in from Python is internal to it, free to be inlined or dropped."""
-
-    def _optimize_final_module(self) -> None:
-        for function in self._final_module.functions:
-            if not function.is_declaration and function.linkage == Linkage.external:
-                function.add_function_attribute("noinline")
-        super()._optimize_final_module()
-
-
-class _WholeCompiler(CompilerBase):  # type: ignore[misc]
-    def define_pipelines(self) -> list[Any]:
-        state = self.state
-        state.library = _Whole(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.enable_object_caching()
-        return [DefaultPassBuilder.define_nopython_pipeline(state)]
-
-
 def _plain(kind: Any) -> Any:
     """Widen a signed integer to 64 bits, and drop what numba knows of a constant: one part serves all of them."""
     kind = types.unliteral(kind)
@@ -99,10 +80,11 @@ def jit(**options: Any) -> Callable[[Function], Function]:
     """
 
     def declare(function: Function) -> Function:
+        """Compile ``function``."""
         if config.DISABLE_JIT:
             return np.errstate(all="ignore")(function)
         chosen = {"nogil": True, "no_cfunc_wrapper": True, **options}
-        entry: Any = njit(pipeline_class=_WholeCompiler, **chosen)(function)
+        entry: Any = njit(**chosen)(function)
         entry._cache = KernelCache(function)
         _add_part(entry, function, chosen)
         return entry  # type: ignore[no-any-return]

@@ -77,6 +77,10 @@ def _field(context: Any, builder: Any, packed: Packed, address: Any, name: str) 
 def _take_from_python(packed: Packed, instance: Any, c: Any) -> Any:
     native = c.unbox(packed.plain, instance)
     address = cgutils.alloca_once_value(c.builder, native.value)
+    # The fields are written here, to memory that is constant from here on: an instruction of which the compiler cannot
+    # know what it reads keeps the two apart. Without it the writes would be dropped, since nobody could see them.
+    kind = ir.FunctionType(address.type, [address.type])
+    address = c.builder.asm(kind, "", "=r,0,~{memory}", [address], side_effect=True)
     return NativeValue(address, is_error=native.is_error, cleanup=native.cleanup)
 
 
