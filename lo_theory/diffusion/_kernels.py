@@ -40,7 +40,8 @@ def hide_subsets(masked, start, key0, key1, positions, counts):
     items = np.empty(positions.shape[0], np.int64)
     for i in range(masked.shape[0]):
         fill_words(words[: counts[i]], start + i, key0, key1)
-        items[:] = positions
+        for item in range(len(items)):
+            items[item] = positions[item]
         shuffle(items, counts[i], words)
         for item in items[: counts[i]]:
             masked[i, item] = True

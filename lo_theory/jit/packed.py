@@ -1,7 +1,7 @@
 """Named tuples that kernels hand on by address.
 
-Numba passes a tuple of a hundred arrays as some seven hundred arguments, which it takes apart and puts together again at
-every call: most of what the compiler would see. A class marked ``packed`` is one address instead, of fields that do
+Numba passes a tuple of a hundred arrays as some seven hundred arguments, which it takes apart and puts together again
+at every call: most of what the compiler would see. A class marked ``packed`` is one address instead, of fields that do
 not change while a kernel runs; a tuple within it is an address within it.
 """
 
@@ -33,7 +33,13 @@ class Packed(types.Type):  # type: ignore[misc]
 
     @property
     def key(self) -> Any:
+        """What makes two of these types one."""
         return self.plain
+
+    @property
+    def instance_class(self) -> Any:
+        """The class of the named tuple, as of numba's own type."""
+        return self.plain.instance_class
 
 
 @register_model(Packed)

@@ -18,7 +18,7 @@ from numba import uint64
 from numba.core.options import DefaultOptions
 from numpy.typing import NDArray
 
-from lo_theory.jit import jit
+from lo_theory.jit import jit, packed
 from lo_theory.rng import below, fill_words, unit
 
 BLOCK = 512
@@ -37,6 +37,7 @@ times the work itself.
 """
 
 
+@packed
 class Law(NamedTuple):
     """Arrays of an ensemble as the kernel reads them.
 
