@@ -74,8 +74,8 @@ def _add_part(entry: Any, function: Callable[..., object], options: dict[str, An
 def jit(**options: Any) -> Callable[[Function], Function]:
     """Compile a kernel with numba's ``options``, and keep it (``cache.KernelCache``); it releases the interpreter lock.
 
-    Cost, once a version of the package, processor and types of arguments: some 50 ms a kernel and 10 ms a line of it,
-    with all it calls. With NUMBA_DISABLE_JIT=1 the function itself, with the arithmetic of machine words.
+    Compiled once a version of the package, processor and types of arguments, at the first call from Python, with all it
+    calls; signed integers from kernels are 64 bits wide. With NUMBA_DISABLE_JIT=1 the function itself, with the arithmetic of machine words.
     """
 
     def declare(function: Function) -> Function:
