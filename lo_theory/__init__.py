@@ -5,9 +5,7 @@ The public names below load on first use: importing the package loads neither to
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from pathlib import Path
 from typing import Any
 
 _ROOMS = {
@@ -45,21 +43,6 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = sorted(_HOME)
 
 
-def _forget_stale_kernels() -> None:
-    """Remove compiled kernels that are older than any source file with kernels.
-
-    Numba's cache looks at the file a kernel is in, not at the kernels it calls: after an update of a called file a
-    stale kernel would run on arrays of another layout. Costs some milliseconds; a folder that cannot be written holds
-    no cache either.
-    """
-    package = Path(__file__).parent
-    newest = max(source.stat().st_mtime for source in (package / "rng.py", *package.rglob("*_kernels.py")))
-    for index in package.rglob("__pycache__/*.nbi"):
-        with contextlib.suppress(OSError):  # another process may have been faster
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'lo_theory' has no attribute {name!r}")
@@ -70,6 +53,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
-
-
-_forget_stale_kernels()

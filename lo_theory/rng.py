@@ -3,7 +3,7 @@
 A stream of random numbers depends on who drew before; an address does not. ``Key(7).fold("data").fold(31)`` is the
 data of step 31 under seed 7, whoever asks, in whatever order, on any number of threads, workers or ranks. Three exits
 turn an address into numbers: ``words`` (two 64-bit words that key the Philox kernels below), ``generator`` (numpy) and
-``torch_seed``. Nothing here holds state, and this module imports nothing of the package.
+``torch_seed``. Nothing here holds state.
 
 The kernels are Philox4x64-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 Their convention: counter word 0 is the number of the draw, counter word 1 the row; one call gives four 64-bit words.
@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types, uint64
+from numba import types, uint64
+from numba.core import config
 from numba.extending import intrinsic
+
+from lo_theory.jit import jit
 
 __all__ = ["Key", "below", "fill_words", "philox", "shuffle", "unit"]
 
@@ -102,12 +105,15 @@ def _multiply_high_intrinsic(typing_context: Any, a: Any, b: Any) -> tuple[Any, 
     return types.uint64(types.uint64, types.uint64), generate
 
 
-_multiply_high: Any = (
-    _multiply_high_intrinsic  # numba passes the typing context itself, which a type checker cannot know
-)
+def _multiply_high_interpreted(a: np.uint64, b: np.uint64) -> np.uint64:
+    return np.uint64(int(a) * int(b) >> 64)
 
 
-@njit(cache=True, nogil=True, inline="always")
+# Numba passes the typing context itself, which a type checker cannot know.
+_multiply_high: Any = _multiply_high_interpreted if config.DISABLE_JIT else _multiply_high_intrinsic
+
+
+@jit(inline="always")
 def philox(counter0, counter1, key0, key1):  # type: ignore[no-untyped-def]
     """Four 64-bit words of Philox4x64-10 at counter (counter0, counter1, 0, 0): (draw, row) in our convention."""
     c0, c1, c2, c3 = uint64(counter0), uint64(counter1), uint64(0), uint64(0)
@@ -121,7 +127,7 @@ def philox(counter0, counter1, key0, key1):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def fill_words(out, row, key0, key1):  # type: ignore[no-untyped-def]
     """Fill uint64 ``out`` with words 0, 1, 2, ... of ``row``: word w is lane w % 4 of draw w // 4."""
     size = out.shape[0]
@@ -137,19 +143,19 @@ def fill_words(out, row, key0, key1):  # type: ignore[no-untyped-def]
             out[first + 3] = w3
 
 
-@njit(cache=True, nogil=True, inline="always")
+@jit(inline="always")
 def below(word, bound):  # type: ignore[no-untyped-def]
     """Integer in [0, bound) from one 64-bit word, floor(word * bound / 2**64); no value is off by more than 2**-64."""
     return np.int64(_multiply_high(uint64(word), uint64(bound)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@jit(inline="always")
 def unit(word):  # type: ignore[no-untyped-def]
     """Float64 in [0, 1) from the upper 53 bits of one 64-bit word."""
     return np.float64(uint64(word) >> uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def shuffle(items, count, words):  # type: ignore[no-untyped-def]
     """Bring ``count`` uniformly chosen items, in uniform order, to the front of ``items`` (partial Fisher-Yates).
 

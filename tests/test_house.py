@@ -22,7 +22,7 @@ import pytest
 import lo_theory
 
 ROOT = Path(lo_theory.__file__).parent
-FLOORS = ("rng", "problem", "posterior", "thresholds", "diffusion", "neural", "lab", "cli")
+FLOORS = ("jit", "rng", "problem", "posterior", "thresholds", "diffusion", "neural", "lab", "cli")
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(ROOT)], "lo_theory.") if not module.name.endswith("__main__")

@@ -7,8 +7,9 @@ threads gives the same bits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from lo_theory.jit import jit
 from lo_theory.posterior._answer_kernels import fault_of_law
 from lo_theory.rng import below, fill_words, philox, shuffle, unit
 
@@ -19,34 +20,35 @@ Rounding in a posterior must not decide an order.
 """
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_below(out, start, key0, key1, bound):
     """Fill int64 ``out`` [n] with uniform integers in [0, bound)."""
     for i in range(out.shape[0]):
         out[i] = below(philox(uint64(0), uint64(start + i), key0, key1)[0], bound)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_units(out, start, key0, key1):
     """Fill float64 ``out`` [n] with uniform numbers in [0, 1)."""
     for i in range(out.shape[0]):
         out[i] = unit(philox(uint64(0), uint64(start + i), key0, key1)[0])
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def hide_subsets(masked, start, key0, key1, positions, counts):
     """Hide ``counts[i]`` uniformly chosen ``positions`` in row i of bool ``masked`` [n, L]."""
     words = np.empty(positions.shape[0], np.uint64)
     items = np.empty(positions.shape[0], np.int64)
     for i in range(masked.shape[0]):
         fill_words(words[: counts[i]], start + i, key0, key1)
-        items[:] = positions
+        for item in range(len(items)):
+            items[item] = positions[item]
         shuffle(items, counts[i], words)
         for item in items[: counts[i]]:
             masked[i, item] = True
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def hide_at_rates(masked, start, key0, key1, row_rate, position_rate):
     """Hide each position independently with probability ``row_rate[i] * position_rate[position]``."""
     words = np.empty(masked.shape[1], np.uint64)
@@ -56,7 +58,7 @@ def hide_at_rates(masked, start, key0, key1, row_rate, position_rate):
             masked[i, position] = unit(words[position]) < row_rate[i] * position_rate[position]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_binomial(out, start, key0, key1, trials, rate):
     """Fill int64 ``out`` [n] with Binomial(trials[i], rate) counts, one word a trial."""
     for i in range(out.shape[0]):
@@ -67,7 +69,7 @@ def draw_binomial(out, start, key0, key1, trials, rate):
             out[i] += unit(word) < rate
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def confidence(out, probs, masked, values, kind):
     """Fill float64 ``out`` [B, L] at hidden positions.
 
@@ -94,7 +96,7 @@ def confidence(out, probs, masked, values, kind):
     return 0, 0, 0
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def fill_noise(out, start, key0, key1, gaussian):
     """Fill float64 ``out`` [B, L] with standard Gaussian noise (Box and Muller, two words each), or standard Gumbel."""
     words = np.empty(2 * out.shape[1], np.uint64)
@@ -110,7 +112,7 @@ def fill_noise(out, start, key0, key1, gaussian):
                 out[i, position] = -np.log(exponential)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def reveal_highest(next_masked, scores, budget, start, key0, key1):
     """Clear ``budget[i]`` entries of bool ``next_masked`` [B, L], those of highest score; ties at random.
 
@@ -142,7 +144,7 @@ def reveal_highest(next_masked, scores, budget, start, key0, key1):
             hidden[best] = hidden[count]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def reveal(tokens, steps, masked, next_masked, probs, values, step, temperature, argmax, start, key0, key1):
     """Go from ``masked`` to ``next_masked`` in place.
 

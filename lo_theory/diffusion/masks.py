@@ -146,7 +146,7 @@ def per_hidden(masked: NDArray[np.bool_]) -> Masks:
 def _hide_subset(
     masked: NDArray[np.bool_], key: Key, start: int, positions: NDArray[np.int32], counts: NDArray[np.int64]
 ) -> None:
-    _kernels.hide_subsets(masked, start, *key.words(), np.ascontiguousarray(positions), counts)
+    _kernels.hide_subsets(masked, start, *key.words(), np.array(positions), counts)
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class TwoRates:
         """See MaskLaw."""
         _check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
-        rates = np.where(layout.is_latent, self.latents, self.observations)
+        rates = np.where(layout.is_latent, float(self.latents), float(self.observations))
         _kernels.hide_at_rates(masked, start, *key.words(), np.ones(len(tokens)), rates)
         return per_hidden(masked)
 

@@ -1,7 +1,7 @@
 """Compile the kernels before they are needed: once, by one process, where many would otherwise do it at the same time.
 
-Numba compiles a kernel at its first call and keeps it beside the source, for every process that comes later. The calls
-here are those, on the smallest problems that reach all of them. Writes nothing but that cache.
+A kernel is compiled at its first call and kept, for every process that comes later (``lo_theory/jit/cache.py``). The
+calls here are those, on the smallest problems that reach all of them. Writes nothing but what is kept.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _ROWS = 8
 
 
 def compile_kernels() -> None:
-    """Call the kernels once, so that they are in the cache: a minute or two on two cores where none is, else seconds.
+    """Call the kernels once, so that they are kept: a minute or so on two cores where none is, else seconds.
 
-    Kernels are kept by processor and version of numba. Where the package's folder cannot be written, numba's own
-    setting NUMBA_CACHE_DIR names another, for this process and all later ones.
+    Kernels are kept by the package's sources, processor and versions: in the folder that numba's setting
+    NUMBA_CACHE_DIR names, else in the package's own, else in the user's cache, for this process and all later ones.
     """
     # Plain processes, not a pool: those of a pool outlive a parent that is killed, and wait for work for ever.
     spawn = multiprocessing.get_context("spawn")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from lo_theory.jit import jit
 
 TOLERANCE = 1e-4
 """By how much the probabilities of a token may miss one: a softmax in float32 over 127 values misses by 1e-5."""
@@ -12,7 +12,7 @@ NO_NUMBER, NOT_ONE, ELSEWHERE = 1, 2, 3
 """What is wrong with a law: a value (negative, inf, nan), the sum, or that all of it is on values of another role."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@jit()
 def fault_of_law(probs, row, position, size):
     """0 if ``probs[row, position]`` is a law with positive weight on its first ``size`` values, else what is wrong."""
     total, inside, good = 0.0, 0.0, True
@@ -28,7 +28,7 @@ def fault_of_law(probs, row, position, size):
     return 0 if inside > 0.0 else ELSEWHERE
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def find_fault(probs, values):
     """First law of ``probs`` [B, L, V] that is none, as (row, position, what), what = 0 if all are.
 

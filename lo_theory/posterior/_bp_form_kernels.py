@@ -9,9 +9,9 @@ Addresses are unsigned: signed ones cost a comparison each.
 from __future__ import annotations
 
 from numba import uint64
-from numba.cpython.unsafe.tuple import tuple_setitem
 from numba.extending import overload
 
+from lo_theory.jit import tuple_setitem
 from lo_theory.posterior._bp_compile import message_kernel
 from lo_theory.posterior.bp_forms import AllEqual, Parity, Table
 

@@ -9,9 +9,9 @@ through the factors.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint64
-from numba.cpython.unsafe.tuple import tuple_setitem
+from numba import uint64
 
+from lo_theory.jit import jit, tuple_setitem
 from lo_theory.posterior._bp_compile import inner_kernel, kernel
 from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass
 from lo_theory.rng import fill_words, shuffle
@@ -97,7 +97,7 @@ def variable_pass(work, blocks, q, support):
     return gone
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
+@jit(fastmath={"nnan", "nsz", "reassoc"})
 def largest_difference(left, right):
     """Largest absolute difference; a maximum does not depend on the order in which it is taken."""
     worst = 0.0

@@ -9,33 +9,18 @@ kernels, slower to run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from numba import njit
 from numba.core.options import DefaultOptions
 
-__all__ = ["inlined_kernel", "inner_kernel", "kernel"]
+from lo_theory.jit import jit
 
-Function = TypeVar("Function", bound=Callable[..., object])
+__all__ = ["inlined_kernel", "kernel"]
 
 _UNCOUNTED: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 
+kernel = jit(**_UNCOUNTED)
+"""Compile a kernel that allocates nothing; it runs without the interpreter lock."""
 
-def kernel(function: Function) -> Function:
-    """Compile a kernel that allocates nothing; it runs without the interpreter lock."""
-    return njit(cache=True, nogil=True, **_UNCOUNTED)(function)  # type: ignore[no-any-return,call-overload]
-
-
-def inner_kernel(function: Function) -> Function:
-    """Compile a kernel that only kernels call: Python must not, there is no way in. Unpacking tuples is most of a
-    compilation.
-    """
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **_UNCOUNTED}
-    return njit(cache=True, nogil=True, **options)(function)  # type: ignore[no-any-return,call-overload]
-
-
-def inlined_kernel(function: Function) -> Function:
-    """Compile an inner kernel whose call must cost nothing: the body of an inner loop."""
-    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True, **_UNCOUNTED}
-    return njit(cache=True, nogil=True, **options)(function)  # type: ignore[no-any-return,call-overload]
+inlined_kernel = jit(forceinline=True, **_UNCOUNTED)
+"""Compile a kernel whose call must cost nothing: the body of an inner loop."""

@@ -7,7 +7,7 @@ disappears.
 
 from __future__ import annotations
 
-from lo_theory.posterior._compile import inner_kernel, kernel
+from lo_theory.posterior._compile import kernel
 from lo_theory.posterior._propagation_kernels import gather, next_state, propagate
 from lo_theory.posterior.graph import TableGraph
 from lo_theory.posterior.workspace import Domains
@@ -15,7 +15,7 @@ from lo_theory.posterior.workspace import Domains
 __all__ = ["contract"]
 
 
-@inner_kernel
+@kernel
 def _pairs_off(domains: Domains, a: int, b: int) -> bool:
     """Say whether the joint support of free classes a and b is one to one."""
     size = domains.size[domains.at[a]]
@@ -31,7 +31,7 @@ def _pairs_off(domains: Domains, a: int, b: int) -> bool:
     return True
 
 
-@inner_kernel
+@kernel
 def _merge(domains: Domains, a: int, b: int) -> None:
     """Renumber free class b as its pairs with class a say, and join it to class a."""
     kept, gone = domains.at[a], domains.at[b]
@@ -50,7 +50,7 @@ def _merge(domains: Domains, a: int, b: int) -> None:
     domains.follow[kept], domains.follow[gone] = domains.follow[gone], domains.follow[kept]
 
 
-@inner_kernel
+@kernel
 def _join(graph: TableGraph, domains: Domains, j: int) -> bool:
     """Merge two classes that factor j pairs off; False if there are none."""
     free, state = gather(graph, domains, j, domains.offset[j])

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inner_kernel
+from lo_theory.posterior._compile import kernel
 from lo_theory.posterior._enumeration_kernels import scaled_product
 from lo_theory.posterior._table_kernels import add, multiply, project, smallest_positive
 from lo_theory.posterior.graph import TableGraph
@@ -25,7 +25,7 @@ _SAFE = 1e-280  # products above it are normal numbers whatever else is multipli
 _LN_UNIT = 256.0 * math.log(2.0)
 
 
-@inner_kernel
+@kernel
 def span_clique(work: Workspace, rank: int) -> int:
     """Make the axes those of the clique of ``rank``, all strides 0; return their number."""
     cliques, axes = work.cliques, work.axes
@@ -36,7 +36,7 @@ def span_clique(work: Workspace, rank: int) -> int:
     return count
 
 
-@inner_kernel
+@kernel
 def separator_axes(work: Workspace, rank: int, child: int) -> int:
     """Make the axes those of the clique of ``rank``, with the strides of the separator of ``child``, which lies within
     it.
@@ -51,7 +51,7 @@ def separator_axes(work: Workspace, rank: int, child: int) -> int:
     return count
 
 
-@inner_kernel
+@kernel
 def within_clique(work: Workspace, rank: int, member: int) -> int:
     """Return the axis of ``member`` in the clique of ``rank``, or -1."""
     for b in range(work.cliques.arity[rank]):
@@ -60,7 +60,7 @@ def within_clique(work: Workspace, rank: int, member: int) -> int:
     return -1
 
 
-@inner_kernel
+@kernel
 def _lay_out_factor(
     graph: TableGraph, work: Workspace, arena: NDArray[np.float64], rank: int, t: int, scratch: int
 ) -> int:
@@ -89,7 +89,7 @@ def _lay_out_factor(
     return states
 
 
-@inner_kernel
+@kernel
 def _start_table(work: Workspace, arena: NDArray[np.float64], rank: int, logs: bool) -> tuple[float, int]:
     """Fill the table of a rank by the prior of its class; return the smallest positive number and the exponent taken
     out.
@@ -112,7 +112,7 @@ def _start_table(work: Workspace, arena: NDArray[np.float64], rank: int, logs: b
     return least, top
 
 
-@inner_kernel
+@kernel
 def _sum_out(work: Workspace, arena: NDArray[np.float64], rank: int) -> float:
     """Divide the table of a rank by its sums over the rank, and send them scaled to a largest of 1; return what was
     divided by.
@@ -136,7 +136,7 @@ def _sum_out(work: Workspace, arena: NDArray[np.float64], rank: int) -> float:
     return largest
 
 
-@inner_kernel
+@kernel
 def _sum_out_logs(work: Workspace, arena: NDArray[np.float64], rank: int) -> float:
     """Do the same on logarithms; the table ends as probabilities, the message as logarithms with a largest of 0."""
     table, message = work.cliques.table[rank], work.cliques.message[rank]
@@ -160,7 +160,7 @@ def _sum_out_logs(work: Workspace, arena: NDArray[np.float64], rank: int) -> flo
     return largest
 
 
-@inner_kernel
+@kernel
 def _gather_clique(
     graph: TableGraph, work: Workspace, arena: NDArray[np.float64], rank: int, scratch: int, logs: bool
 ) -> tuple[float, int]:
@@ -193,7 +193,7 @@ def _gather_clique(
     return least, exponent
 
 
-@inner_kernel
+@kernel
 def forward(
     graph: TableGraph, work: Workspace, arena: NDArray[np.float64], component: int, scratch: int
 ) -> tuple[float, int]:
@@ -225,7 +225,7 @@ def forward(
     return weight * math.exp(nats - units * _LN_UNIT), exponent + int(units)
 
 
-@inner_kernel
+@kernel
 def _read_parts(work: Workspace, arena: NDArray[np.float64], rank: int, joint: int) -> None:
     """Sum the law of the clique of ``rank``, at ``joint``, onto the parts that close there and lie within it."""
     parts = work.parts
@@ -243,7 +243,7 @@ def _read_parts(work: Workspace, arena: NDArray[np.float64], rank: int, joint: i
         t = parts.next[t]
 
 
-@inner_kernel
+@kernel
 def backward(work: Workspace, arena: NDArray[np.float64], component: int, joint: int) -> None:
     """After ``forward``: the law of every separator, of every root, and of every part that lies within a clique.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inlined_kernel, inner_kernel, kernel
+from lo_theory.posterior._compile import inlined_kernel, kernel
 from lo_theory.posterior.graph import TableGraph
 from lo_theory.posterior.workspace import Workspace
 
@@ -19,7 +19,7 @@ _TINY = 2.0**-256  # mantissas below it are multiplied by its inverse
 _HUGE = 2.0**256
 
 
-@inner_kernel
+@kernel
 def _rescued_product(weight: float, exponent: int, factor: float) -> tuple[float, int]:
     while weight < _TINY:
         weight *= _HUGE
@@ -96,7 +96,7 @@ def _collect(graph: TableGraph, work: Workspace, arena: NDArray[np.float64], i: 
         t = parts.next[t]
 
 
-@inner_kernel
+@kernel
 def _rescale(work: Workspace, arena: NDArray[np.float64], component: int, factor: float) -> None:
     """Multiply everything collected for a component by ``factor``."""
     placement, parts, walk = work.placement, work.parts, work.walk

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inner_kernel
+from lo_theory.posterior._compile import kernel
 from lo_theory.posterior._elimination_kernels import separator_axes, span_clique, within_clique
 from lo_theory.posterior._table_kernels import multiply, project
 from lo_theory.posterior.workspace import Workspace
@@ -18,7 +18,7 @@ from lo_theory.posterior.workspace import Workspace
 __all__ = ["join_part", "lies_in_clique"]
 
 
-@inner_kernel
+@kernel
 def lies_in_clique(work: Workspace, t: int) -> bool:
     """Say whether all classes of part t lie in the clique of the one eliminated first."""
     parts, rank = work.parts, work.placement.rank
@@ -29,7 +29,7 @@ def lies_in_clique(work: Workspace, t: int) -> bool:
     return inside
 
 
-@inner_kernel
+@kernel
 def _holds_separator(work: Workspace, rank: int, child: int) -> bool:
     for b in range(work.cliques.arity[child] - 1):
         if within_clique(work, rank, work.cliques.members[child, b]) < 0:
@@ -37,7 +37,7 @@ def _holds_separator(work: Workspace, rank: int, child: int) -> bool:
     return True
 
 
-@inner_kernel
+@kernel
 def _next_rank(work: Workspace, t: int) -> tuple[int, bool]:
     """Return the rank eliminated first of all that is left, and whether its clique holds all that is left."""
     carried, parts, cliques, place = work.carried, work.parts, work.cliques, work.placement.rank
@@ -58,14 +58,14 @@ def _next_rank(work: Workspace, t: int) -> tuple[int, bool]:
     return rank, meets
 
 
-@inner_kernel
+@kernel
 def _ends_at(work: Workspace, f: int, rank: int) -> bool:
     """Say whether the separator of function f is passed on at ``rank``."""
     cliques, child = work.cliques, work.carried.rank[f]
     return work.carried.used[f] and cliques.members[child, cliques.arity[child] - 2] == rank
 
 
-@inner_kernel
+@kernel
 def _states_carried(work: Workspace, f: int, t: int) -> int:
     states = 1
     for a in range(work.parts.arity[t]):
@@ -74,7 +74,7 @@ def _states_carried(work: Workspace, f: int, t: int) -> int:
     return states
 
 
-@inner_kernel
+@kernel
 def _place_in(work: Workspace, f: int, t: int) -> int:
     """Return where function f begins for the carried values in ``digit``, in multiples of its separator's states."""
     at = 0
@@ -84,12 +84,12 @@ def _place_in(work: Workspace, f: int, t: int) -> int:
     return at
 
 
-@inner_kernel
+@kernel
 def _separator_states(work: Workspace, rank: int) -> int:
     return work.cliques.states[rank] // work.domains.size[work.placement.placed[rank]]
 
 
-@inner_kernel
+@kernel
 def _next_digits(work: Workspace, f: int, t: int, own: int) -> bool:
     """Advance ``digit`` over the classes that function f carries, all but ``own``; False after the last."""
     for a in range(work.parts.arity[t] - 1, -1, -1):
@@ -101,7 +101,7 @@ def _next_digits(work: Workspace, f: int, t: int, own: int) -> bool:
     return False
 
 
-@inner_kernel
+@kernel
 def _fill(work: Workspace, arena: NDArray[np.float64], t: int, rank: int, scratch: int, law: bool) -> None:
     """Write P(rank | separator) times the functions that end at ``rank`` to ``scratch``, at the carried values in
     ``digit``.
@@ -120,7 +120,7 @@ def _fill(work: Workspace, arena: NDArray[np.float64], t: int, rank: int, scratc
             multiply(arena, scratch, work.axes, count, start)
 
 
-@inner_kernel
+@kernel
 def _pass_on(work: Workspace, arena: NDArray[np.float64], t: int, rank: int, own: int, slot: int, scratch: int) -> None:
     """Make function ``slot`` from those that end at ``rank``; that class is place ``own`` of the part, -1: summed."""
     carried, size = work.carried, work.domains.size[work.placement.placed[rank]]
@@ -139,7 +139,7 @@ def _pass_on(work: Workspace, arena: NDArray[np.float64], t: int, rank: int, own
         going = _next_digits(work, slot, t, own)
 
 
-@inner_kernel
+@kernel
 def _meet(work: Workspace, arena: NDArray[np.float64], t: int, rank: int, slot: int, scratch: int) -> None:
     """Sum the law of the clique of ``rank`` times all functions onto the cells of part t."""
     carried, parts = work.carried, work.parts
@@ -158,7 +158,7 @@ def _meet(work: Workspace, arena: NDArray[np.float64], t: int, rank: int, slot: 
         going = _next_digits(work, slot, t, -1)
 
 
-@inner_kernel
+@kernel
 def _take_up(work: Workspace, t: int, rank: int, meets: bool) -> tuple[int, int, int]:
     """Choose a slot for the product of the functions that end at ``rank`` (all of them if they meet there).
 
@@ -181,7 +181,7 @@ def _take_up(work: Workspace, t: int, rank: int, meets: bool) -> tuple[int, int,
     return slot, merged, own
 
 
-@inner_kernel
+@kernel
 def join_part(
     work: Workspace, arena: NDArray[np.float64], t: int, scratch: int, free: int, compute: bool
 ) -> tuple[float, float]:

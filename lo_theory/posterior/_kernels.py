@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from lo_theory.posterior._compile import inner_kernel, kernel
+from lo_theory.posterior._compile import kernel
 from lo_theory.posterior._elimination_kernels import backward, forward
 from lo_theory.posterior._enumeration_kernels import enumerate_component, scaled_product
 from lo_theory.posterior._joint_kernels import join_part, lies_in_clique
@@ -30,7 +30,7 @@ def costs_of_rows(graph, work, tokens, rule, costs):
         costs[row, 3], costs[row, 4], costs[row, 5] = cost.operations, cost.numbers, cost.fits
 
 
-@inner_kernel
+@kernel
 def _spanning_law(graph, work, arena, j):
     """Combine the joint laws that the parts of observation j have collected into ``law``."""
     domains, parts, law, counter = work.domains, work.parts, work.law, work.domains.counter
@@ -64,7 +64,7 @@ def _spanning_law(graph, work, arena, j):
                 free += 1
 
 
-@inner_kernel
+@kernel
 def _write(graph, work, arena, tokens, probabilities):
     """Write a possible row: one-hot where revealed, else what was collected."""
     domains, parts = work.domains, work.parts
@@ -113,7 +113,7 @@ def write_impossible(order, sizes, tokens, probabilities):
                 probabilities[position, v] = 1.0 / values
 
 
-@inner_kernel
+@kernel
 def _eliminate(graph, work, arena, component):
     """Solve a component by elimination: mass and exponent, 0 if impossible."""
     placement, parts = work.placement, work.parts
@@ -131,7 +131,7 @@ def _eliminate(graph, work, arena, component):
     return mass, unit
 
 
-@inner_kernel
+@kernel
 def _evidence(graph, work, arena, tokens, components):
     """Solve all components and return P(revealed tokens): mantissa (0 if impossible) and exponent."""
     domains = work.domains

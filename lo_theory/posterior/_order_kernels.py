@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from lo_theory.posterior._compile import inlined_kernel, inner_kernel
+from lo_theory.posterior._compile import inlined_kernel, kernel
 from lo_theory.posterior.graph import TableGraph
 from lo_theory.posterior.workspace import Cliques, Domains, Placement, Search, Workspace
 
@@ -47,7 +47,7 @@ def _tied(search: Search, u: int, v: int) -> bool:
     return (search.adjacency[u, v >> 6] >> uint64(v & 63)) & _ONE != uint64(0)
 
 
-@inner_kernel
+@kernel
 def _connect(
     graph: TableGraph, domains: Domains, placement: Placement, search: Search, component: int
 ) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def _connect(
     return m, words
 
 
-@inner_kernel
+@kernel
 def _weigh(search: Search, v: int, m: int, words: int, attempt: int) -> None:
     """Set the key of v (smaller goes first) and the clique that eliminating it now would make."""
     missing, states = 0, search.bits[v]
@@ -94,7 +94,7 @@ def _weigh(search: Search, v: int, m: int, words: int, attempt: int) -> None:
         search.key[v] = states + (0.5 * noise if attempt > 1 else fill / (8192.0 + fill))
 
 
-@inner_kernel
+@kernel
 def _eliminate(search: Search, v: int, m: int, words: int) -> None:
     """Tie all neighbours of v to each other and take v away; ``touched`` gets the roots whose keys may have changed."""
     search.alive[v] = False
@@ -109,7 +109,7 @@ def _eliminate(search: Search, v: int, m: int, words: int) -> None:
             search.adjacency[u, v >> 6] &= ~(_ONE << uint64(v & 63))
 
 
-@inner_kernel
+@kernel
 def _greedy(search: Search, m: int, words: int, attempt: int) -> tuple[float, float, int]:
     """Fill ``sequence`` by one rule; return the states of all cliques and separators, and states and members of the
     largest.
@@ -135,7 +135,7 @@ def _greedy(search: Search, m: int, words: int, attempt: int) -> tuple[float, fl
     return total, 2.0**largest, members
 
 
-@inner_kernel
+@kernel
 def find_order(graph: TableGraph, work: Workspace, component: int) -> tuple[float, float, int]:
     """Leave the best order found in ``search.best``; return the states of all its cliques and separators.
 
@@ -157,7 +157,7 @@ def find_order(graph: TableGraph, work: Workspace, component: int) -> tuple[floa
     return best, width, members
 
 
-@inner_kernel
+@kernel
 def clique_states(domains: Domains, placement: Placement, cliques: Cliques, first: int, rank: int) -> None:
     """Sort the members of a clique, count its states and hang it below the last rank of its separator."""
     members, count = cliques.members[rank], cliques.arity[rank]
@@ -178,7 +178,7 @@ def clique_states(domains: Domains, placement: Placement, cliques: Cliques, firs
         cliques.child[parent] = rank
 
 
-@inner_kernel
+@kernel
 def write_cliques(graph: TableGraph, work: Workspace, component: int) -> tuple[int, int]:
     """Renumber a component by ``search.best``, last eliminated first, and lay out its cliques from number 0 on.
 

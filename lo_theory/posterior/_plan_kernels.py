@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inlined_kernel, inner_kernel, kernel
+from lo_theory.posterior._compile import inlined_kernel, kernel
 from lo_theory.posterior._contraction_kernels import contract
 from lo_theory.posterior._enumeration_kernels import scaled_product
 from lo_theory.posterior._joint_kernels import join_part, lies_in_clique
@@ -49,7 +49,7 @@ def _swap(terms: Terms, t: int, a: int, b: int) -> None:
         terms.shift[t, a, c], terms.shift[t, b, c] = terms.shift[t, b, c], terms.shift[t, a, c]
 
 
-@inner_kernel
+@kernel
 def _close(terms: Terms, rank: NDArray[np.int32], t: int) -> None:
     """Bring the root of term t that is placed last to its end, and chain the term to it."""
     last = terms.arity[t] - 1
@@ -115,7 +115,7 @@ def bind_parts(
     return float(cells)
 
 
-@inner_kernel
+@kernel
 def _weigh_classes(graph: TableGraph, work: Workspace, components: int) -> None:
     """Multiply the priors of the members of every undetermined class."""
     domains, walk = work.domains, work.walk
@@ -130,7 +130,7 @@ def _weigh_classes(graph: TableGraph, work: Workspace, components: int) -> None:
             walk.prior[root, c], walk.prior_exponent[root, c] = weight, exponent
 
 
-@inner_kernel
+@kernel
 def _states(domains: Domains, placement: Placement, component: int) -> float:
     states = 1.0
     for at in range(placement.starts[component], placement.starts[component + 1]):
@@ -138,7 +138,7 @@ def _states(domains: Domains, placement: Placement, component: int) -> float:
     return states
 
 
-@inner_kernel
+@kernel
 def _choose(graph: TableGraph, work: Workspace, component: int, rule: Rule) -> tuple[float, int, float, float]:
     """Choose how a component is solved; return states and classes of its largest table, operations and numbers."""
     placement = work.placement
@@ -157,7 +157,7 @@ def _choose(graph: TableGraph, work: Workspace, component: int, rule: Rule) -> t
     return largest, width, elimination, numbers
 
 
-@inner_kernel
+@kernel
 def _solved_by_tables(work: Workspace, arena: NDArray[np.float64], component: int) -> tuple[float, float]:
     """Return the operations of an eliminated component, and the numbers its parts that span cliques need at once."""
     placement, parts, factors, cliques = work.placement, work.parts, work.factors, work.cliques
@@ -182,7 +182,7 @@ def _solved_by_tables(work: Workspace, arena: NDArray[np.float64], component: in
     return operations, numbers
 
 
-@inner_kernel
+@kernel
 def _move_tables(placement: Placement, work: Workspace, component: int, cells: int) -> None:
     """Let the tables of a component begin after the cells."""
     placement.joint[component] += cells

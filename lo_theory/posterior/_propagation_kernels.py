@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inlined_kernel, inner_kernel, kernel
+from lo_theory.posterior._compile import inlined_kernel, kernel
 from lo_theory.posterior.graph import TableGraph
 from lo_theory.posterior.workspace import Domains, Placement
 
@@ -217,7 +217,7 @@ def place(graph: TableGraph, domains: Domains, placement: Placement) -> int:
     return components
 
 
-@inner_kernel
+@kernel
 def _touch(graph: TableGraph, domains: Domains, placement: Placement, root: int, waiting: int) -> int:
     """Raise the scores of the classes that share an active factor with ``root``, just placed; return the new size of
     the frontier.

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inner_kernel, kernel
+from lo_theory.jit import packed
+from lo_theory.posterior._compile import kernel
 from lo_theory.posterior._enumeration_kernels import scaled_product
 from lo_theory.posterior._kernels import write_impossible
 
@@ -24,6 +25,7 @@ _LN_UNIT = 256.0 * math.log(2.0)
 _SLACK = 1e-9  # relative room for rounding in the test that leaves a prefix; the test at the leaves is exact
 
 
+@packed
 class SlabProblem(NamedTuple):
     """Binary latents and slabs |sum_i (2 x_i - 1) columns[i, j]| <= bound."""
 
@@ -33,6 +35,7 @@ class SlabProblem(NamedTuple):
     bound: float
 
 
+@packed
 class SlabWorkspace(NamedTuple):
     """All memory of one kernel call."""
 
@@ -67,7 +70,7 @@ def slab_workspace(problem: SlabProblem) -> SlabWorkspace:
     )
 
 
-@inner_kernel
+@kernel
 def _arrange(problem: SlabProblem, work: SlabWorkspace, tokens: NDArray[np.int8]) -> int:
     """Bring the observed slabs to the front; return their number."""
     n, p = problem.columns.shape
@@ -97,7 +100,7 @@ def _arrange(problem: SlabProblem, work: SlabWorkspace, tokens: NDArray[np.int8]
     return seen
 
 
-@inner_kernel
+@kernel
 def _enter(problem: SlabProblem, work: SlabWorkspace, d: int, value: int, seen: int) -> bool:
     """Give latent d a value: sums and weight of the longer prefix. False if it can be left."""
     work.weight[d + 1], work.exponent[d + 1] = scaled_product(work.weight[d], work.exponent[d], problem.prior[d, value])
@@ -121,7 +124,7 @@ def _enter(problem: SlabProblem, work: SlabWorkspace, d: int, value: int, seen: 
     return True
 
 
-@inner_kernel
+@kernel
 def _leaf(problem: SlabProblem, work: SlabWorkspace, unit: int, seen: int) -> int:
     """Collect a complete assignment in units of 2**(256 ``unit``); return the unit, raised if the assignment is above
     it.
@@ -146,7 +149,7 @@ def _leaf(problem: SlabProblem, work: SlabWorkspace, unit: int, seen: int) -> in
     return unit
 
 
-@inner_kernel
+@kernel
 def _walk(problem: SlabProblem, work: SlabWorkspace, tokens: NDArray[np.int8], seen: int) -> tuple[float, int]:
     """Enumerate the masked latents; return the probability of the revealed tokens, mantissa and exponent."""
     n = problem.columns.shape[0]

@@ -12,13 +12,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.posterior._compile import inlined_kernel, inner_kernel, kernel
+from lo_theory.posterior._compile import inlined_kernel, kernel
 from lo_theory.posterior.workspace import BLOCK, Axes
 
 __all__ = ["add", "multiply", "project", "smallest_positive"]
 
 
-@inner_kernel
+@kernel
 def _block(axes: Axes, count: int) -> tuple[int, int]:
     """Lay out the block of the fastest axes; return its states and the number of slower axes, whose counters are
     cleared.

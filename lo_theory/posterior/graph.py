@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lo_theory.jit import packed
 from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.problem.layout import frozen
 
 __all__ = ["TableGraph", "table_graph"]
 
 
+@packed
 class TableGraph(NamedTuple):
     """N latents and P table observations. Scopes list distinct latents; a repeated one has the sum of its strides.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lo_theory.jit import packed
 from lo_theory.posterior.graph import TableGraph
 
 __all__ = [
@@ -34,6 +35,7 @@ BLOCK = 256
 """States of a table that are walked without a carry."""
 
 
+@packed
 class Rule(NamedTuple):
     """What a row may take and how components are solved."""
 
@@ -43,6 +45,7 @@ class Rule(NamedTuple):
     node: float  # operations of elimination that one state of an enumeration is taken to cost
 
 
+@packed
 class Domains(NamedTuple):
     """Values each latent can still take, classes of latents, and the observed factors that still matter."""
 
@@ -63,6 +66,7 @@ class Domains(NamedTuple):
     pairs: NDArray[np.bool_]  # [k, k, q, q]: joint support of two free classes
 
 
+@packed
 class Placement(NamedTuple):
     """Connected components of the undetermined classes, each in the order in which it is enumerated (eliminated from
     the end).
@@ -80,6 +84,7 @@ class Placement(NamedTuple):
     largest: NDArray[np.int64]  # [N]: then, states of its largest clique
 
 
+@packed
 class Terms(NamedTuple):
     """Functions of a few classes of one component, chained to the root that is placed last; that root comes last in a
     term.
@@ -100,6 +105,7 @@ class Terms(NamedTuple):
     width: NDArray[np.int64]  # number of cells
 
 
+@packed
 class Walk(NamedTuple):
     """State of the depth-first enumeration; weights are mantissas with an exponent in units of 2**256."""
 
@@ -113,6 +119,7 @@ class Walk(NamedTuple):
     mass: NDArray[np.float64]  # [N, q]: marginals of the classes, by index into the domain
 
 
+@packed
 class Search(NamedTuple):
     """State of the search for an elimination order; a component's roots are numbered from 0."""
 
@@ -127,6 +134,7 @@ class Search(NamedTuple):
     latent: NDArray[np.int32]  # [N]
 
 
+@packed
 class Cliques(NamedTuple):
     """Tables of elimination, by rank: the root itself and its separator, the roots still there when it goes."""
 
@@ -140,6 +148,7 @@ class Cliques(NamedTuple):
     sibling: NDArray[np.int32]  # [N]
 
 
+@packed
 class Axes(NamedTuple):
     """One walk over a table beside another that lacks some of its axes."""
 
@@ -149,6 +158,7 @@ class Axes(NamedTuple):
     block: NDArray[np.int64]  # [BLOCK]
 
 
+@packed
 class Carried(NamedTuple):
     """Functions P(carried classes | separator) on the way to the clique where the parts of a scope meet."""
 
@@ -160,6 +170,7 @@ class Carried(NamedTuple):
     digit: NDArray[np.int64]  # [k]
 
 
+@packed
 class Workspace(NamedTuple):
     """All memory of one kernel call but the tables."""
 

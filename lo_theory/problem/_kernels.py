@@ -7,8 +7,9 @@ depend on its number only, so any split of the rows over calls and threads gives
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint8, uint64
+from numba import uint8, uint64
 
+from lo_theory.jit import jit
 from lo_theory.rng import below, fill_words, philox
 
 BLOCK_WORDS = 32
@@ -35,7 +36,7 @@ _ROW_BITS = np.array(
 )  # looked up: seeing a shift, LLVM widens every byte to 64 bits
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _evaluate(bits, row, scopes, j, truth, plane):
     """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j.
 
@@ -66,7 +67,7 @@ def _evaluate(bits, row, scopes, j, truth, plane):
                 bits[target, w] = bits[low, w] ^ (bits[selector, w] & (bits[low, w] ^ bits[high, w]))
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _compare_level(bits, role, scratch, level, key0, key1, block):
     """Compare bit ``level`` of the uniform number of every undecided row with its bound.
 
@@ -92,7 +93,7 @@ def _compare_level(bits, role, scratch, level, key0, key1, block):
     return left != uint64(0)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _draw_latents(bits, scratch, prior, key0, key1, block):
     """Draw every latent of a block: 1 where a 63-bit number reaches ``prior[i]``; fair coins take one level."""
     for i in range(len(prior)):
@@ -111,7 +112,7 @@ def _draw_latents(bits, scratch, prior, key0, key1, block):
             bits[i, w] |= bits[scratch + _UNDECIDED, w]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _draw_observations(bits, scratch, scopes, truth, first, index, key0, key1, block):
     """Draw every observation for a block of rows; see ``sample_bits`` for the planes of ``truth``."""
     n_latents = scratch - scopes.shape[0]
@@ -129,7 +130,7 @@ def _draw_observations(bits, scratch, scopes, truth, first, index, key0, key1, b
             bits[role, w] |= bits[scratch + _UNDECIDED, w]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _write_block(out, row, by_position, eight_rows):
     """Write the block that begins at row ``row`` of ``out`` (which may lie before it), bits to bytes.
 
@@ -153,7 +154,7 @@ def _write_block(out, row, by_position, eight_rows):
                 target[position] = (eight_rows[position] & mask) != 0
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, order):
     """Sample binary latents and binary observations, 2048 rows at a time, 64 rows a machine word.
 
@@ -179,7 +180,7 @@ def sample_bits(out, start, key0, key1, prior, scopes, truth, first, index, orde
         _write_block(out, block * BLOCK_ROWS - start, by_position, eight_rows)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@jit(inline="always")
 def _draw(word, thresholds):
     """Value drawn by one word.
 
@@ -192,7 +193,7 @@ def _draw(word, thresholds):
     return value
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def sample_tables(out, start, key0, key1, prior, scopes, tables, index, certain, order):
     """Sample any product prior with any emission tables, a row at a time.
 
@@ -219,7 +220,7 @@ def sample_tables(out, start, key0, key1, prior, scopes, tables, index, certain,
             out[row, order[n_latents + j]] = value
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def sample_slabs(out, start, key0, key1, prior, columns, bound, order):
     """Sample binary latents with random-slab observations.
 
@@ -244,7 +245,7 @@ def sample_slabs(out, start, key0, key1, prior, columns, bound, order):
             out[row, order[n_latents + j]] = abs(sums[j]) <= bound
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def log_prob_tables(out, tokens, log_prior, scopes, log_tables, index, order):
     """Fill float64 ``out`` [n] with ln p of complete sequences ``tokens`` int8[n, L]; impossible ones get -inf."""
     n_latents, q = log_prior.shape
@@ -260,7 +261,7 @@ def log_prob_tables(out, tokens, log_prior, scopes, log_tables, index, order):
         out[row] = total
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def draw_scopes(scopes, items, repeats, key0, key1):
     """Fill ``scopes`` [P, k] with entries of ``items`` = 0..N-1, distinct in a scope or with ``repeats`` independent.
 

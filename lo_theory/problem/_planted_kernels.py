@@ -6,28 +6,29 @@ ensembles: row j holds the attempts for constraint j.
 
 from __future__ import annotations
 
-from numba import njit, uint64
+from numba import uint64
 
+from lo_theory.jit import jit
 from lo_theory.rng import below, philox
 
 _LANES = 4
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _word(counter, row, key0, key1):
     """Word ``counter`` of ``row``."""
     words = philox(uint64(counter // _LANES), uint64(row), key0, key1)
     return words[counter % _LANES]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def uniform_values(out, q, key0, key1):
     """Fill ``out`` [N] with independent uniform values 0..q-1; word i makes value i of row 0."""
     for i in range(out.shape[0]):
         out[i] = below(_word(i, 0, key0, key1), q)
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _draw_scope(scope, fixed, n, counter, row, key0, key1):
     """Draw ``scope[fixed:]`` uniformly among tuples of distinct variables, by rejection. Return the words used so
     far.
@@ -44,7 +45,7 @@ def _draw_scope(scope, fixed, n, counter, row, key0, key1):
     return counter
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _value(scope, truth, assignment, q, counter, row, key0, key1):
     """Value of the predicate under ``assignment``, or (if that is empty) a fresh uniform local one. Return it and the
     words used.
@@ -59,7 +60,7 @@ def _value(scope, truth, assignment, q, counter, row, key0, key1):
     return truth[state], counter
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def _insert(slots, scopes, j):
     """Put scope j into the open-addressing table ``slots`` (-1 empty); return whether it was new."""
     mask, digest = uint64(slots.shape[0] - 1), uint64(0)
@@ -75,7 +76,7 @@ def _insert(slots, scopes, j):
     return True
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def poisson_candidates(scopes, values, slots, thresholds, problem, key0, key1):
     """Candidates of Bernoulli ensembles: for each first variable a Poisson number, uniform other arguments, repetitions
     dropped.
@@ -108,7 +109,7 @@ def poisson_candidates(scopes, values, slots, thresholds, problem, key0, key1):
     return count
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def fixed_constraints(scopes, values, slots, satisfied, attempts, problem, key0, key1):
     """Fill ``scopes`` [M, k] and ``values`` [M] with distinct uniform constraints, of value 1 if ``satisfied``.
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 from numba.core.options import DefaultOptions
 from numpy.typing import NDArray
 
+from lo_theory.jit import jit, packed
 from lo_theory.rng import below, fill_words, unit
 
 BLOCK = 512
@@ -28,15 +29,15 @@ _UNCOUNTED: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") 
 _RESCALE = 16  # factors between two rescalings of a product of messages
 
 
-def _inline(function: Any) -> Any:
-    """Compile a part of the sweep into its caller.
+_inline = jit(forceinline=True, **_UNCOUNTED)
+"""Compile a part of the sweep into its caller.
 
-    Without reference counts (``_nrt=False``): counting a reference to every array of a tuple at every call costs
-    fifteen times the work itself.
-    """
-    return njit(cache=True, nogil=True, forceinline=True, **_UNCOUNTED)(function)  # type: ignore[call-overload]
+Without reference counts (``_nrt=False``): counting a reference to every array of a tuple at every call costs fifteen
+times the work itself.
+"""
 
 
+@packed
 class Law(NamedTuple):
     """Arrays of an ensemble as the kernel reads them.
 
@@ -177,7 +178,7 @@ def _redraw_planted(message, word, law, work):
             message[y] = work[law.back[value, y]]
 
 
-@njit(cache=True, nogil=True)
+@jit()
 def sweep_blocks(out, sums, messages, degrees, law, reveal, key, first, last):
     """Make blocks ``first .. last`` of every population from the old ``messages``; ``out`` has their shape [V, n, q].
 

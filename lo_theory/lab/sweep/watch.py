@@ -89,7 +89,8 @@ class SweepBars(BarProgress):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         left = TextColumn("{task.fields[left]}")
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
+        name = TextColumn("{task.description}", markup=False)
+        columns = (name, BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Bars(*columns, left, console=console)
 
     def begin(self, units: int, missing: int) -> None:
