@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from lo_theory.jit import jit
 
 TOLERANCE = 1e-4
