@@ -76,7 +76,8 @@ def jit(**options: Any) -> Callable[[Function], Function]:
     """Compile a kernel with numba's ``options``, and keep it (``cache.KernelCache``); it releases the interpreter lock.
 
     Compiled once a version of the package, processor and types of arguments, at the first call from Python, with all it
-    calls; signed integers from kernels are 64 bits wide. With NUMBA_DISABLE_JIT=1 the function itself, with the arithmetic of machine words.
+    calls; signed integers from kernels are 64 bits wide. With NUMBA_DISABLE_JIT=1 the function itself, with the
+    arithmetic of machine words.
     """
 
     def declare(function: Function) -> Function:
