@@ -110,7 +110,8 @@ def _multiply_high_interpreted(a: np.uint64, b: np.uint64) -> np.uint64:
 
 
 # Numba passes the typing context itself, which a type checker cannot know.
-_multiply_high: Any = _multiply_high_interpreted if config.DISABLE_JIT else _multiply_high_intrinsic
+_interpreted: bool = config.DISABLE_JIT  # type: ignore[attr-defined]
+_multiply_high: Any = _multiply_high_interpreted if _interpreted else _multiply_high_intrinsic
 
 
 @jit(inline="always")

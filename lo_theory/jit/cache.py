@@ -26,11 +26,13 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba.core import config
+from numba.core import config as numba_config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps, loads
 from numba.misc.appdirs import AppDirs
+
+config: Any = numba_config  # made at run time, so a type checker knows none of it
 
 __all__ = ["KernelCache", "digest_of_sources", "kernel_folders"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import _dynfunc, njit, types
+from numba import _dynfunc, njit, types  # type: ignore[attr-defined]
 from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -57,12 +57,13 @@ class _PartCompiler(CompilerBase):  # type: ignore[misc]
 def _plain(kind: Any) -> Any:
     """Widen a signed integer to 64 bits, and drop what numba knows of a constant: one part serves all of them."""
     kind = types.unliteral(kind)
-    return types.int64 if isinstance(kind, types.Integer) and kind.signed else kind
+    return types.int64 if isinstance(kind, types.Integer) and kind.signed else kind  # type: ignore[attr-defined]
 
 
 def _add_part(entry: Any, function: Callable[..., object], options: dict[str, Any]) -> None:
     """Let kernels that call ``entry`` link a part of their own in its place."""
-    part: Any = njit(pipeline_class=_PartCompiler, no_cpython_wrapper=True, **options)(function)  # type: ignore[call-overload]
+    compiled: Any = njit(pipeline_class=_PartCompiler, no_cpython_wrapper=True, **options)  # type: ignore[call-overload]
+    part = compiled(function)
     template = part.get_call_template
 
     def plain_template(args: Any, kws: Any) -> Any:
@@ -81,7 +82,7 @@ def jit(**options: Any) -> Callable[[Function], Function]:
 
     def declare(function: Function) -> Function:
         """Compile ``function``."""
-        if config.DISABLE_JIT:
+        if config.DISABLE_JIT:  # type: ignore[attr-defined]
             return np.errstate(all="ignore")(function)
         chosen = {"nogil": True, "no_cfunc_wrapper": True, **options}
         entry: Any = njit(**chosen)(function)
@@ -96,5 +97,5 @@ def _with_item(items: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...
     return (*items[:index], value, *items[index + 1 :])
 
 
-tuple_setitem: Any = _with_item if config.DISABLE_JIT else unsafe_tuple.tuple_setitem
+tuple_setitem: Any = _with_item if config.DISABLE_JIT else unsafe_tuple.tuple_setitem  # type: ignore[attr-defined]
 """``tuple_setitem(items, index, value)``: the tuple with one item exchanged; in a kernel it costs nothing."""

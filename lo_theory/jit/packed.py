@@ -52,7 +52,7 @@ class _Address(models.PrimitiveModel):  # type: ignore[misc]
 class _Fields(AttributeTemplate):  # type: ignore[misc]
     key = Packed
 
-    def generic_resolve(self, packed: Packed, name: str) -> Any:
+    def generic_resolve(self, packed: Packed, name: str) -> Any:  # type: ignore[override]
         """Return the type of a field."""
         if name not in packed.plain.fields:
             return None
