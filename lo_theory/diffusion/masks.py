@@ -92,7 +92,7 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
 
 def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floating[Any]]) -> None:
     sums = weight.sum(axis=2, dtype=np.float64)
-    for copy, hides in enumerate(masked.any(axis=2)):
+    for copy, hides in enumerate(np.asarray(masked.any(axis=2))):
         for values, sign, what in (
             (sums[copy], 1, "over all rows"),
             (sums[copy, hides], -1, "over rows that hide any"),

@@ -186,9 +186,9 @@ class Conditioning:
         return FactorGraph(
             field=field,
             scopes=self._scopes[revealed[by_table]],
-            table=table.ravel(),
+            table=table.ravel().astype(np.int32),
             tables=self._likelihoods[present],
-            observation=revealed[by_table],
+            observation=revealed[by_table].astype(np.int32),
             n_latents=self.layout.n_latents,
         )
 

@@ -68,7 +68,7 @@ def ask(
     name = type(posterior).__name__ if name is None else name
     _check_layout(posterior.layout, layout, name)
     answer = posterior.marginals(tokens.copy())
-    parts = [getattr(answer, part, None) for part in ("probs", "log_evidence", "converged")]
+    parts: list[Any] = [getattr(answer, part, None) for part in ("probs", "log_evidence", "converged")]
     if any(part is None for part in parts):
         raise ValueError(f"{name} must answer Marginals(probs, log_evidence, converged), got {type(answer).__name__}")
     shape = (len(tokens), layout.length, layout.n_values)

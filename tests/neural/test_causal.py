@@ -63,7 +63,7 @@ class Prefix:
 
     def marginals(self, tokens: NDArray[np.int8]) -> Marginals:
         time = int((tokens[0] != MASK).sum())
-        probs = np.zeros((*tokens.shape, self.layout.n_values), np.float32)
+        probs = np.full((*tokens.shape, self.layout.n_values), 1 / self.layout.n_values, np.float32)
         filled = np.where(tokens == MASK, np.int8(0), tokens)
         probs[:, self.learner.places[time]] = self.learner.conditionals(filled)[:, time]
         return Marginals(probs, np.zeros(len(tokens)), np.ones(len(tokens), bool))
