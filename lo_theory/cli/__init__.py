@@ -7,7 +7,6 @@ of the user's making are one line on standard error and exit code 2; ``--debug``
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import contextlib
 import io
@@ -24,6 +23,7 @@ from lo_theory.cli import agenda, experiments, samples, sweep, thresholds, views
 __all__ = ["console", "main"]
 
 _INTERRUPTED = 130
+_SECONDS_TO_LEAVE = 0.1
 _GROUPS = (experiments, sweep, agenda, views, samples, thresholds)
 
 
@@ -105,8 +105,10 @@ class _Interrupts:
 
     def _unraisable(self, dropped: Any) -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            self._asked = False
-            _thread.interrupt_main()
+            self._asked = False  # sent again when the finaliser is left: here it would be dropped once more
+            again = threading.Timer(_SECONDS_TO_LEAVE, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
         else:
             self._report(dropped)
 
