@@ -62,7 +62,7 @@ class Effort:
         ``Effort()`` is ``Effort.of(8e8)``, about a minute; ``Effort.of(2e7)`` takes seconds, with errors near 1 %.
         """
         size = min(max(round(10_000 * math.sqrt(messages / 8e8)), 1000), most)
-        return cls(size, *(messages * share for share in (0.125, 0.375, 0.5)), threads)
+        return cls(size, 0.125 * messages, 0.375 * messages, 0.5 * messages, threads)
 
     def sweeps(self, spent: float, runs: int, c: float, fewest: int = 12) -> int:
         """Sweeps a run may take where ``runs`` runs at degree c share ``spent`` factor messages."""
