@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= cpu
 
-.PHONY: help table1 test soak bench kernels lint clean
+.PHONY: help table1 test lowest soak bench kernels lint clean
 
 help:
 	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
 	@echo "make test                              the test suite"
+	@echo "make lowest                            the test suite with the oldest versions that pyproject.toml admits"
 	@echo "make soak                              its long versions"
 	@echo "make bench                             the benchmarks, with their goals"
 	@echo "make kernels                           compile the kernels, which the first run otherwise does"
@@ -26,6 +27,14 @@ table1: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
 
+$(VENV)-lowest/ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	@touch $@
+
+lowest: $(VENV)-lowest/ready
+	$(VENV)-lowest/bin/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
+
 soak: $(VENV)/ready
 	$(BIN)/python -m pytest -m soak --ignore=tests/bench $(ARGS)
 
@@ -40,4 +49,4 @@ lint: $(VENV)/ready
 	$(BIN)/mypy lo_theory
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build *.egg-info

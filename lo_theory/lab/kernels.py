@@ -62,6 +62,8 @@ def _compile_exact() -> None:
 def _compile_messages() -> None:
     for problem in _with_tables():
         _ask_bp(problem)
+    # A context whose messages fall below what a float holds, which is what the kernels with exponents are for.
+    BPPosterior(nae_sat(5, 15, seed=3)).marginals([[-1, 1, -1, -1, -1, 1, 1, 1, 0] + 11 * [1]])
     _run_populations()
 
 

@@ -233,7 +233,7 @@ def test_thresholds_at_the_edges(law, levels):
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        PROBLEMS["nae"].sample(KEY, **arguments)
+        PROBLEMS["nae"].sample(**{"key": KEY, **arguments})
 
 
 def test_kernels_for_one_kind_of_problem_compile_once():
