@@ -40,7 +40,8 @@ def find_fault(probs, values):
         if probs.shape[2] == 2:
             for position in range(probs.shape[1]):
                 p, q = np.float64(probs[row, position, 0]), np.float64(probs[row, position, 1])
-                good = good & (p >= 0.0) & (q >= 0.0) & (abs(p + q - 1.0) <= TOLERANCE)
+                inside = p + q * (values[position] > 1)
+                good = good & (p >= 0.0) & (q >= 0.0) & (inside > 0.0) & (abs(p + q - 1.0) <= TOLERANCE)
         else:
             for position in range(probs.shape[1]):
                 total, least, inside = 0.0, 0.0, 0.0

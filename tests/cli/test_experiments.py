@@ -92,7 +92,7 @@ def test_a_configuration_written_by_a_run_is_the_same_run(
             r"evaluation\.limit_states must be at most 4611686018427387903",
         ),
         (["--set", f"training.learning_rate={10**400}"], r"training\.learning_rate must be an integer of 64 bits"),
-        (["--set", "training={1: 2, a: 3}"], r"the key 1 is no text: put it into quotes"),
+        (["--set", "training={1: 2, a: 3}"], r"unknown key training\.1: the closest is"),
         (["--set", "seed=2020-01-01"], r"seed must be an integer, got '2020-01-01' \(text\)"),
         (["--set", "seed=2020-13-01"], r"seed must be an integer, got '2020-13-01' \(text\)"),
         (["--set", "evaluation.limit_states=4"], r"over the limit of 4"),

@@ -207,7 +207,7 @@ def test_windows_that_are_conjectured(capsys: pytest.CaptureFixture[str]) -> Non
         ("nae --q 3 --k 3 --N 2", r"need N >= 3 latents, got 2"),
         ("nae --q 3 --k 3 --P 5", r"--P 5 needs the number of latents: add --N"),
         ("nae --q 3 --k 3 --N 30 --P -1", r"--P must lie between 1 and 1e\+15, got -1"),
-        ("nae --q 3 --k 3 --N 1000000000000000000000", r"got 1e\+21"),
+        ("nae --q 3 --k 3 --N 1000000000000000000000", r"--N must be an integer of 64 bits, got one of 22 digits"),
         ("nae --q 3 --k 3 --revealed 0", r"--revealed is a share of latents between 0 and 1, got 0"),
         ("nae --q 3 --k 3 --revealed 1", r"got 1\.0"),
         ("nae --q 3 --k 3 --revealed nan", r"got nan"),

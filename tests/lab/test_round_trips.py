@@ -165,7 +165,7 @@ def through_csv(values: list[Any], chance: random.Random) -> None:
         Row(
             str(values[i]),
             "m",
-            Sums(1, 0.5, 0.25),
+            Sums(1, 0.5, 0.0),
             {"mixed": values[i], "text": texts[i % len(texts)], "alone": values[0]},
         )
         for i in range(len(values))
@@ -290,7 +290,7 @@ def test_text_that_is_no_line_to_be_shown_is_refused_before_work(value: str) -> 
         resolve(tiny() | {"title": value})
     with pytest.raises(ValueError, match=r"rows\[0\]\.name must be one line of text"):
         resolve(tiny() | {"rows": [{"name": value}]})
-    assert from_csv(to_csv([Row("u", "m", Sums(1, 1.0, 1.0), {"name": value})]))[0].keys == {"name": value}
+    assert from_csv(to_csv([Row("u", "m", Sums(1, 1.0, 0.0), {"name": value})]))[0].keys == {"name": value}
     stream = io.StringIO()
     print_tables(Console(file=stream, width=100, color_system=None), [table([value, "x"])])
     assert not set(stream.getvalue()) & set("\r\x00\x1b\x07\t\x85\u2028\x7f")
@@ -311,7 +311,7 @@ def test_numbers_are_those_of_yaml_1_2() -> None:
         resolve(tiny(), sets=["seed=1:30"])
     with pytest.raises(ValueError, match=r"problem.N must be an integer, got '2020-01-01'"):
         resolve(tiny(), sets=["problem.N=2020-01-01"])
-    with pytest.raises(ValueError, match=r"training.learning_rate must be finite, got more than 1.8e308"):
+    with pytest.raises(ValueError, match=r"training.learning_rate must be an integer of 64 bits, got one of 401 digits"):
         resolve(tiny(), sets=[f"training.learning_rate={10**400}"])
 
 
@@ -322,7 +322,7 @@ def test_presets_have_any_name_that_is_text() -> None:
         assert make_grid(document, preset=name).settings["title"] == title
     for wrong in (["a"], 2024, True, {"a": 1}):
         for function in (resolve, make_grid):
-            with pytest.raises(ValueError, match=r"a preset is named by a text, got .*: write it in quotes"):
+            with pytest.raises(ValueError, match=r"default_preset names one of the presets, got"):
                 function(document | {"default_preset": wrong})
 
 

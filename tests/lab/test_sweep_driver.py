@@ -85,7 +85,7 @@ def order(cell: Cell) -> Order:
 
 def stored(folder: Path) -> list[str]:
     lines = (folder / "rows.jsonl").read_text().splitlines()
-    return [json.loads(line)["unit"] for line in lines if line]
+    return [json.loads(line)["unit"] for line in lines if line and not line.startswith('{"closed"')]
 
 
 def entries(folder: Path, event: str) -> list[dict[str, Any]]:

@@ -49,6 +49,10 @@ TWINS: dict[str, dict[str, str]] = {
         "poisson_candidates": PLANTED,
         "fixed_constraints": PLANTED,
     },
+    "posterior._answer_kernels": {
+        "find_fault": "posterior.test_answer:test_the_first_fault_is_that_of_the_slow_twin",
+        "fault_of_law": "posterior.test_answer:test_the_first_fault_is_that_of_the_slow_twin",
+    },
     "posterior._propagation_kernels": {
         "restrict": PROPAGATION,
         "gather": COMPONENT,
