@@ -64,7 +64,8 @@ def console() -> None:
     as it shuts down; every file is written whole or not at all, so the process may simply end.
     """
     _open_streams()
-    signal.signal(signal.SIGINT, _Interrupts().meet)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell has it for jobs in the background
+        signal.signal(signal.SIGINT, _Interrupts().meet)
     try:
         code = main()
     except SystemExit as ending:  # of the argument parser, or after SIGTERM

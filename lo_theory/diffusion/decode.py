@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,8 @@ class _Loop:
             marginals = ask(self.posterior, tokens, layout, start=start)
             forwards += len(tokens)
             dead_from[np.isneginf(marginals.log_evidence) & (dead_from < 0)] = step
-            view = View(_shown(tokens), _shown(masked), marginals, layout, step, steps, key, start, options.noise, own)
+            shown = replace(marginals, probs=_shown(marginals.probs))
+            view = View(_shown(tokens), _shown(masked), shown, layout, step, steps, key, start, options.noise, own)
             next_masked = check_plan(self.policy.plan(view, budget), masked.shape, self.policy.name)
             if options.observer is not None:
                 options.observer(view, next_masked)

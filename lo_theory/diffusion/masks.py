@@ -62,8 +62,8 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
     """Return ``law.sample(...)``, once its form and weights are known good: masked bool[c, n, L], weight float32.
 
     Weights are finite, not negative and zero where nothing is hidden, and a row of them sums to one on average:
-    E[sum] <= 1 <= E[sum | something is hidden], refused from 64 rows on where the mean over the rows misses that by six
-    standard errors and a thousandth. Every function that is given a mask law goes through here. Errors: ValueError that
+    E[sum] <= 1 <= E[sum | something is hidden], refused where the mean over the rows misses that by six standard errors
+    and a thousandth: from 64 rows on, and from two rows on where all sums are the same. Every function that is given a mask law goes through here. Errors: ValueError that
     names the row and the position.
     """
     MASK_LAW.check(law, "a mask law")
@@ -97,7 +97,8 @@ def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floatin
             (sums[copy], 1, "over all rows"),
             (sums[copy, hides], -1, "over rows that hide any"),
         ):
-            if len(values) < _ROWS_FOR_A_MEAN:
+            few = len(values) < _ROWS_FOR_A_MEAN
+            if len(values) < 2 or (few and np.ptp(values) > 1e-3):
                 continue
             mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
             if sign * (mean - 1) > _DEVIATIONS * error + 1e-3:

@@ -154,9 +154,12 @@ def check_budget(budget: Any, rows: int, name: str, *, start: int = 0) -> NDArra
             f"{name} must budget how many positions each row reveals, int64[{rows}]; got "
             f"{counts.dtype}{list(counts.shape)}"
         )
-    if (counts < 0).any():
-        row = int(np.argmax(counts < 0))
-        raise ValueError(f"{name} budgets {counts[row]} positions for row {start + row}: at least 0 are revealed")
+    wrong = (counts < 0) | (counts > np.iinfo(np.int64).max)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name} budgets {counts[row]} positions for row {start + row}: at least 0 are revealed, at most all"
+        )
     return np.require(counts, np.int64, ("C", "W"))
 
 

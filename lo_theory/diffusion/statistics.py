@@ -247,8 +247,13 @@ def between(values: Sequence[float]) -> Estimate:
 
 
 def pooled(runs: Sequence[Estimate]) -> Estimate:
-    """The estimate of a single run as it is; of several the mean of their values, with Student's t over the runs."""
-    return runs[0] if len(runs) == 1 else between([run.value for run in runs])
+    """The estimate of a single run as it is; of several the mean of their values, with Student's t over the runs.
+
+    Runs of one value, to the bit, say nothing of their spread: then the widest interval among them.
+    """
+    if len({run.value for run in runs}) == 1:
+        return max(runs, key=lambda run: -math.inf if math.isnan(run.half) else run.half)
+    return between([run.value for run in runs])
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:

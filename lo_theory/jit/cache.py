@@ -3,18 +3,21 @@
 A kernel depends on its own source, on the kernels it calls, and on the fields of the named tuples that other files
 hand to it. So one digest of all sources of the rooms with kernels and of the rooms below them names the folder they are
 kept in; an update gives another folder, wherever it is and whatever times its files have. Within it a file's name is a
-digest of the kernel, its argument types, the processor, the versions and numba's settings, and the file begins with a
-digest of its content: a damaged one is removed and made again. Files are replaced whole, and no file lists others, so
-processes that start at the same time do not meet.
+digest of the kernel, its argument types, the processor, the versions and numba's settings OPT, BOUNDSCHECK and
+DEBUGINFO, and the file begins with a digest of its content: a damaged one is removed and made again. Files are replaced
+whole, and no file lists others, so processes that start at the same time do not meet. What others can write to is not
+loaded, and kernels of other modules are not kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import time
 import uuid
@@ -85,6 +88,22 @@ def kernel_folders() -> list[Path]:
     return [root / f"{_PREFIX}{digest[:24]}" for root in roots] if digest else []
 
 
+def _is_digested(module: str) -> bool:
+    """Say whether the source of a module is in the digest: only its kernels can be kept."""
+    package, _, rest = module.partition(".")
+    return package == _PACKAGE.name and rest.split(".")[0] in {name.removesuffix(".py") for name in _MADE_OF}
+
+
+def _require_own(path: Path) -> None:
+    """Raise OSError for what others may have written, since what is loaded is run.
+
+    A folder or file must belong to this user or to root, and not everybody may write to it.
+    """
+    status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & stat.S_IWOTH:
+        raise PermissionError(errno.EACCES, "others can write to it", str(path))
+
+
 def _forget_others(folder: Path) -> None:
     """Remove the folders of versions that were not used for an hour, but for the seven used last."""
     used = []
@@ -118,7 +137,8 @@ class KernelCache(_Cache):
     """What is kept of one kernel; numba asks it before it compiles and hands it what it has compiled."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function, self._enabled, self._folders = function, True, kernel_folders()
+        self._function, self._enabled = function, True
+        self._folders = kernel_folders() if _is_digested(function.__module__) else []
 
     @property
     def cache_path(self) -> str | None:
@@ -145,6 +165,8 @@ class KernelCache(_Cache):
         for folder in self._folders if self._is_current() else []:
             path = folder / self._name(sig, target_context.codegen())
             try:
+                _require_own(folder)
+                _require_own(path)
                 content = path.read_bytes()
             except OSError:
                 continue
@@ -160,6 +182,8 @@ class KernelCache(_Cache):
         """Keep the compiled kernel ``data``; where that is impossible, warn once and go without."""
         if not self._is_current() or data.lifted or data.library.has_dynamic_globals:
             return
+        if not self._folders and _digest_at_start():
+            return  # a kernel of another module, whose source is in no digest
         body, failures = dumps(data._reduce()), []
         for folder in self._folders:
             try:
@@ -188,6 +212,7 @@ class KernelCache(_Cache):
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             _forget_others(folder)
+        _require_own(folder)
         part = folder / f"{name}.{uuid.uuid4().hex[:16]}"
         try:
             part.write_bytes(content)

@@ -64,6 +64,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         result: dict[Hashable, Any] = {}
+        if not isinstance(node, yaml.MappingNode):
+            raise _refusal("the tag !!map stands before what is no mapping", node)
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _refusal("a key must be text, not a list or a mapping", key_node)

@@ -81,6 +81,15 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file; OSError for a link, and at once for a FIFO, which nobody may ever write to."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no regular file")
+    return descriptor
+
+
 def remove_leftovers(folder: Path, prefix: str = ".", *, age: float = 0.0) -> None:
     """Remove the temporary files that killed writers left in a folder: those that no process holds.
 
@@ -91,7 +100,7 @@ def remove_leftovers(folder: Path, prefix: str = ".", *, age: float = 0.0) -> No
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(folder) if name.startswith(prefix) and name.endswith(".tmp")]
     for name in names:
-        with contextlib.suppress(OSError), open(folder / name, "rb") as file:
+        with contextlib.suppress(OSError), open(folder / name, "rb", opener=_open_regular) as file:
             if time.time() - os.fstat(file.fileno()).st_mtime >= age and _lock(file):
                 os.unlink(folder / name)
 

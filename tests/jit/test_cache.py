@@ -151,6 +151,29 @@ def test_a_damaged_file_is_made_again(package: Package) -> None:
         assert kept.stat().st_size == len(whole)
 
 
+def test_what_others_can_write_to_is_not_loaded(package: Package) -> None:
+    package.run()
+    (kept,) = package.kept()
+    kept.chmod(0o666)
+    assert package.run()[:2] == (3.0, 2)
+    assert package.run()[:2] == (3.0, 0)  # the file was replaced by one of this user's own
+    kept.parent.chmod(0o777)
+    assert package.run()[:2] == (3.0, 2)
+    assert kept.parent.name == package.kept()[-1].parent.name  # kept in the user's cache now
+    assert package.run()[:2] == (3.0, 0)
+
+
+def test_kernels_of_modules_outside_the_digest_are_not_kept(package: Package) -> None:
+    code = "from lo_theory.jit import jit\n\n@jit()\ndef own(x):\n    return x + {}\n"
+    for number in (1.0, 2.0):
+        (package.folder / "mine.py").write_text(code.format(number))
+        before = "import mine; print(mine.own(0.0))"
+        process = package.start(before=before)
+        shown, said = process.communicate()
+        assert (float(shown.split()[0]), said) == (number, "")
+    assert all("own" not in path.name for path in package.kept())
+
+
 def test_without_a_folder_that_can_be_written_it_computes_and_says_so_once(package: Package) -> None:
     for name in ("lo_theory/__pycache__", "cache"):
         (package.folder / name).write_text("a file")

@@ -85,7 +85,7 @@ def between_cells(cells: Sequence[tuple[str, Sequence[Row]]]) -> str:
     writer.writerow(["unit", *names, "metric", *numbers, "mean_of_cells", "low_over_cells", "high_over_cells"])
     for row, runs in found.values():
         both = [Measured({}, {row.metric: part}).estimate(row.metric) for part in (Runs.of(runs.sums), runs)]
-        if len(runs.parts) < 2:
+        if not runs.over_runs:
             both[1] = Estimate(runs.mean, math.nan, math.nan)
         values = (len(runs.parts), runs.n, *(_text(value) for estimate in both for value in estimate))
         writer.writerow([row.unit, *(row.keys.get(name, "") for name in names), row.metric, *values])
