@@ -12,6 +12,7 @@ from lo_theory.posterior.bp import BPOptions, BPResult, run
 from lo_theory.posterior.factor_graph import Conditioning
 from lo_theory.posterior.protocol import Marginals
 from lo_theory.problem import MASK, Layout, LODistribution
+from lo_theory.problem.seams import check_threads
 from lo_theory.rng import Key
 
 __all__ = ["BPPosterior"]
@@ -43,8 +44,7 @@ class BPPosterior:
     ) -> None:
         if options.start == "planted":
             raise ValueError("a posterior knows no planted assignment: start with 'noise' or 'random'")
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        check_threads(threads)
         self.distribution, self.options, self.threads = distribution, options, int(threads)
         self.key = Key(0) if key is None else key
         self._conditioning = Conditioning(distribution)
@@ -65,8 +65,7 @@ class BPPosterior:
         """
         rows = self.layout.check_tokens(tokens)
         workers = self.threads if threads is None else threads
-        if workers < 1:
-            raise ValueError(f"threads must be at least 1, got {workers}")
+        check_threads(workers)
         probs = np.zeros((len(rows), self.layout.length, self.layout.n_values))
         evidence, converged = np.empty(len(rows)), np.empty(len(rows), np.bool_)
 

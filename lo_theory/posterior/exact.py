@@ -21,6 +21,7 @@ from lo_theory.posterior.protocol import Marginals
 from lo_theory.posterior.workspace import Rule, workspace
 from lo_theory.problem import MASK, Layout, LODistribution, SlabObservations, TableObservations
 from lo_theory.problem.layout import frozen
+from lo_theory.problem.seams import check_threads
 
 __all__ = ["ExactPosterior"]
 
@@ -160,8 +161,9 @@ class ExactPosterior:
         if law not in _ENGINES:
             known = ", ".join(sorted(kind.__name__ for kind in _ENGINES))
             raise ValueError(f"no exact posterior for observations of type {law.__name__}: it takes {known}")
-        if not 1 <= limit < 2**62 or threads < 1:
-            raise ValueError(f"limit lies in 1..2**62 - 1, threads from 1 on; got limit={limit}, threads={threads}")
+        check_threads(threads)
+        if not 1 <= limit < 2**62:
+            raise ValueError(f"limit must lie in 1..2**62 - 1, got {limit}")
         if method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         self.distribution, self.limit, self.threads = distribution, int(limit), int(threads)
@@ -191,8 +193,7 @@ class ExactPosterior:
         """
         rows = self.layout.check_tokens(tokens)
         workers = self.threads if threads is None else threads
-        if workers < 1:
-            raise ValueError(f"threads must be at least 1, got {workers}")
+        check_threads(workers)
         n = len(rows)
         step = n if workers == 1 else max(_LEAST_ROWS, -(-n // (_TASKS_PER_THREAD * workers)))
         tasks = [slice(a, min(a + step, n)) for a in range(0, n, step)] if n else []
