@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +33,8 @@ class BPPosterior:
     The default options are sequential sweeps from uniform messages, so that symmetries of the problem are kept: with
     all latents of an NAE problem masked the latents stay uniform, as they are exactly. A start with ``noise`` breaks
     the symmetry and can find the planted state. ``key`` addresses the start and the order of the sweeps; every row uses
-    the same, so a row's answer depends on its tokens only, not on the batch or the ``threads``.
+    the same, so a row's answer depends on its tokens only, not on the batch or the ``threads``. A copy,
+    or one that comes back from a pickle, is made again from these arguments.
     """
 
     def __init__(
@@ -48,6 +51,10 @@ class BPPosterior:
         self.distribution, self.options, self.threads = distribution, options, int(threads)
         self.key = Key(0) if key is None else key
         self._conditioning = Conditioning(distribution)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"options": self.options, "key": self.key, "threads": self.threads}
+        return functools.partial(type(self), self.distribution, **options), ()
 
     @property
     def layout(self) -> Layout:

@@ -6,9 +6,10 @@ kind of observation law (``_ENGINES``) holds the arrays and runs the kernels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -151,7 +152,8 @@ class ExactPosterior:
     scope of a masked observation that spans several cliques is carried along the order. Random slabs couple all latents
     and are enumerated whole. ``limit`` is the largest number of states of an enumeration and of float64 numbers held by
     a row; ``threads`` share the rows of a batch, with the same bits for any number of them, each with its own tables.
-    ``method`` "enumeration" or "elimination" takes one way whatever it costs.
+    ``method`` "enumeration" or "elimination" takes one way whatever it costs. A copy, or one that comes back from a
+    pickle, is made again from these arguments.
     """
 
     def __init__(
@@ -166,8 +168,12 @@ class ExactPosterior:
             raise ValueError(f"limit must lie in 1..2**62 - 1, got {limit}")
         if method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
-        self.distribution, self.limit, self.threads = distribution, int(limit), int(threads)
+        self.distribution, self.limit, self.threads, self.method = distribution, int(limit), int(threads), method
         self._engine = _ENGINES[law](distribution, self.limit, method)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"limit": self.limit, "threads": self.threads, "method": self.method}
+        return functools.partial(type(self), self.distribution, **options), ()
 
     @property
     def layout(self) -> Layout:
