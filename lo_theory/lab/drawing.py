@@ -48,9 +48,7 @@ def use_style() -> None:
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """A figure of so many inches that needs no display, its parts laid out by constraints, its title in as many lines as
-    its width takes.
-    """
+    """A figure of so many inches that needs no display, its parts laid out by constraints; a long title is broken."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -93,7 +94,7 @@ def test_labels_do_not_lie_over_each_other(count: int) -> None:
     for axes in figure.axes:
         boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
         assert len(boxes) >= min(count, 20)
-        assert all(a.x1 <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+        assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
         assert axes.get_window_extent().height > 1.2 * figure.dpi
     assert fits(figure)
 
