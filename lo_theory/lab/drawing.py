@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ _METADATA: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("Description", {"Software": None}),
     "pdf": ("Subject", {"Creator": None, "Producer": None, "CreationDate": None}),
 }
+_LETTER_INCHES = 0.11  # width of a letter of a title, as large as it comes on the average
 _LETTER = re.compile(r"\$\\bf\{(\w+)\}\$")
 
 
@@ -46,14 +48,14 @@ def use_style() -> None:
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """A figure of so many inches that needs no display, its parts laid out by constraints."""
+    """A figure of so many inches that needs no display, its parts laid out by constraints; a long title is broken."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(textwrap.fill(title, max(1, int(width / _LETTER_INCHES))))
     return figure
 
 

@@ -12,10 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 __all__ = [
+    "ACCURACY_MARKERS",
     "BP_SHADES",
     "CATEGORICAL",
     "COLOURS",
     "INK",
+    "LAW_MARKERS",
     "MARKERS",
     "MODEL_SHADES",
     "NO_DATA",
@@ -68,7 +70,13 @@ MARKERS: Mapping[str, str] = MappingProxyType(
 )
 """Policy -> marker."""
 
-_OTHER_MARKERS = ("P", "X", "h", "p", "<", ">", "d", "8")
+_OTHER_MARKERS = ("X", "h", "p", "d", "8")
+
+ACCURACY_MARKERS: Mapping[str, str] = MappingProxyType({"conditional": "<", "infill": ">", "infill_drawn": "P"})
+"""Accuracy of one pass -> marker; none is that of a policy, nor of a mask law."""
+
+LAW_MARKERS = ("x", "+", "1", "2", "3", "4", "|", "_", (5, 2, 0), (7, 2, 0))
+"""Of mask laws, by the order in which a figure meets them: strokes, where policies and accuracies have areas."""
 
 
 def marker(policy: str) -> str:

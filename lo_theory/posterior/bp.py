@@ -24,6 +24,7 @@ from lo_theory.posterior.bp_forms import Form, Table, find_form, tables_to_one
 from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan
 from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
+from lo_theory.problem.seams import check_threads
 from lo_theory.rng import Key
 
 __all__ = ["BPOptions", "BPResult", "run", "run_batch"]
@@ -275,8 +276,7 @@ def run_batch(
     threads: int = 1,
 ) -> list[BPResult]:
     """Run belief propagation on each graph, graph b under ``key.fold(b)``; the same bits for any number of threads."""
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    check_threads(threads)
     if planted is not None and len(planted) != len(graphs):
         raise ValueError(f"planted must hold one assignment a graph: {len(graphs)} graphs, {len(planted)} assignments")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ from lo_theory.posterior.bp import BPOptions, BPResult, run
 from lo_theory.posterior.factor_graph import Conditioning
 from lo_theory.posterior.protocol import Marginals
 from lo_theory.problem import MASK, Layout, LODistribution
+from lo_theory.problem.seams import check_threads
 from lo_theory.rng import Key
 
 __all__ = ["BPPosterior"]
@@ -30,7 +33,8 @@ class BPPosterior:
     The default options are sequential sweeps from uniform messages, so that symmetries of the problem are kept: with
     all latents of an NAE problem masked the latents stay uniform, as they are exactly. A start with ``noise`` breaks
     the symmetry and can find the planted state. ``key`` addresses the start and the order of the sweeps; every row uses
-    the same, so a row's answer depends on its tokens only, not on the batch or the ``threads``.
+    the same, so a row's answer depends on its tokens only, not on the batch or the ``threads``. A copy,
+    or one that comes back from a pickle, is made again from these arguments.
     """
 
     def __init__(
@@ -43,11 +47,14 @@ class BPPosterior:
     ) -> None:
         if options.start == "planted":
             raise ValueError("a posterior knows no planted assignment: start with 'noise' or 'random'")
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
+        check_threads(threads)
         self.distribution, self.options, self.threads = distribution, options, int(threads)
         self.key = Key(0) if key is None else key
         self._conditioning = Conditioning(distribution)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"options": self.options, "key": self.key, "threads": self.threads}
+        return functools.partial(type(self), self.distribution, **options), ()
 
     @property
     def layout(self) -> Layout:
@@ -65,8 +72,7 @@ class BPPosterior:
         """
         rows = self.layout.check_tokens(tokens)
         workers = self.threads if threads is None else threads
-        if workers < 1:
-            raise ValueError(f"threads must be at least 1, got {workers}")
+        check_threads(workers)
         probs = np.zeros((len(rows), self.layout.length, self.layout.n_values))
         evidence, converged = np.empty(len(rows)), np.empty(len(rows), np.bool_)
 

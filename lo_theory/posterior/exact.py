@@ -6,9 +6,10 @@ kind of observation law (``_ENGINES``) holds the arrays and runs the kernels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ from lo_theory.posterior.protocol import Marginals
 from lo_theory.posterior.workspace import Rule, workspace
 from lo_theory.problem import MASK, Layout, LODistribution, SlabObservations, TableObservations
 from lo_theory.problem.layout import frozen
+from lo_theory.problem.seams import check_threads
 
 __all__ = ["ExactPosterior"]
 
@@ -150,7 +152,8 @@ class ExactPosterior:
     scope of a masked observation that spans several cliques is carried along the order. Random slabs couple all latents
     and are enumerated whole. ``limit`` is the largest number of states of an enumeration and of float64 numbers held by
     a row; ``threads`` share the rows of a batch, with the same bits for any number of them, each with its own tables.
-    ``method`` "enumeration" or "elimination" takes one way whatever it costs.
+    ``method`` "enumeration" or "elimination" takes one way whatever it costs. A copy, or one that comes back from a
+    pickle, is made again from these arguments.
     """
 
     def __init__(
@@ -160,12 +163,17 @@ class ExactPosterior:
         if law not in _ENGINES:
             known = ", ".join(sorted(kind.__name__ for kind in _ENGINES))
             raise ValueError(f"no exact posterior for observations of type {law.__name__}: it takes {known}")
-        if not 1 <= limit < 2**62 or threads < 1:
-            raise ValueError(f"limit lies in 1..2**62 - 1, threads from 1 on; got limit={limit}, threads={threads}")
+        check_threads(threads)
+        if not 1 <= limit < 2**62:
+            raise ValueError(f"limit must lie in 1..2**62 - 1, got {limit}")
         if method not in _METHODS:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
-        self.distribution, self.limit, self.threads = distribution, int(limit), int(threads)
+        self.distribution, self.limit, self.threads, self.method = distribution, int(limit), int(threads), method
         self._engine = _ENGINES[law](distribution, self.limit, method)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"limit": self.limit, "threads": self.threads, "method": self.method}
+        return functools.partial(type(self), self.distribution, **options), ()
 
     @property
     def layout(self) -> Layout:
@@ -191,8 +199,7 @@ class ExactPosterior:
         """
         rows = self.layout.check_tokens(tokens)
         workers = self.threads if threads is None else threads
-        if workers < 1:
-            raise ValueError(f"threads must be at least 1, got {workers}")
+        check_threads(workers)
         n = len(rows)
         step = n if workers == 1 else max(_LEAST_ROWS, -(-n // (_TASKS_PER_THREAD * workers)))
         tasks = [slice(a, min(a + step, n)) for a in range(0, n, step)] if n else []

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from lo_theory.problem.seams import check_threads
 from lo_theory.rng import Key
 from lo_theory.thresholds._kernels import BLOCK, Law, sweep_blocks
 from lo_theory.thresholds.ensemble import PlantedEnsemble
@@ -90,8 +91,7 @@ class Dynamics:
         check_population(self.size)
         if not 0 <= self.rate < 1:
             raise ValueError(f"the rate of revealed latents lies in [0, 1), got {self.rate}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        check_threads(self.threads)
         if self.ensemble.likelihoods[0].size > _LARGEST_TABLE:
             states = self.ensemble.likelihoods[0].size
             raise ValueError(f"a table of {states} states is over the limit of {_LARGEST_TABLE}: take a smaller q or k")

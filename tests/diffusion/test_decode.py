@@ -293,6 +293,40 @@ class Remask:
         return after
 
 
+class HideAgain:
+    """Reveals everything at once, and hides position 0 at step 1."""
+
+    name = "hide_again"
+
+    def plan(self, view, budget):
+        after = np.zeros_like(view.masked)
+        after[:, 0] = view.step == 1
+        return after
+
+
+class Always:
+    """One position a step, whatever is hidden."""
+
+    name = "always"
+
+    def steps(self, hidden):
+        return 4
+
+    def budget(self, step, masked, key, start):
+        return np.ones(len(masked), np.int64)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_position_that_is_hidden_again_names_the_last_step_that_revealed_it(given):
+    posterior = BruteForcePosterior(nae_sat(3, 2, seed=0))
+    tokens = np.full((40, posterior.layout.length), -1, np.int8)
+    tokens[:, 0] = 0 if given else -1
+    decoded = decode(posterior, HideAgain(), Always(), key=KEY, n=40, given=tokens)
+    assert (decoded.step_revealed[:, 0] == 2).all()
+    assert (decoded.step_revealed[:, 1:] == 0).all()
+    assert 0 < decoded.tokens[:, 0].sum() < 40  # drawn anew, also where 0 was given
+
+
 def test_a_policy_may_hide_a_revealed_position_again():
     posterior = BruteForcePosterior(nae_sat(3, 2, seed=0))
     decoded = decode(posterior, Remask(), BinomialRule(2), key=KEY, n=10)

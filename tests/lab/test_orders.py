@@ -6,12 +6,15 @@ import copy
 import json
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from lo_theory.diffusion import POLICIES, View, fixed_order
 from lo_theory.diffusion.orders import closed_form, reading_order
 from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, load, resolve
@@ -106,6 +109,31 @@ def test_rows_that_make_no_sense_are_refused(changes: dict[str, Any], message: s
 def test_orders_that_make_no_sense_are_refused(order: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(tiny(orders=[order]))
+
+
+@dataclass(frozen=True)
+class Mine:
+    """A policy of one's own that takes a number: everything at once below it, else latents first."""
+
+    bound: float
+
+    @property
+    def name(self) -> str:
+        return f"mine({self.bound})"
+
+    def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return fixed_order().plan(view, budget)
+
+
+def test_policies_are_those_that_decoding_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = resolve(tiny(generation={"policies": list(POLICIES)}))
+    assert made.rows[0].generation.policies == tuple(POLICIES)
+    with pytest.raises(ValueError, match=r"generation: unknown policy 'mine\(2\)'"):
+        resolve(tiny(generation={"policies": ["mine(2)"]}))
+    monkeypatch.setitem(POLICIES, "mine", Mine)
+    assert resolve(tiny(generation={"policies": ["mine(2)"]})).rows[0].generation.policies == ("mine(2)",)
+    with pytest.raises(ValueError, match="takes 1 numbers"):
+        resolve(tiny(generation={"policies": ["mine"]}))
 
 
 def test_every_draw_is_a_learner_with_an_order_of_its_own() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion import DecodeOptions, Policy, Schedule, View, decode
 from lo_theory.posterior import Posterior
+from lo_theory.posterior.protocol import ask
 from lo_theory.problem import LODistribution
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
@@ -104,18 +105,19 @@ def record(
 ) -> Trace:
     """Decode one sequence from ``given`` int8[L] (MASK = -1 where hidden) with a denoiser, watched by both posteriors.
 
-    Cost: 3 T queries of one row, T of them together. Errors: ValueError where nothing is hidden.
+    Cost: 3 T queries of one row, T of them together. Errors: ValueError where nothing is hidden, and for an answer
+    that is none (``ask``).
     """
     if not (given == MASK).any():
         raise ValueError("nothing is hidden: choose a mask law that hides something, or another seed")
-    recorder = _Recorder()
+    recorder, layout = _Recorder(), views.distribution.layout
     options = DecodeOptions(observer=recorder)
     made = decode(views.of(denoiser), policy, schedule, key=key, n=1, given=given[None], options=options)
     contexts = np.array(recorder.tokens)
-    exact, other = views.exact.marginals(contexts), views.other.marginals(contexts)
+    exact = ask(views.exact, contexts, layout, name="exact")
+    other = ask(views.other, contexts, layout, name=views.name)
     beliefs = {"exact": np.asarray(exact.probs, np.float64), views.name: np.asarray(other.probs, np.float64)}
     wrong = np.zeros(len(given), np.bool_)
-    layout = views.distribution.layout
     latents, observed = layout.split(made.tokens)
     law = views.distribution.observations.probabilities(latents)[0]
     seen = np.take_along_axis(law, observed[0].astype(np.intp)[:, None], axis=1)[:, 0]

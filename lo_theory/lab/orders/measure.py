@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
-    POLICIES,
     Decoded,
     DecodeOptions,
     OneAtATime,
@@ -25,6 +24,7 @@ from lo_theory.diffusion import (
     losses,
 )
 from lo_theory.diffusion.orders import AlongOrder, OrderLosses, closed_form, order_losses
+from lo_theory.lab.laws import policy
 from lo_theory.lab.orders.learners import Networks, Reader, exact_posterior
 from lo_theory.lab.orders.row import MaskedLearner, Row
 from lo_theory.lab.units import Context, Watched
@@ -175,14 +175,14 @@ class Measures:
             found.append(Finding("one_pass", keys, {"conditional": Sums.of(right)}))
         return found
 
-    def decode(self, learner: MaskedLearner, policy: str) -> list[Finding]:
+    def decode(self, learner: MaskedLearner, name: str) -> list[Finding]:
         """Decoding with a masked learner after the whole training, one token a step."""
         steps, setting = self.row.training.steps, self.row.generation
         posterior = Watched(self.networks.masked(learner, steps), self.context.stop)
-        key = self._key.fold("generate").fold(learner.name).fold(policy)
+        key = self._key.fold("generate").fold(learner.name).fold(name)
         options = DecodeOptions(setting.temperature, chunk=setting.chunk)
-        drawn = decode(posterior, POLICIES[policy](), OneAtATime(), key=key, n=setting.sequences, options=options)
-        keys = {"learner": learner.name, "policy": policy, **self._budget(steps)}
+        drawn = decode(posterior, policy(name), OneAtATime(), key=key, n=setting.sequences, options=options)
+        keys = {"learner": learner.name, "policy": name, **self._budget(steps)}
         return [Finding("generate", keys, self._judge(drawn.tokens, key) | _cost(drawn, one_pass=False))]
 
     def _judge(self, tokens: NDArray[np.int8], key: Key) -> dict[str, Sums]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from lo_theory.lab.laws import policy
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws
@@ -80,17 +81,17 @@ class Evaluation:
 class Generation:
     """``sequences`` drawn from every learner, ``chunk`` at once; the masked ones one token a step by each policy.
 
-    The policy fixed_order is latents first.
+    ``policies``: as in ``Decoding``; the policy fixed_order is latents first.
     """
 
     sequences: int = setting(2000, least=2)
-    policies: tuple[Literal["vanilla", "top_probability", "margin", "entropy", "fixed_order"], ...] = (
-        "vanilla",
-        "margin",
-        "fixed_order",
-    )
+    policies: tuple[str, ...] = ("vanilla", "margin", "fixed_order")
     temperature: float = setting(1.0, above=0)
     chunk: int = setting(512, least=1)
+
+    def __post_init__(self) -> None:
+        for name in self.policies:
+            policy(name)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
-from lo_theory.lab.style import COLOURS, INK, marker
+from lo_theory.lab.style import ACCURACY_MARKERS, COLOURS, LAW_MARKERS, marker
 from lo_theory.lab.summary import Measured, consistency_lines, gaps_closed, group, largest_z, quarter_losses
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ __all__ = [
     "distinct_panel",
     "gap_panel",
     "kl_panel",
+    "label_inches",
     "largest_z_panel",
+    "law_markers",
     "loss_panel",
     "observation_mean_panel",
     "one_pass_panel",
@@ -30,7 +32,8 @@ __all__ = [
     "wholly_consistent_panel",
 ]
 
-_SYMBOLS = "oD^svPX<>"  # of mask laws and of accuracies, in the order of their first rows
+_LABEL_INCHES = 0.1  # height of a line of labels
+_LETTER_INCHES = 0.062  # width of a letter of one
 _LINES = ((0, "-", "exact sampler"), (1, "--", "always the most likely value"), (2, ":", "independent marginals"))
 
 
@@ -76,15 +79,44 @@ def _level(axes: Axes, place: float, value: float, style: str = "-", label: str 
 
 
 def _label_pairs(axes: Axes, cells: Sequence[Measured], extra: Sequence[tuple[int, int]] = ()) -> None:
-    """Pairs and names below; neighbours of one label, such as other seeds of a problem, share it."""
-    first = [next(cell for cell in cells if cell.keys["row"] == row) for row in _places(cells)]
-    labels = ["({}, {})\n{}".format(*cell.pair, str(cell.keys.get("name", "")).replace(" ", "\n")) for cell in first]
-    labels += [f"({n}, {p})" for n, p in extra]
+    """Pairs and names below, upright where they are too long to stand side by side, and as many as there is room for;
+    neighbours of one label, such as other seeds of a problem, share it.
+    """
+    labels = [*_labels(cells), *(f"({n}, {p})" for n, p in extra)]
     shared = [(label, [i for i, _ in part]) for label, part in itertools.groupby(enumerate(labels), lambda it: it[1])]
+    upright, most = not _fit(shared, len(labels), _width(axes)), int(_width(axes) / _LABEL_INCHES)
+    shared = shared[:: -(-len(shared) // most) if upright else 1]
     centres = [(places[0] + places[-1]) / 2 for _, places in shared]
-    axes.set_xticks(centres, [label.strip() for label, _ in shared], fontsize=7 if len(shared) > 3 else 8)
+    texts = [label if upright else label.replace(" ", "\n").replace(",\n", ", ", 1) for label, _ in shared]
+    axes.set_xticks(centres, texts, fontsize=7 if len(shared) > 3 else 8, rotation=90 if upright else 0)
     axes.set_xlim(-0.6, max(0, len(labels) - 1) + 0.6)
     axes.grid(axis="x", visible=False)
+
+
+def _labels(cells: Sequence[Measured]) -> list[str]:
+    """The pair and the name of every row."""
+    first = [next(cell for cell in cells if cell.keys["row"] == row) for row in _places(cells)]
+    return ["({}, {}) {}".format(*cell.pair, cell.keys.get("name", "")).strip() for cell in first]
+
+
+def _width(axes: Axes) -> float:
+    """Inches of an axes, less than a line of three has: what stands beside it takes the rest."""
+    place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    if place is None or figure is None:
+        return 1.0
+    return 0.8 * len(place.colspan) * figure.get_size_inches()[0] / place.get_gridspec().ncols
+
+
+def _fit(shared: Sequence[tuple[str, Sequence[int]]], count: int, width: float) -> bool:
+    """Whether labels, each a word a line, stand side by side in so many inches that ``count`` rows share."""
+    words = [(max(map(len, label.split(") ", 1)[-1].split(" "))), len(places)) for label, places in shared]
+    return all(_LETTER_INCHES * max(letters, 9) <= width * rows / (count + 0.2) for letters, rows in words)
+
+
+def label_inches(cells: Sequence[Measured]) -> float:
+    """Height to leave below a panel for the labels of its rows when they are upright."""
+    labels = _labels(cells)
+    return _LETTER_INCHES * max(map(len, labels), default=0) if len(set(labels)) > 3 else 0.0
 
 
 def self_consistency_panel(
@@ -100,7 +132,8 @@ def self_consistency_panel(
         if pair not in at:
             extra.append(pair)
             at[pair] = float(len(places) + len(extra) - 1)
-        axes.plot(at[pair], published.percent, marker(published.policy), color=COLOURS["paper"], markersize=6)
+        style = {"color": COLOURS["paper"], "marker": marker(published.policy), "markersize": 6, "linestyle": ""}
+        axes.errorbar(at[pair], published.percent, **style)
     drawn = [problem for problem in problems if problem.keys["row"] in places]
     for first, problem in enumerate(drawn):
         lines = consistency_lines(problem, cells)
@@ -110,7 +143,7 @@ def self_consistency_panel(
         axes.axvline(len(places) - 0.5, color=COLOURS["line"], linewidth=0.8, linestyle=":")
     _label_pairs(axes, cells, extra)
     if drawn:
-        axes.legend(loc="lower center" if extra else "best")
+        _legend_above(axes, len(_LINES))
     axes.set_ylabel("self-consistent observations, %")
     axes.set_title("Self-consistency")
     axes.set_xlabel("measured | published (which accuracy is not stated)" if extra else "")
@@ -196,41 +229,36 @@ def _legend_above(axes: Axes, columns: int) -> None:
     )
 
 
-def _kinds(axes: Axes, items: Sequence[Measured], names: Sequence[str]) -> None:
-    """Pairs below, and a legend of the symbols that stand for ``names``."""
-    _label_pairs(axes, items)
-    for name, symbol in zip(names, _SYMBOLS, strict=False):
-        axes.plot([], [], symbol, color=INK, markersize=5, label=name)
-    if names:
-        _legend_above(axes, len(names))
-
-
 def one_pass_panel(axes: Axes, rows: Sequence[Row]) -> None:
     """Accuracies that need no decoding."""
     items = sorted(group(rows, "one_pass"), key=lambda item: int(item.keys["row"]))
-    names = ["conditional", "infill", "infill_drawn"]
+    marks = list(ACCURACY_MARKERS.items())
     for row, place in _places(items).items():
         part = [item for item in items if item.keys["row"] == row]
-        for i, (item, j) in enumerate((item, j) for item in part for j in range(3)):
-            style = {"color": COLOURS[str(item.keys["denoiser"])], "marker": _SYMBOLS[j], "markersize": 5}
-            _point(axes, _spread(place, i, 3 * len(part)), item, names[j], 100, **style)
-    _kinds(axes, items, ["conditional", "infill", "infill, drawn"])
+        for i, (item, (name, symbol)) in enumerate((item, mark) for item in part for mark in marks):
+            style = {"color": COLOURS[str(item.keys["denoiser"])], "marker": symbol, "markersize": 5}
+            _point(axes, _spread(place, i, len(marks) * len(part)), item, name, 100, **style)
+    _label_pairs(axes, items)
     axes.set_ylabel("accuracy in one pass, %")
     axes.set_title("One pass")
 
 
+def law_markers(rows: Sequence[Row]) -> dict[str, Any]:
+    """Marker of every mask law of the losses, in the order of their first rows."""
+    laws = dict.fromkeys(str(item.keys["law"]) for item in group(rows, "losses"))
+    return dict(zip(laws, itertools.cycle(LAW_MARKERS), strict=False))
+
+
 def _by_law(axes: Axes, rows: Sequence[Row], metrics: Sequence[tuple[str, str]]) -> list[Measured]:
     """Losses under every mask law, which the symbols tell apart; ``metrics`` pairs each with its colour."""
-    items = group(rows, "losses")
-    laws = list(dict.fromkeys(str(item.keys["law"]) for item in items))
+    items, symbols = group(rows, "losses"), law_markers(rows)
     for row, place in _places(items).items():
         part = [item for item in items if item.keys["row"] == row]
         for i, item in enumerate(part):
-            symbol = _SYMBOLS[laws.index(str(item.keys["law"])) % len(_SYMBOLS)]
             for metric, colour in metrics:
-                style = {"color": COLOURS[colour], "marker": symbol, "markersize": 5}
+                style = {"color": COLOURS[colour], "marker": symbols[str(item.keys["law"])], "markersize": 7}
                 _point(axes, _spread(place, i, len(part)), item, metric, 1, **style)
-    _kinds(axes, items, laws)
+    _label_pairs(axes, items)
     return items
 
 
@@ -259,6 +287,8 @@ def gap_panel(axes: Axes, rows: Sequence[Row]) -> None:
     """Gap closed between the marginals alone and the floor."""
     found = [loss for loss in group(rows, "losses") if loss.keys["law"] == "uniform"]
     gaps = gaps_closed(rows).values()
+    if all(math.isnan(gap.value) for gap in gaps):
+        return
     heights, halves = [100 * gap.value for gap in gaps], [100 * gap.half for gap in gaps]
     axes.bar(range(len(gaps)), heights, yerr=halves, color=COLOURS["model"], width=0.4)
     _label_pairs(axes, found)

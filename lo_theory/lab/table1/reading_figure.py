@@ -19,6 +19,7 @@ __all__ = ["readings_figure"]
 
 _POLICIES = ("vanilla", ADAPTIVE)
 _LINE = 0.27  # inches a reading
+_ENTRY = 1.6  # inches of an entry of the legend
 
 
 def readings_figure(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
@@ -99,4 +100,5 @@ def _legend(figure: Figure, *, lines: bool) -> None:
     if lines:
         handles.append(entry("published vanilla", "", COLOURS["paper"], "none", "--"))
         handles.append(entry("published adaptive", "", COLOURS["paper"], "none", "-"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    columns = min(len(handles), int(figure.get_size_inches()[0] / _ENTRY))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
