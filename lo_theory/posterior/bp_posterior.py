@@ -53,7 +53,7 @@ class BPPosterior:
         self._conditioning = Conditioning(distribution)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {"options": self.options, "key": self.key, "threads": self.threads}
+        options: dict[str, Any] = {"options": self.options, "key": self.key, "threads": self.threads}
         return functools.partial(type(self), self.distribution, **options), ()
 
     @property

@@ -172,7 +172,7 @@ class ExactPosterior:
         self._engine = _ENGINES[law](distribution, self.limit, method)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {"limit": self.limit, "threads": self.threads, "method": self.method}
+        options: dict[str, Any] = {"limit": self.limit, "threads": self.threads, "method": self.method}
         return functools.partial(type(self), self.distribution, **options), ()
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 from lo_theory.cli import main
@@ -19,7 +20,7 @@ from lo_theory.lab.decode_view.trace import Trace, Views, record, to_csv
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.sweep.cells import cell_id
 from lo_theory.lab.task import TASKS
-from lo_theory.posterior import BPPosterior, ExactPosterior
+from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
 from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
@@ -64,6 +65,30 @@ def test_a_trace_is_the_decode_that_nobody_watched() -> None:
     np.testing.assert_array_equal(VIEWS.exact.marginals(trace.tokens[2:3]).probs[0], trace.beliefs["exact"][2])
     with pytest.raises(ValueError, match="nothing is hidden"):
         record(VIEWS, "exact", margin(), OneAtATime(), key=Key(2), given=plain.tokens[0])
+
+
+class Halved:
+    """The exact posterior with every probability halved: no laws."""
+
+    def __init__(self, exact: ExactPosterior) -> None:
+        self.layout, self._exact = exact.layout, exact
+
+    def marginals(self, tokens: NDArray[np.int8]) -> Marginals:
+        answer = self._exact.marginals(tokens)
+        return Marginals(answer.probs / 2, answer.log_evidence, answer.converged)
+
+
+def test_an_answer_that_is_none_is_refused_by_the_name_of_who_gave_it() -> None:
+    problem = nae_sat(5, 10, seed=0)
+    exact = ExactPosterior(problem)
+    hidden = np.full(problem.layout.length, MASK, np.int8)
+    for views, name in (
+        (Views(problem, exact, "bp", Halved(exact)), "bp"),
+        (Views(problem, Halved(exact), "bp", exact), "exact"),
+    ):
+        other = "exact" if name == "bp" else "bp"
+        with pytest.raises(ValueError, match=f"{name} gives row 0 at position 0 no probabilities"):
+            record(views, other, vanilla(), OneAtATime(), key=Key(0), given=hidden)
 
 
 def test_what_is_inconsistent_is_marked() -> None:

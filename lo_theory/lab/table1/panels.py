@@ -132,8 +132,8 @@ def self_consistency_panel(
         if pair not in at:
             extra.append(pair)
             at[pair] = float(len(places) + len(extra) - 1)
-        style = {"color": COLOURS["paper"], "marker": marker(published.policy), "markersize": 6, "linestyle": ""}
-        axes.errorbar(at[pair], published.percent, **style)
+        look: dict[str, Any] = {"marker": marker(published.policy), "markersize": 6, "linestyle": ""}
+        axes.errorbar(at[pair], published.percent, color=COLOURS["paper"], **look)
     drawn = [problem for problem in problems if problem.keys["row"] in places]
     for first, problem in enumerate(drawn):
         lines = consistency_lines(problem, cells)
