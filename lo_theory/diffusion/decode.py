@@ -21,7 +21,7 @@ from lo_theory.diffusion.policies import POLICY, SCHEDULE, Noise, Policy, Schedu
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.layout import MASK, Record
-from lo_theory.problem.seams import check_key, check_threads
+from lo_theory.problem.seams import check_count, check_key, check_threads
 from lo_theory.rng import Key
 
 __all__ = ["DecodeOptions", "Decoded", "Observer", "decode"]
@@ -123,8 +123,7 @@ def decode(
     if not isinstance(options, DecodeOptions):
         raise ValueError(f"options must be DecodeOptions(...), got {options!r}")
     layout = posterior.layout
-    if n < 1:
-        raise ValueError(f"decode fills in at least one sequence, got n = {n}")
+    check_count(n, "decode fills in at least one sequence")
     tokens = np.full((n, layout.length), MASK, np.int8) if given is None else layout.check_tokens(given).copy()
     if len(tokens) != n:
         raise ValueError(f"given holds {len(tokens)} sequences, n is {n}")

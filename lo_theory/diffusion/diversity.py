@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.seams import PROBLEM, check_key
 from lo_theory.rng import Key
 
 __all__ = ["Diversity", "diversity", "expected_distinct", "total_variation"]
@@ -50,6 +51,8 @@ def diversity(distribution: LODistribution, tokens: NDArray[np.int8], key: Key) 
 
     Cost n N**2 q**2.
     """
+    PROBLEM.check(distribution, "distribution")
+    check_key(key)
     rows = distribution.layout.check_tokens(tokens, complete=True)
     if len(rows) < 1:
         raise ValueError("diversity is measured on at least one sequence, got none")

@@ -23,7 +23,7 @@ from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.observations import TableObservations
-from lo_theory.problem.seams import PROBLEM, check_key
+from lo_theory.problem.seams import PROBLEM, check_count, check_key
 from lo_theory.rng import Key
 
 __all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_accuracies", "infill_accuracies"]
@@ -135,8 +135,7 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
 def _check(distribution: LODistribution, key: Key, n: int) -> None:
     PROBLEM.check(distribution, "distribution")
     check_key(key)
-    if n < 1:
-        raise ValueError(f"an accuracy is measured on at least one sequence, got n = {n}")
+    check_count(n, "an accuracy is measured on at least one sequence")
 
 
 def _fill(

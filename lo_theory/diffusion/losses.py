@@ -19,7 +19,7 @@ from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK
-from lo_theory.problem.seams import PROBLEM, check_key
+from lo_theory.problem.seams import PROBLEM, check_count, check_key
 from lo_theory.rng import Key
 
 __all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "gap_span", "kl_divergence", "losses"]
@@ -115,8 +115,7 @@ def losses(
     """
     PROBLEM.check(distribution, "distribution")
     check_key(key)
-    if n < 1:
-        raise ValueError(f"losses are measured on at least one context, got n = {n}")
+    check_count(n, "losses are measured on at least one context")
     layout, names = distribution.layout, ("model",) if exact is None else ("model", "exact", "kl")
     weighted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     classes: dict[tuple[int, int], list[NDArray[np.float64]]] = {}

@@ -63,8 +63,8 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
 
     Weights are finite, not negative and zero where nothing is hidden, and a row of them sums to one on average:
     E[sum] <= 1 <= E[sum | something is hidden], refused where the mean over the rows misses that by six standard errors
-    and a thousandth: from 64 rows on, and from two rows on where all sums are the same. Every function that is given a mask law goes through here. Errors: ValueError that
-    names the row and the position.
+    and a thousandth: from 64 rows on, and from two rows on where all sums are the same. Every function that is given a
+    mask law goes through here. Errors: ValueError that names the row and the position.
     """
     MASK_LAW.check(law, "a mask law")
     answer = law.sample(key, tokens, layout, start=start)

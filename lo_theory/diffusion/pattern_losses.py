@@ -22,7 +22,7 @@ from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
-from lo_theory.problem.seams import PROBLEM, check_key
+from lo_theory.problem.seams import PROBLEM, check_count, check_key
 from lo_theory.rng import Key
 
 __all__ = ["CERTAIN", "LEAST", "ROLES", "PatternLosses", "pattern_losses"]
@@ -214,8 +214,7 @@ def _check(
     check_key(key)
     if not isinstance(posteriors, Mapping):
         raise ValueError(f"posteriors must be a mapping of names, such as {{'model': posterior}}; got {posteriors!r}")
-    if n < 1:
-        raise ValueError(f"losses are measured on at least one context, got n = {n}")
+    check_count(n, "losses are measured on at least one context")
     if beside is not None and beside not in posteriors:
         raise ValueError(f"beside is {beside!r}, and must be one of the posteriors ({', '.join(posteriors) or 'none'})")
 

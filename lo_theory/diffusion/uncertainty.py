@@ -22,7 +22,7 @@ from lo_theory.posterior import Cost, Marginals, Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
-from lo_theory.problem.seams import PROBLEM, Seam, check_key
+from lo_theory.problem.seams import PROBLEM, Seam, check_count, check_key
 from lo_theory.rng import Key
 
 __all__ = ["ExactLike", "Uncertainty", "uncertainty"]
@@ -124,8 +124,7 @@ def uncertainty(
     EXACT.check(exact, "exact")
     PROBLEM.check(distribution, "distribution")
     check_key(key)
-    if n < 1:
-        raise ValueError(f"uncertainty is measured on at least one context, got n = {n}")
+    check_count(n, "uncertainty is measured on at least one context")
     layout, truth = distribution.layout, distribution.sample(key.fold("data"), n)
     masks, _ = draw_masks(law, key.fold("masks"), truth, layout)
     if len(masks) != 1:

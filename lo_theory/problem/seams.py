@@ -11,7 +11,7 @@ from typing import Any
 
 from lo_theory.rng import Key
 
-__all__ = ["PROBLEM", "Seam", "check_key", "check_threads"]
+__all__ = ["PROBLEM", "Seam", "check_count", "check_key", "check_threads"]
 
 _LARGEST_THREADS = 1024  # more than any machine has processors, fewer than a process may start
 
@@ -49,8 +49,17 @@ def check_key(key: Any, name: str = "key") -> None:
         raise ValueError(f"{name} must be an address for randomness, such as {hint}; got {key!r}")
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)
+
+
+def check_count(n: Any, sentence: str) -> None:
+    """Raise ValueError, with ``sentence`` and the number, unless ``n`` is a whole number from 1 on."""
+    if not _is_whole(n) or n < 1:
+        raise ValueError(f"{sentence}, got n = {n!r}")
+
+
 def check_threads(threads: Any) -> None:
     """Raise ValueError unless ``threads`` is a whole number of threads that a process can start."""
-    whole = isinstance(threads, numbers.Integral) and not isinstance(threads, bool)
-    if not whole or not 1 <= threads <= _LARGEST_THREADS:
+    if not _is_whole(threads) or not 1 <= threads <= _LARGEST_THREADS:
         raise ValueError(f"threads must be a whole number from 1 to {_LARGEST_THREADS}, got {threads!r}")

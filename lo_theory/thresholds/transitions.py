@@ -61,6 +61,8 @@ class Effort:
 
         ``Effort()`` is ``Effort.of(8e8)``, about a minute; ``Effort.of(2e7)`` takes seconds, with errors near 1 %.
         """
+        if not 0 < messages < math.inf:
+            raise ValueError(f"messages must be a number above 0, got {messages}")
         size = min(max(round(10_000 * math.sqrt(messages / 8e8)), 1000), most)
         return cls(size, 0.125 * messages, 0.375 * messages, 0.5 * messages, threads)
 
