@@ -27,6 +27,7 @@ from lo_theory.diffusion import (
     View,
     conditional_accuracy,
     decode,
+    diversity,
     fixed_order,
     generated_accuracies,
     infill_accuracies,
@@ -283,6 +284,14 @@ def test_what_a_policy_does_with_its_own_array_changes_nothing():
     with pytest.raises(ValueError, match="read-only"):
         decode(EXACT, Writes(None), FixedCount(3), key=KEY, n=6)
 
+    class Answers(Plans):
+        def plan(self, view, budget):
+            view.marginals.probs.sort(axis=2)
+            return vanilla().plan(view, budget)
+
+    with pytest.raises(ValueError, match="read-only"):
+        decode(EXACT, Answers(None), FixedCount(3), key=KEY, n=6)
+
 
 @dataclass
 class Budgets:
@@ -305,6 +314,7 @@ class Budgets:
         (lambda left: left / 2, "float64"),
         (lambda left: 4, "budget"),
         (lambda left: left - 20, "-8 positions for row 0"),
+        (lambda left: np.full(6, 2**64 - 1, np.uint64), "18446744073709551615 positions for row 0"),
     ],
 )
 def test_a_budget_of_another_form_is_refused(answer, words):
@@ -368,6 +378,14 @@ MASKED = {
     "uncertainty": lambda law: uncertainty({}, EXACT, PROBLEM, law, key=KEY, n=100),
     "rotation": lambda law: losses(EXACT, None, PROBLEM, Rotation((Uniform(), law)), key=KEY, n=100),
 }
+
+
+@pytest.mark.parametrize("n", [2, 32, 63])
+def test_weights_that_all_sum_to_two_are_refused_in_a_small_batch(n):
+    tokens = PROBLEM.sample(KEY, n)
+    with pytest.raises(ValueError, match="sum to 2 a row"):
+        draw_masks(Bent(BENT["twice"][0]), KEY, tokens, PROBLEM.layout)
+    draw_masks(Uniform(), KEY, tokens, PROBLEM.layout)
 
 
 @pytest.mark.parametrize("bent", list(BENT))
@@ -438,6 +456,9 @@ TYPES = {
     "order key": (lambda: reading_order("random", PROBLEM.layout, 0), r"Key\(0\)"),
     "rotation": (lambda: Rotation(("uniform",)), "mask law"),
     "sample key": (lambda: PROBLEM.sample(0, 2), r"Key\(0\)"),
+    "number of sequences": (lambda: decode(EXACT, margin(), OneAtATime(), key=KEY, n=4.0), r"got n = 4\.0"),
+    "number as text": (lambda: losses(EXACT, None, PROBLEM, Uniform(), key=KEY, n="4"), "got n = '4'"),
+    "diversity key": (lambda: diversity(PROBLEM, SEQUENCES, 0), r"Key\(0\)"),
     "steps": (lambda: FixedCount(4.0), "whole number of steps"),
     "threads": (lambda: DecodeOptions(threads=10**9), "1 to 1024"),
 }

@@ -274,6 +274,12 @@ def test_runs_of_one_mean_fall_back_on_their_sequences() -> None:
     assert low < 0 < high
 
 
+def test_estimates_of_one_value_keep_the_widest_of_their_intervals() -> None:
+    runs = [Estimate(0.9, 0.85, 0.92), Estimate(0.9, 0.8, 1.0), Estimate(0.9, math.nan, math.nan)]
+    assert pooled(runs) == runs[1]
+    assert pooled([Estimate(0.9, 0.8, 1.0), Estimate(0.8, 0.7, 0.9)]).half > 0.5
+
+
 def test_runs_of_single_values_are_the_values() -> None:
     flips = Runs({i: Sums.single(float(i < 15)) for i in range(20)})
     assert flips.interval(share=True) == share_of(15, 20).interval(share=True)

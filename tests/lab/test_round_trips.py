@@ -331,6 +331,7 @@ def test_presets_have_any_name_that_is_text() -> None:
     [
         ("a: {<<: {b: 1}}", r"here, line 1: merge keys \(<<\) are not read: write out"),
         ("a: &x [*x]", "leads into what it stands in"),
+        ("a: !!map [a]", "stands before what is no mapping"),
         ("a: &a {b: *a}", "leads into what it stands in"),
         ("[{[1]: 2}]", "a key must be text"),
         ("!!set {a, b}", "the tag .*set is not read"),

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lo_theory.problem import LODistribution, nae_sat, random_slab
-from lo_theory.problem.storage import write_atomically
+from lo_theory.problem.storage import remove_leftovers, write_atomically
 from lo_theory.rng import Key
 from tests.problem.problems import problems
 
@@ -232,6 +232,17 @@ def test_a_symbolic_link_stays_one_and_its_file_is_replaced(tmp_path, dangling):
     assert link.is_symlink()
     assert real.read_bytes() == b"new"
     assert os.listdir(tmp_path / "there") == ["rows"]
+
+
+def test_a_fifo_among_temporary_files_is_left_alone(tmp_path):
+    """Nobody writes to it: opening it to look would wait for ever."""
+    fifo = tmp_path / ".x.npz.a.tmp"
+    os.mkfifo(fifo)
+    remove_leftovers(tmp_path)
+    assert fifo.exists()
+    (tmp_path / ".x.npz.b.tmp").write_text("left by a killed process")
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [fifo.name]
 
 
 def test_a_fifo_is_written_to(tmp_path):
