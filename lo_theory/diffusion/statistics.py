@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 
     @property
     def half(self) -> float:
-        """What stands after ±: the larger half of the interval, nan where there is none."""
+        """What is printed after ±: the larger half of the interval, nan where there is none."""
         return max(self.high - self.value, self.value - self.low)
 
 

@@ -1,7 +1,7 @@
 """Compiled kernels on disk, kept by what they were made of and never by the time of a file.
 
-A kernel depends on its own source, on the kernels it calls, and on the fields of the named tuples that other files
-hand to it. So one digest of all sources of the rooms with kernels and of the rooms below them names the folder they are
+A kernel depends on its own source, on the kernels it calls, and on the fields of the named tuples that it is
+given. So one digest of all sources of the rooms with kernels and of the rooms below them names the folder they are
 kept in; an update gives another folder, wherever it is and whatever times its files have. Within it a file's name is a
 digest of the kernel, its argument types, the processor, the versions and numba's settings OPT, BOUNDSCHECK and
 DEBUGINFO, and the file begins with a digest of its content: a damaged one is removed and made again. Files are replaced
@@ -134,7 +134,7 @@ def _say_unkept(reason: str) -> None:
 
 
 class KernelCache(_Cache):
-    """What is kept of one kernel; numba asks it before it compiles and hands it what it has compiled."""
+    """What is kept of one kernel; numba asks it before it compiles and gives it what it has compiled."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self._enabled = function, True

@@ -1,4 +1,4 @@
-"""Named tuples that kernels hand on by address.
+"""Named tuples that kernels pass by address.
 
 Numba passes a tuple of a hundred arrays as some seven hundred arguments, which it takes apart and puts together again
 at every call: most of what the compiler would see. A class marked ``packed`` is one address instead, of fields that do
@@ -93,7 +93,7 @@ def _take_from_python(packed: Packed, instance: Any, c: Any) -> Any:
 def packed(declared: Class) -> Class:
     """Mark a class of named tuples: kernels get the address of one, and may read its fields by name only.
 
-    Its fields are arrays, numbers and named tuples; all named tuples within it are handed on by address too.
+    Its fields are arrays, numbers and named tuples; all named tuples within it are passed by address too.
     """
 
     @typeof_impl.register(declared)  # type: ignore[misc]

@@ -154,7 +154,7 @@ def duration(seconds: float) -> str:
 def announcement(planned: Sequence[Planned], workers: int) -> str:
     """One line on the trainings to come: how many, of how many steps, and about how long they take here.
 
-    The rate is measured in a few steps of the largest of them; ``workers`` of them go on at once, none is split.
+    The rate is measured in a few steps of the largest of them; ``workers`` of them run at once, none is split.
     """
     largest = max(planned, key=lambda one: one.flops)
     rate = measure_rate(largest)

@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         result: dict[Hashable, Any] = {}
         if not isinstance(node, yaml.MappingNode):
-            raise _refusal("the tag !!map stands before what is no mapping", node)
+            raise _refusal("the tag !!map is given to what is no mapping", node)
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _refusal("a key must be text, not a list or a mapping", key_node)
@@ -94,7 +94,7 @@ def _require_bounded(root: yaml.Node) -> None:
         if not missing:
             sizes[id(waiting.pop())] = 1 + sum(sizes[id(part)] for part in parts)
         elif id(node) in begun:
-            raise _refusal("an alias (*) leads into what it stands in", node)
+            raise _refusal("an alias (*) leads into itself", node)
         else:
             begun.add(id(node))
             waiting += missing
@@ -171,7 +171,7 @@ def parse_yaml(text: str | bytes, where: str) -> Any:
     except (ValueError, KeyError) as error:  # a number of more digits than Python reads, a tag that lies
         raise ValueError(f"{where}: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"{where}: lists or mappings stand too deep in one another") from error
+        raise ValueError(f"{where}: lists or mappings are nested too deep") from error
 
 
 def dump_yaml(value: Any) -> str:
@@ -258,7 +258,7 @@ def _build(kind: Any, value: Any, path: str, partial: bool) -> Any:
 
 
 def _shown(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field of ``value`` stands in its mapping."""
+    """Whether a field of ``value`` is written in its mapping."""
     silent = field.metadata.get("late", False) and getattr(value, field.name) == field.default
     return field.init and not silent
 
@@ -359,7 +359,7 @@ def _union(hint: Any, value: Any, path: str, partial: bool) -> Any:
         return _build(classes[0], value, path, partial)
     tag = dataclasses.fields(classes[0])[0].name
     if partial and isinstance(value, Mapping) and tag not in value:
-        return None  # which class it belongs to stands elsewhere
+        return None  # which class it belongs to is decided elsewhere
     return _build(_tagged(classes, tag, value, path), value, path, partial)
 
 

@@ -39,7 +39,7 @@ def from_csv(text: str) -> list[Row]:
     """The rows that ``to_csv`` wrote; a key that a row lacks is the empty text.
 
     Statistics come back to the last bit, keys as the values that they were: text, numbers, True and False. Statistics
-    of older files, with ``sum_of_squares``, are turned into today's. Errors: ValueError where a column is missing, a
+    of older files, with ``sum_of_squares``, are converted. Errors: ValueError where a column is missing, a
     line is cut short or a statistic is no number.
     """
     lines = list(csv.DictReader(io.StringIO(text)))

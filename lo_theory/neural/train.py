@@ -231,7 +231,7 @@ def train(
 
     ``network``: the form of a new one, whose weights ``key`` draws; or a network whose weights training starts from
     (it is copied), such as ``load_model(path)``, with the optimiser, the average and the schedule at their beginning:
-    so a trained network goes on with another law or for more steps, in a checkpoint of its own.
+    so a trained network is trained further with another law or for more steps, in a checkpoint of its own.
 
     The file is written at the start, every ``checkpoint_seconds`` and at the end, never from numbers that are not
     finite; its folder must exist. ``on_log(step, values)`` is told how the run starts (``event``, ``threads``,

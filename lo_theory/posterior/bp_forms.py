@@ -1,4 +1,4 @@
-"""How the numbers of a graph's tables are handed to the message kernels: closed forms where every table has one.
+"""How the numbers of a graph's tables are passed to the message kernels: closed forms where every table has one.
 
 All-equal tables (NAE, colouring, their negations, with noise and with weights by value) and parity tables (q = 2) have
 messages that cost k**2 q operations instead of k q**k. Imports numpy only.
