@@ -63,8 +63,8 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
 
     Weights are finite, not negative and zero where nothing is hidden, and a row of them sums to one on average:
     E[sum] <= 1 <= E[sum | something is hidden], refused where the mean over the rows misses that by six standard errors
-    and a thousandth: from 64 rows on, and from two rows on where all sums are the same. Every function that is given a
-    mask law goes through here. Errors: ValueError that names the row and the position.
+    and a thousandth: from 64 rows on, and in fewer where all sums are the same though the numbers hidden are not. Every
+    function that is given a mask law goes through here. Errors: ValueError that names the row and the position.
     """
     MASK_LAW.check(law, "a mask law")
     answer = law.sample(key, tokens, layout, start=start)
@@ -91,14 +91,11 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
 
 
 def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floating[Any]]) -> None:
-    sums = weight.sum(axis=2, dtype=np.float64)
-    for copy, hides in enumerate(np.asarray(masked.any(axis=2))):
-        for values, sign, what in (
-            (sums[copy], 1, "over all rows"),
-            (sums[copy, hides], -1, "over rows that hide any"),
-        ):
-            few = len(values) < _ROWS_FOR_A_MEAN
-            if len(values) < 2 or (few and np.ptp(values) > 1e-3):
+    sums, hidden = weight.sum(axis=2, dtype=np.float64), masked.sum(axis=2)
+    for copy, hides in enumerate(np.asarray(hidden > 0)):
+        for rows, sign, what in ((slice(None), 1, "over all rows"), (hides, -1, "over rows that hide any")):
+            values, sizes = sums[copy, rows], hidden[copy, rows]
+            if len(values) < _ROWS_FOR_A_MEAN and not (np.unique(sizes).size > 1 and np.ptp(values) < 1e-3):
                 continue
             mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
             if sign * (mean - 1) > _DEVIATIONS * error + 1e-3:
