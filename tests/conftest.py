@@ -5,6 +5,7 @@ Hypothesis is repeatable, and the ledger of statistical comparisons is held over
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -14,6 +15,10 @@ from tests.budget import LEDGER, current_test, overspent, totals
 
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+# A job in the background of a script ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _WORKERS = pytest.StashKey[list[Any]]()
 
