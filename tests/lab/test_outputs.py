@@ -279,7 +279,8 @@ def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, exp
     assert len(panels) == len(named)
     assert all(name in axes.get_ylabel() for name, axes in zip(named, panels, strict=True))
     cells = group(finished.rows, "decode")
-    assert [len(axes.containers) for axes in panels[:8]] == [len(cells)] * 8
+    published = len(experiment.reference.rows) if experiment.reference else 0
+    assert [len(axes.containers) for axes in panels[:8]] == [len(cells) + published] + [len(cells)] * 7
     assert [len(axes.containers) for axes in panels[8:11]] == [2 * 3, 2 * 2, 2]
     for axes, count in ((panels[5], "bias_count"), (panels[6], "pair_count")):
         assert axes.get_yscale() == "log"
@@ -289,7 +290,8 @@ def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, exp
 def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Experiment) -> None:
     def filled(rows: list[Row]) -> list[bool]:
         axes = make_figures(experiment, rows)["figure"].axes[0]
-        return [container.lines[0].get_markerfacecolor() != "white" for container in axes.containers]
+        drawn = [container.lines[0] for container in axes.containers if container.lines[0].get_color() != COLOURS["paper"]]
+        return [line.get_markerfacecolor() != "white" for line in drawn]
 
     steps = [int(cell.keys["steps"]) for cell in group(finished.rows, "decode")]
     assert filled(finished.rows) == [count == 24 for count in steps]
