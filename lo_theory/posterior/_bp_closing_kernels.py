@@ -9,14 +9,14 @@ import math
 import numpy as np
 from numba import uint64
 
-from lo_theory.posterior._bp_compile import kernel
+from lo_theory.posterior._bp_compile import plain_kernel
 from lo_theory.posterior._bp_form_kernels import LOW, factor_pass, normalise
 from lo_theory.rng import philox, unit
 
 _SMALL = 1e-15  # times LOW this is still a number of full precision
 
 
-@kernel
+@plain_kernel
 def random_messages(messages, noise, key0, key1):
     """Fill ``messages`` [E, q] with normalised entries 1 + noise (2u - 1), u uniform; word e q + v makes entry (e,
     v). No entry is zero, whatever u.
@@ -28,12 +28,14 @@ def random_messages(messages, noise, key0, key1):
         for lane in range(min(4, flat.shape[0] - 4 * draw)):
             flat[4 * draw + lane] = max(1.0 + noise * (2.0 * unit(words[lane]) - 1.0), 2.0**-53)
     for e in range(n_edges):
-        total = messages[e].sum()
+        total = 0.0
+        for v in range(q):
+            total += messages[e, v]
         for v in range(q):
             messages[e, v] /= total
 
 
-@kernel
+@plain_kernel
 def scatter(messages, positions, work, q):
     """Put ``messages`` [F k q] at their places in ``work``."""
     for j in range(positions.shape[0]):
@@ -43,7 +45,7 @@ def scatter(messages, positions, work, q):
                 work[p + uint64(v)] = messages[e + v]
 
 
-@kernel
+@plain_kernel
 def gather(messages, positions, work, q):
     """The inverse of ``scatter``."""
     for j in range(positions.shape[0]):
@@ -53,14 +55,14 @@ def gather(messages, positions, work, q):
                 messages[e + v] = work[p + uint64(v)]
 
 
-@kernel
-def beliefs(to_variable, scopes, belief):
-    """Multiply ``belief`` [n, q] (the fields) by all messages and normalise; every value has an exponent of its own.
+@plain_kernel
+def beliefs(to_variable, scopes, belief, exponent):
+    """Multiply ``belief`` [n, q] (the fields) by all messages and normalise; ``exponent`` zeros[n, q] are of each
+    value.
 
     Return (sum over variables of ln of the normalisation, number of variables whose belief vanished).
     """
     n, q = belief.shape
-    exponent = np.zeros((n, q))
     for j in range(scopes.shape[0]):
         for a in range(scopes.shape[1]):
             i = scopes[j, a]
@@ -81,36 +83,41 @@ def beliefs(to_variable, scopes, belief):
             total += belief[i, v]
         if total > 0.0:
             log_sum += math.log(total) + largest
-            belief[i] /= total
         else:
             vanished += 1
-            belief[i] = 1.0 / q
+        for v in range(q):
+            belief[i, v] = belief[i, v] / total if total > 0.0 else 1.0 / q
     return log_sum, vanished
 
 
-@kernel
-def supported_pass(form, work, positions, groups):
-    """Replace messages to factors, 0 or 1, in ``work`` by messages to variables, positive where a state allows it."""
+@plain_kernel
+def pass_once(form, work, positions, groups):
+    """``factor_pass`` by itself: the messages to factors in ``work`` become messages to variables."""
     return factor_pass(form, work, positions, groups)
 
 
-@kernel
-def close(form, work, plan, to_factor, to_variable, scopes, belief, reached):
-    """Read everything off the messages to factors in ``work``; the form must not scale its messages.
+@plain_kernel
+def take_normalised(messages, positions, work, q):
+    """Normalise the messages to factors in ``work`` and ``gather`` them. Return how many had vanished."""
+    vanished = 0
+    for j in range(positions.shape[0]):
+        vanished += normalise(work, positions, j, q)
+    gather(messages, positions, work, q)
+    return vanished
 
-    Fill ``to_factor`` and ``to_variable`` [F, k, q], factors in the order of the plan, and ``belief`` [n, q]. Bethe
-    free entropy: sum_i ln Z_i - (k - 1) sum_a ln Z_a, where Z_a = sum_v to_factor to_variable is the same at every
-    argument because messages to variables are unnormalised. ``reached`` uint8[F, k, q] is zero where a message to a
-    variable may be zero. Return (free entropy, vanished, whether a number was lost).
+
+@plain_kernel
+def close(to_factor, to_variable, scopes, belief, exponent, reached):
+    """Read everything off normalised messages to factors and the unscaled messages to variables that they lead to.
+
+    Both [F, k, q], factors in one order; messages to variables are normalised here. ``belief`` and ``exponent`` as in
+    ``beliefs``. Bethe free entropy: sum_i ln Z_i - (k - 1) sum_a ln Z_a, where Z_a = sum_v to_factor to_variable
+    is the same at every argument. ``reached`` uint8[F, k, q] is zero where a message to a variable may be zero. Return
+    (free entropy, vanished, whether a number was lost).
     """
     q = belief.shape[1]
-    vanished = 0
-    for j in range(plan.positions.shape[0]):
-        vanished += normalise(work, plan.positions, j, q)
-    gather(to_factor.reshape(-1), plan.positions, work, q)
-    gone = factor_pass(form, work, plan.positions, plan.groups)[1]
-    gather(to_variable.reshape(-1), plan.positions, work, q)
-    free_entropy, empty = beliefs(to_variable, scopes, belief)
+    free_entropy, vanished = beliefs(to_variable, scopes, belief, exponent)
+    gone = False
     for j in range(scopes.shape[0]):
         mass, shared = 0.0, False
         for v in range(q):
@@ -122,19 +129,18 @@ def close(form, work, plan, to_factor, to_variable, scopes, belief, reached):
         else:
             vanished += 1
         for a in range(scopes.shape[1]):
-            total = to_variable[j, a].sum()
+            total = 0.0
             for v in range(q):
                 entry = to_variable[j, a, v]
+                total += entry
                 gone |= entry < LOW and (entry > 0.0 or reached[j, a, v] > 0)
-            if total > 0.0:
-                to_variable[j, a] /= total
-            else:
-                vanished += 1
-                to_variable[j, a] = 1.0 / q
-    return free_entropy, vanished + empty, gone
+            vanished += total == 0.0
+            for v in range(q):
+                to_variable[j, a, v] = to_variable[j, a, v] / total if total > 0.0 else 1.0 / q
+    return free_entropy, vanished, gone
 
 
-@kernel
+@plain_kernel
 def observation_laws(masked, scopes, tables, index, belief, laws):
     """Fill ``laws`` [len(masked), r]: tables averaged over independent beliefs of the scope, repeated latents counted
     once.
@@ -142,7 +148,8 @@ def observation_laws(masked, scopes, tables, index, belief, laws):
     k, q = scopes.shape[1], belief.shape[1]
     for row in range(masked.shape[0]):
         j = masked[row]
-        laws[row] = 0.0
+        for o in range(tables.shape[2]):
+            laws[row, o] = 0.0
         for state in range(tables.shape[1]):
             weight, rest = 1.0, state
             for a in range(k - 1, -1, -1):

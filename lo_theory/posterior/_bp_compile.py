@@ -24,8 +24,10 @@ _RELAXED = {"nnan", "ninf", "nsz", "contract"}
 kernel = jit(**_COMMON)
 """Compile a kernel that Python calls."""
 
-inner_kernel = jit(**_COMMON, **_INNER)
-"""Compile a kernel that only kernels call and that allocates nothing."""
+plain_kernel = jit(**_COMMON, **_INNER)
+"""Compile a kernel that allocates nothing."""
+
+inner_kernel = plain_kernel
 
 message_kernel = jit(**_COMMON, **_INNER, fastmath=_RELAXED)
 """Compile the arithmetic of messages: an inner kernel with relaxed rounding, never reordered."""

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from lo_theory.posterior._bp_compile import inner_kernel, kernel
-from lo_theory.posterior._bp_kernels import largest_difference, next_mark
+from lo_theory.posterior._bp_kernels import copy, largest_difference, next_mark
 from lo_theory.rng import fill_words, shuffle
 
 _UP, _DOWN = 2.0**256, 2.0**-256
@@ -167,11 +167,13 @@ def deep_run(tables, scaled, plan, field, key, limits, start, flooding):
                 if damping > 0.0 and t > 0:
                     _damp(received, kept, edge * q, q, damping)
             if damping > 0.0:
-                kept[0][:], kept[1][:] = received[0], received[1]
+                copy(kept[0], received[0])
+                copy(kept[1], received[1])
         else:
             fill_words(words, t, key[0], key[1])
             shuffle(order, n, words)
-            kept[0][:], kept[1][:] = messages[0], messages[1]
+            copy(kept[0], messages[0])
+            copy(kept[1], messages[1])
         for place in range(n):
             i = order[place]
             for edge in range(plan.first[i], plan.first[i + 1]):
@@ -195,7 +197,7 @@ def deep_run(tables, scaled, plan, field, key, limits, start, flooding):
             marked = next_mark(t, iterations)
             done = max(one, two) <= tolerance
         if t == marked:
-            mark[:] = values
+            copy(mark, values)
     return t, one, two, vanished, max(one, two) <= tolerance, messages[0], messages[1]
 
 

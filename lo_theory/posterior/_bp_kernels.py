@@ -12,7 +12,7 @@ import numpy as np
 from numba import uint64
 
 from lo_theory.jit import jit, tuple_setitem
-from lo_theory.posterior._bp_compile import inner_kernel, kernel
+from lo_theory.posterior._bp_compile import inner_kernel, plain_kernel
 from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass
 from lo_theory.rng import fill_words, shuffle
 
@@ -41,21 +41,22 @@ def _rescale(run, q):
 
 
 @inner_kernel
-def lost(numbers, support):
-    """Whether a number below ``LOW`` is no exact zero: positive, or zero though ``support`` is not."""
-    gone = False
+def lost(numbers, support, settled):
+    """Whether a number below ``LOW`` is no exact zero: positive, or zero though ``support`` (if ``settled``) is not."""
+    gone, least = False, 0 if settled else 255
     for x in range(numbers.shape[0]):
-        gone |= (numbers[x] < LOW) & ((numbers[x] > 0.0) | (support[x] > 0))
+        gone |= (numbers[x] < LOW) & ((numbers[x] > 0.0) | (support[x] > least))
     return gone
 
 
 @inner_kernel
-def variable_pass(work, blocks, q, support):
+def variable_pass(work, blocks, q, support, settled):
     """Overwrite the messages to variables in ``work`` by the products of the others with the field, up to a factor.
 
     A row of ``blocks.field`` holds the fields of the variables of a block, q numbers a lane; block b owns rows
     ``blocks.start[b]:blocks.start[b + 1]`` of messages, one of each lane a row. Rows a lane does not need hold ones.
-    ``support`` uint8, laid out as ``work``, is zero where a product may be zero. Return whether a number was lost.
+    ``support`` uint8, laid out as ``work``, is zero where a product may be zero; it counts if ``settled``. Return
+    whether a number was lost.
     """
     gone = False
     width = blocks.field.shape[1]
@@ -77,7 +78,8 @@ def variable_pass(work, blocks, q, support):
                 careful, gone = careful | scaled, gone | low
         for x in range(width):  # no message is above one: no product of some is below the product of all
             careful |= run[x] < LOW
-        run[:] = 1.0
+        for x in range(width):
+            run[x] = 1.0
         for s in range(rows - 1, -1, -1):
             messages = work[begin + s * width : begin + (s + 1) * width]
             prefix = scratch[s * width : (s + 1) * width]
@@ -90,7 +92,7 @@ def variable_pass(work, blocks, q, support):
                 careful, gone = careful | scaled, gone | low
         if careful:
             end = begin + rows * width
-            gone |= lost(work[begin:end], support[begin:end])
+            gone |= lost(work[begin:end], support[begin:end], settled)
     for p in blocks.pads:
         for v in range(q):
             work[p + uint64(v)] = 1.0
@@ -126,27 +128,32 @@ def next_mark(t, iterations):
     return max(t, min(t + 4 + t // 8, iterations - 2))
 
 
-@kernel
-def flood(form, work, plan, blocks, q, limits, support, settled):
+@inner_kernel
+def copy(target, source):
+    """Fill ``target`` with as many numbers of ``source``."""
+    for x in range(target.shape[0]):
+        target[x] = source[x]
+
+
+@plain_kernel
+def flood(form, work, positions, groups, blocks, q, limits, support, settled, mark, kept):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
-    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations,
-    change over one, change over two, vanished messages, converged, whether a number was lost, which ends the run).
+    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. ``mark``, and with
+    damping ``kept``, are working memory as large as ``work``. Return (iterations, change over one, change over two,
+    vanished messages, converged, whether a number was lost, which ends the run).
     """
     damping, iterations, tolerance = limits
-    mark, kept = np.empty_like(work), np.empty_like(work if damping > 0.0 else work[:0])
     marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
-    nothing = np.zeros_like(support) if settled > 0 else support
     while t < iterations and not done and not gone:
-        found, gone = factor_pass(form, work, plan.positions, plan.groups)
+        found, gone = factor_pass(form, work, positions, groups)
         vanished += found
         t += 1
-        if damping > 0.0:
-            if t == 1:
-                kept[:] = work
-            else:
-                _blend(work, kept, damping)
+        if damping > 0.0 and t > 1:
+            _blend(work, kept, damping)
+        elif damping > 0.0:
+            copy(kept, work)
         if t == marked + 1:
             one = largest_difference(work, mark)
         elif t == marked + 2:
@@ -154,8 +161,8 @@ def flood(form, work, plan, blocks, q, limits, support, settled):
             marked = next_mark(t, iterations)
             done = max(one, two) <= tolerance
         if t == marked:
-            mark[:] = work
-        gone |= variable_pass(work, blocks, q, support if t >= settled else nothing)
+            copy(mark, work)
+        gone |= variable_pass(work, blocks, q, support, t >= settled)
     return t, one, two, vanished, max(one, two) <= tolerance, gone
 
 
@@ -174,11 +181,12 @@ def _rescaled(run, q):
 
 
 @inner_kernel
-def _update_variable(i, form, work, plan, field, received, prefix, damping, support):
+def _update_variable(i, form, work, plan, field, damping, support, settled, space):
     """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished, and
     whether a number was lost.
     """
     q, begin, end = len(form.values), plan.first[i], plan.first[i + 1]
+    received, prefix, least = space.received, space.prefix, 0 if settled else 255
     run, at, vanished, careful, gone = form.values, uint64(0), 0, False, False
     for v in range(q):
         run = tuple_setitem(run, v, field[i, v])
@@ -204,7 +212,7 @@ def _update_variable(i, form, work, plan, field, received, prefix, damping, supp
             run = tuple_setitem(run, v, run[v] * received[at + uint64(v)])
         if careful:
             for v in range(q):
-                gone |= message[v] < LOW and (message[v] > 0.0 or support[target + uint64(v)] > 0)
+                gone |= message[v] < LOW and (message[v] > 0.0 or support[target + uint64(v)] > least)
             if total == 0.0:
                 vanished += 1
                 message, total = form.values, float(q)
@@ -224,26 +232,23 @@ def _update_variable(i, form, work, plan, field, received, prefix, damping, supp
     return vanished, gone
 
 
-@kernel
-def sweep(form, work, plan, field, key, limits, support, settled):
+@plain_kernel
+def sweep(form, work, plan, field, key, limits, support, settled, space):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
     ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as messages do.
     """
     damping, iterations, tolerance = limits
-    n, q = field.shape
-    order, words = np.arange(n), np.empty(n, np.uint64)
-    received, prefix = np.empty(plan.longest * q), np.empty(plan.longest * q)
-    mark = np.empty_like(work)
+    n, order, words, mark = field.shape[0], space.order, space.words, space.mark
+    for i in range(n):
+        order[i] = i
     marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
-    nothing = np.zeros_like(support) if settled > 0 else support
     while t < iterations and not done and not gone:
-        seen = support if t >= settled else nothing
         fill_words(words, t, key[0], key[1])
         shuffle(order, n, words)
         for place in range(n):
-            found, low = _update_variable(order[place], form, work, plan, field, received, prefix, damping, seen)
+            found, low = _update_variable(order[place], form, work, plan, field, damping, support, t >= settled, space)
             vanished += found
             gone |= low
         t += 1
@@ -254,5 +259,5 @@ def sweep(form, work, plan, field, key, limits, support, settled):
             marked = next_mark(t, iterations)
             done = max(one, two) <= tolerance
         if t == marked:
-            mark[:] = work
+            copy(mark, work)
     return t, one, two, vanished, max(one, two) <= tolerance, gone

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.posterior import _bp_closing_kernels, _bp_deep_kernels, _bp_kernels
 from lo_theory.posterior.bp_forms import Form, Table, find_form, tables_to_one
-from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan
+from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan, sweep_space
 from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
 from lo_theory.problem.seams import check_key, check_threads
@@ -158,7 +158,11 @@ def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], Flo
     places = np.zeros(len(work), np.uint8)
     _bp_closing_kernels.scatter(support.to_factor[plan.order].ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled), work, plan
+    mark, kept = np.empty_like(work), np.empty_like(work if task.options.damping > 0.0 else work[:0])
+    ran = _bp_kernels.flood(
+        form, work, plan.positions, plan.groups, blocks, graph.q, task.limits, places, support.settled, mark, kept
+    )
+    return ran, work, plan
 
 
 def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], SweepPlan]:
@@ -167,7 +171,8 @@ def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], Swe
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
     _bp_closing_kernels.scatter(support.to_factor.ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled)
+    space = sweep_space(graph)
+    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled, space)
     return ran, work, plan
 
 
@@ -188,10 +193,15 @@ def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed
     (*ran, gone), work, plan = _SCHEDULES[task.options.schedule](task, support)
     if gone:
         return None
-    shape = (graph.n_factors, graph.k, graph.q)
-    to_factor, to_variable = np.empty((2, *shape))
+    to_factor, to_variable = np.empty((2, graph.n_factors, graph.k, graph.q))
+    vanished = _bp_closing_kernels.take_normalised(to_factor.ravel(), plan.positions, work, graph.q)
+    lost = _bp_closing_kernels.pass_once(form, work, plan.positions, plan.groups)[1]
+    _bp_closing_kernels.gather(to_variable.ravel(), plan.positions, work, graph.q)
     scopes, reached = graph.scopes[plan.order], support.to_variable[plan.order]
-    entropy, empty, gone = _bp_closing_kernels.close(form, work, plan, to_factor, to_variable, scopes, belief, reached)
+    entropy, empty, gone = _bp_closing_kernels.close(
+        to_factor, to_variable, scopes, belief, np.zeros_like(belief), reached
+    )
+    empty, gone = empty + vanished, gone or lost
     if gone or (ran[3] + empty > 0 and support.settled > 0):
         return None
     back = np.argsort(plan.order)

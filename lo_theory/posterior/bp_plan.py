@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lo_theory.posterior.factor_graph import FactorGraph
 
-__all__ = ["Blocks", "FloodPlan", "SweepPlan", "flood_plan", "sweep_plan"]
+__all__ = ["Blocks", "FloodPlan", "SweepPlan", "SweepSpace", "flood_plan", "sweep_plan", "sweep_space"]
 
 _LANES = 8
 
@@ -48,7 +48,16 @@ class SweepPlan(NamedTuple):
     partners: NDArray[np.uint32]  # [E, k - 1]: places of the other messages to the factor, by argument
     argument: NDArray[np.int32]  # [E]
     table: NDArray[np.int32]  # [E]
-    longest: int  # largest degree
+
+
+class SweepSpace(NamedTuple):
+    """Working memory of sweeps."""
+
+    order: NDArray[np.int64]  # [n]
+    words: NDArray[np.uint64]  # [n]
+    received: NDArray[np.float64]  # [q times the largest degree]
+    prefix: NDArray[np.float64]  # the same
+    mark: NDArray[np.float64]  # [E q]
 
 
 def _by_variable(graph: FactorGraph, owner: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -114,5 +123,16 @@ def sweep_plan(graph: FactorGraph) -> SweepPlan:
         partners=positions[factor[:, None], others[argument]],
         argument=argument.astype(np.int32),
         table=graph.table[factor],
-        longest=int(np.diff(graph.first).max()),
+    )
+
+
+def sweep_space(graph: FactorGraph) -> SweepSpace:
+    """Memory for sweeps over a graph."""
+    n, longest = graph.n_variables, int(np.diff(graph.first).max()) * graph.q
+    return SweepSpace(
+        order=np.empty(n, np.int64),
+        words=np.empty(n, np.uint64),
+        received=np.empty(longest),
+        prefix=np.empty(longest),
+        mark=np.empty(graph.n_factors * graph.k * graph.q),
     )

@@ -52,7 +52,7 @@ def find_support(graph: FactorGraph, form: Form, start: NDArray[np.float64]) -> 
     support, rounds = start > 0.0, 0
     while True:
         work = support.ravel().astype(np.float64)
-        _bp_closing_kernels.supported_pass(form, work, positions, graph.groups)
+        _bp_closing_kernels.pass_once(form, work, positions, graph.groups)
         reached = work.reshape(-1, graph.q) > 0.0
         dropped = np.stack([np.bincount(variables, ~column, graph.n_variables) for column in reached.T], axis=1)
         fresh = inside & (dropped[variables] == ~reached)
