@@ -41,6 +41,8 @@ def compile_kernels() -> None:
     Kernels are kept by the package's sources, processor and versions: in the folder that numba's setting
     NUMBA_CACHE_DIR names, else in the package's own, else in the user's cache, for this process and all later ones.
     """
+    for problem in _with_tables():
+        problem.sample(_KEY, _ROWS)  # what both processes need
     # Plain processes, not a pool: those of a pool outlive a parent that is killed, and wait for work for ever.
     spawn = multiprocessing.get_context("spawn")
     processes = [spawn.Process(target=part, daemon=True) for part in _PARTS]

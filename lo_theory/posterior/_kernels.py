@@ -20,17 +20,6 @@ _LN_UNIT = 256.0 * math.log(2.0)
 
 
 @kernel
-def costs_of_rows(graph, work, tokens, rule, costs):
-    """Fill ``costs`` [B, 6] per row: undetermined latents, states and classes of the largest table, operations,
-    numbers, fits.
-    """
-    for row in range(tokens.shape[0]):
-        cost = prepare(graph, work, work.law, tokens[row], rule)
-        costs[row, 0], costs[row, 1], costs[row, 2] = cost.undetermined, cost.states, cost.width
-        costs[row, 3], costs[row, 4], costs[row, 5] = cost.operations, cost.numbers, cost.fits
-
-
-@kernel
 def _spanning_law(graph, work, arena, j):
     """Combine the joint laws that the parts of observation j have collected into ``law``."""
     domains, parts, law, counter = work.domains, work.parts, work.law, work.domains.counter
@@ -156,14 +145,21 @@ def _evidence(graph, work, arena, tokens, components):
 
 
 @kernel
-def marginals_of_rows(graph, work, arena, tokens, start, rule, probabilities, log_evidence):
+def answer_rows(graph, work, arena, tokens, start, rule, costs, probabilities, log_evidence):
     """Answer rows ``start ..``; return the first row not answered and the numbers it needs (0 at the end, -1 if it does
     not fit).
+
+    If ``costs`` [B, 6] has rows, only fill them: undetermined latents, states and classes of the largest table,
+    operations, numbers, fits.
     """
     sizes = (graph.prior.shape[0], graph.prior.shape[1], graph.r)
     for row in range(start, tokens.shape[0]):
         weight, exponent = 0.0, 0
         cost = prepare(graph, work, arena, tokens[row], rule)
+        if costs.shape[0] > 0:
+            costs[row, 0], costs[row, 1], costs[row, 2] = cost.undetermined, cost.states, cost.width
+            costs[row, 3], costs[row, 4], costs[row, 5] = cost.operations, cost.numbers, cost.fits
+            continue
         if cost.possible:
             if not cost.fits:
                 return row, -1.0

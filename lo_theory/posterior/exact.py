@@ -30,6 +30,8 @@ _TASKS_PER_THREAD = 8  # rows differ in cost: several tasks a thread keep the th
 _LEAST_ROWS = 64  # rows of a task, to pay for its start
 _SMALL_TABLES = 1 << 13  # numbers that every thread holds, enough for most rows
 
+_NO_COSTS, _NO_PROBS, _NO_EVIDENCE = np.empty((0, 6)), np.empty((0, 0, 0)), np.empty(0)
+
 _METHODS = {"cheapest": (128.0, 4.0), "enumeration": (np.inf, 0.0), "elimination": (1.0, np.inf)}
 """States that are enumerated without looking for an order, and operations of elimination that further ones are taken to
 cost.
@@ -63,8 +65,8 @@ class _Tables:
         self._rule = Rule(float(limit), float(p * max(self._graph.r, k * q)), *_METHODS[method])
 
     def cost(self, tokens: NDArray[np.int8]) -> Cost:
-        costs = np.empty((len(tokens), 6))
-        _kernels.costs_of_rows(self._graph, workspace(self._graph), tokens, self._rule, costs)
+        costs, work = np.empty((len(tokens), 6)), workspace(self._graph)
+        _kernels.answer_rows(self._graph, work, work.law, tokens, 0, self._rule, costs, _NO_PROBS, _NO_EVIDENCE)
         undetermined, states, width, operations, numbers, fits = costs.T
         return Cost(undetermined.astype(np.int64), states, width.astype(np.int64), operations, numbers, fits == 1)
 
@@ -84,8 +86,8 @@ class _Tables:
         work, arena = workspace(self._graph), np.empty(int(self._rule.room) + _SMALL_TABLES)
         start = 0
         while start < len(batch):
-            start, numbers = _kernels.marginals_of_rows(
-                self._graph, work, arena, batch, start, self._rule, part, evidence
+            start, numbers = _kernels.answer_rows(
+                self._graph, work, arena, batch, start, self._rule, _NO_COSTS, part, evidence
             )
             if numbers < 0:
                 raise self.refusal(rows.start + start, self.cost(batch[start : start + 1]), 0)

@@ -187,11 +187,10 @@ def test_the_cost_is_what_is_taken() -> None:
             rule = Rule(2.0**26, 0.0, *_METHODS["cheapest"])
             arena = np.full(numbers + 100, np.pi)
             probs, evidence = np.empty((1, *distribution.token_marginals.shape)), np.empty(1)
-            arguments = (graph, workspace(graph), arena, row[None], 0, rule, probs, evidence)
-            assert _kernels.marginals_of_rows(*arguments) == (1, 0)
+            rest = (row[None], 0, rule, np.empty((0, 6)), probs, evidence)
+            assert _kernels.answer_rows(graph, workspace(graph), arena, *rest) == (1, 0)
             assert (arena[numbers:] == np.pi).all()
-            short = (graph, workspace(graph), arena[: numbers - 1], row[None], 0, rule, probs, evidence)
-            assert _kernels.marginals_of_rows(*short) == (0, numbers)
+            assert _kernels.answer_rows(graph, workspace(graph), arena[: numbers - 1], *rest) == (0, numbers)
             if numbers > 70 * 6 and cost.states[b] < numbers / 2:
                 checked += 1
                 ExactPosterior(distribution, limit=numbers, method="elimination").marginals(row)

@@ -115,8 +115,9 @@ def test_propagation_and_placement() -> None:
 def test_sizes_of_components() -> None:
     for distribution, tokens in problems(60, seed=2):
         graph = table_graph(distribution)
-        costs = np.empty((len(tokens), 6))
-        _kernels.costs_of_rows(graph, workspace(graph), tokens, Rule(2.0**30, 0.0, np.inf, 0.0), costs)
+        costs, rule, work = np.empty((len(tokens), 6)), Rule(2.0**30, 0.0, np.inf, 0.0), workspace(graph)
+        nothing = np.empty((0, 0, 0)), np.empty(0)
+        _kernels.answer_rows(graph, work, work.law, tokens, 0, rule, costs, *nothing)
         undetermined, states = costs[:, 0], costs[:, 1]
         for b, row in enumerate(tokens):
             domains = slow_propagation(distribution, row)
