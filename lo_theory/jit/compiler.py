@@ -72,11 +72,12 @@ def _add_part(entry: Any, function: Callable[..., object], options: dict[str, An
     entry.get_call_template, entry.get_overload = plain_template, part.get_overload
 
 
-def jit(**options: Any) -> Callable[[Function], Function]:
+def jit(*, separately: bool = False, **options: Any) -> Callable[[Function], Function]:
     """Compile a kernel with numba's ``options``, and keep it (``cache.KernelCache``); it releases the interpreter lock.
 
     Compiled once a version of the package, processor and types of arguments, at the first call from Python, with all it
-    calls; signed integers from kernels are 64 bits wide. With NUMBA_DISABLE_JIT=1 the function itself, with the
+    calls; signed integers from kernels are 64 bits wide. ``separately``: optimised by itself, and again within kernels
+    that call it, which takes longer and gives faster loops over words of bits. With NUMBA_DISABLE_JIT=1 the function itself, with the
     arithmetic of machine words.
     """
 
@@ -87,7 +88,8 @@ def jit(**options: Any) -> Callable[[Function], Function]:
         chosen = {"nogil": True, "no_cfunc_wrapper": True, **options}
         entry: Any = njit(**chosen)(function)
         entry._cache = KernelCache(function)
-        _add_part(entry, function, chosen)
+        if not separately:
+            _add_part(entry, function, chosen)
         return entry  # type: ignore[no-any-return]
 
     return declare

@@ -36,7 +36,7 @@ _ROW_BITS = np.array(
 )  # looked up: seeing a shift, LLVM widens every byte to 64 bits
 
 
-@jit()
+@jit(separately=True)
 def _evaluate(bits, row, scopes, j, truth, plane):
     """Set ``bits[row]`` to truth table ``truth[plane]`` of scope j.
 
@@ -67,7 +67,7 @@ def _evaluate(bits, row, scopes, j, truth, plane):
                 bits[target, w] = bits[low, w] ^ (bits[selector, w] & (bits[low, w] ^ bits[high, w]))
 
 
-@jit()
+@jit(separately=True)
 def _compare_level(bits, role, scratch, level, key0, key1, block):
     """Compare bit ``level`` of the uniform number of every undecided row with its bound.
 
@@ -93,7 +93,7 @@ def _compare_level(bits, role, scratch, level, key0, key1, block):
     return left != uint64(0)
 
 
-@jit()
+@jit(separately=True)
 def _draw_latents(bits, scratch, prior, key0, key1, block):
     """Draw every latent of a block: 1 where a 63-bit number reaches ``prior[i]``; fair coins take one level."""
     for i in range(len(prior)):
@@ -112,7 +112,7 @@ def _draw_latents(bits, scratch, prior, key0, key1, block):
             bits[i, w] |= bits[scratch + _UNDECIDED, w]
 
 
-@jit()
+@jit(separately=True)
 def _draw_observations(bits, scratch, scopes, truth, first, index, key0, key1, block):
     """Draw every observation for a block of rows; see ``sample_bits`` for the planes of ``truth``."""
     n_latents = scratch - scopes.shape[0]
