@@ -77,8 +77,8 @@ def jit(*, separately: bool = False, **options: Any) -> Callable[[Function], Fun
 
     Compiled once a version of the package, processor and types of arguments, at the first call from Python, with all it
     calls; signed integers from kernels are 64 bits wide. ``separately``: optimised by itself, and again within kernels
-    that call it, which takes longer and gives faster loops over words of bits. With NUMBA_DISABLE_JIT=1 the function itself, with the
-    arithmetic of machine words.
+    that call it, which takes longer and gives faster loops over words of bits. With NUMBA_DISABLE_JIT=1 the function
+    itself, with the arithmetic of machine words.
     """
 
     def declare(function: Function) -> Function:

@@ -20,6 +20,8 @@ _LOG_UP = 256.0 * math.log(2.0)
 _TOP = 4.0
 LOWEST = -(2**40)
 
+TABLE, ALL_EQUAL, PARITY = 0, 1, 2
+
 
 @inner_kernel
 def _number(m, e):
@@ -78,17 +80,16 @@ def _divide(m, e, at, q):
 
 
 @inner_kernel
-def _message(edge, tables, scaled, plan, messages, received, digits):
-    """Write the message to a variable along an edge to ``received``, from normalised messages to factors."""
+def _table_message(edge, weights, plan, messages, received, digits):
+    """Any table: a walk over its states."""
     (m, e), (out, power) = messages, received
-    k, t, own = plan.partners.shape[1] + 1, plan.table[edge], plan.argument[edge]
-    q = messages[0].shape[0] // plan.table.shape[0]
+    k, own, q = digits.shape[0], plan.argument[edge], messages[0].shape[0] // plan.table.shape[0]
     first = edge * q
     digits[:] = 0
     for v in range(first, first + q):
         out[v], power[v] = 0.0, 0
-    for state in range(tables.shape[1]):
-        weight, height = _number(tables[t, state], 0)
+    for state in range(weights.shape[0]):
+        weight, height = _number(weights[state], 0)
         b = 0
         for a in range(k):
             if a != own and weight > 0.0:
@@ -104,10 +105,66 @@ def _message(edge, tables, scaled, plan, messages, received, digits):
                 break
             digits[a] = 0
             a -= 1
+
+
+@inner_kernel
+def _all_equal_message(edge, weights, plan, messages, received):
+    """``weights`` [1 + q]: where not all arguments are equal, and where all are v; see ``all_equal_pass``."""
+    (m, e), (out, power), q = messages, received, weights.shape[0] - 1
+    for v in range(q):
+        same, level, differ, height = 1.0, 0, 0.0, 0
+        for b in range(plan.partners.shape[1]):
+            p = plan.partners[edge, b]
+            others, depth = 0.0, 0
+            for w in range(q):
+                if w != v:
+                    others, depth = _sum(others, depth, m[p + w], e[p + w])
+            others, depth = _number(same * others, level + depth)
+            differ, height = _sum(differ, height, others, depth)
+            same, level = _number(same * m[p + v], level + e[p + v])
+        same, level = _number(same * weights[1 + v], level)
+        differ, height = _number(differ * weights[0], height)
+        out[edge * q + v], power[edge * q + v] = _sum(differ, height, same, level)
+
+
+@inner_kernel
+def _parity_message(edge, weights, plan, messages, received):
+    """``weights`` (even, odd); see ``parity_pass``."""
+    (m, e), (out, power) = messages, received
+    same, level, differ, height = 1.0, 0, 0.0, 0
+    for b in range(plan.partners.shape[1]):
+        p = plan.partners[edge, b]
+        s0, l0 = _number(same * m[p], level + e[p])
+        s1, l1 = _number(same * m[p + 1], level + e[p + 1])
+        d0, h0 = _number(differ * m[p], height + e[p])
+        d1, h1 = _number(differ * m[p + 1], height + e[p + 1])
+        same, level = _sum(s0, l0, d1, h1)
+        differ, height = _sum(d0, h0, s1, l1)
+    for v in range(2):
+        s0, l0 = _number(same * weights[v], level)
+        d0, h0 = _number(differ * weights[1 - v], height)
+        out[2 * edge + v], power[2 * edge + v] = _sum(s0, l0, d0, h0)
+
+
+@inner_kernel
+def _message(edge, tables, kind, scaled, plan, messages, received, digits):
+    """Write the message to a variable along an edge to ``received``, from normalised messages to factors.
+
+    ``tables`` [T, ...] are numbers of the closed form ``kind``, or all weights.
+    """
+    out, power = received
+    t, q = plan.table[edge], messages[0].shape[0] // plan.table.shape[0]
+    if kind == ALL_EQUAL:
+        _all_equal_message(edge, tables[t], plan, messages, received)
+    elif kind == PARITY:
+        _parity_message(edge, tables[t], plan, messages, received)
+    else:
+        _table_message(edge, tables[t], plan, messages, received, digits)
+    first = edge * q
     for v in range(first, first + q):
         out[v], power[v] = _number(out[v], power[v])
     if scaled[t]:
-        total, height = _total(out, power, first, q)
+        total = _total(out, power, first, q)[0]
         if total > 0.0:
             _divide(out, power, first, q)
 
@@ -143,11 +200,11 @@ def _products(i, field, plan, received, messages, scratch):
 
 
 @kernel
-def deep_run(tables, scaled, plan, field, key, limits, start, flooding):
+def deep_run(tables, kind, scaled, plan, field, key, limits, start, flooding):
     """Run belief propagation from the normalised messages ``start`` [E q] to factors.
 
-    ``limits`` and the value returned are those of ``flood`` and ``sweep``, followed by mantissas and exponents of the
-    messages to factors, normalised.
+    ``tables``, ``kind`` as in ``_message``; ``limits`` and the value returned are those of ``flood`` and ``sweep``,
+    followed by mantissas and exponents of the messages to factors, normalised.
     """
     damping, iterations, tolerance = limits
     n, q = field.shape
@@ -163,7 +220,7 @@ def deep_run(tables, scaled, plan, field, key, limits, start, flooding):
     while t < iterations and not done:
         if flooding:
             for edge in range(n_edges):
-                _message(edge, tables, scaled, plan, messages, received, digits)
+                _message(edge, tables, kind, scaled, plan, messages, received, digits)
                 if damping > 0.0 and t > 0:
                     _damp(received, kept, edge * q, q, damping)
             if damping > 0.0:
@@ -178,7 +235,7 @@ def deep_run(tables, scaled, plan, field, key, limits, start, flooding):
             i = order[place]
             for edge in range(plan.first[i], plan.first[i + 1]):
                 if not flooding:
-                    _message(edge, tables, scaled, plan, messages, received, digits)
+                    _message(edge, tables, kind, scaled, plan, messages, received, digits)
             _products(i, field, plan, received, messages, scratch)
             for edge in range(plan.first[i], plan.first[i + 1]):
                 vanished += _divide(messages[0], messages[1], edge * q, q)
@@ -202,7 +259,7 @@ def deep_run(tables, scaled, plan, field, key, limits, start, flooding):
 
 
 @kernel
-def deep_close(tables, plan, m, e, to_factor, to_variable, belief):
+def deep_close(tables, kind, plan, m, e, to_factor, to_variable, belief):
     """Read everything off normalised messages to factors (m, e).
 
     Fill ``to_factor`` and ``to_variable`` [E, q], edges by variable, and ``belief`` [n, q], which holds the fields.
@@ -218,7 +275,7 @@ def deep_close(tables, plan, m, e, to_factor, to_variable, belief):
         for v in range(q):
             row[v], level[v] = _number(belief[i, v], 0)
         for edge in range(plan.first[i], plan.first[i + 1]):
-            _message(edge, tables, unscaled, plan, messages, received, digits)
+            _message(edge, tables, kind, unscaled, plan, messages, received, digits)
             mass, height = 0.0, 0
             for v in range(q):
                 p = edge * q + v

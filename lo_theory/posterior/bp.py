@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.posterior import _bp_closing_kernels, _bp_deep_kernels, _bp_kernels
-from lo_theory.posterior.bp_forms import Form, Table, find_form, tables_to_one
+from lo_theory.posterior.bp_forms import AllEqual, Form, Parity, Table, find_form, tables_to_one
 from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan, sweep_space
 from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
@@ -208,19 +208,29 @@ def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed
     return tuple(ran), (entropy, empty, to_factor[back], to_variable[back])  # type: ignore[return-value]
 
 
+_NUMBERS: dict[type, Callable[[Any], tuple[int, NDArray[np.float64]]]] = {
+    AllEqual: lambda form: (_bp_deep_kernels.ALL_EQUAL, np.column_stack([form.unequal, form.equal])),
+    Parity: lambda form: (_bp_deep_kernels.PARITY, np.column_stack([form.even, form.odd])),
+    Table: lambda form: (_bp_deep_kernels.TABLE, form.tables),
+}
+"""What ``deep_run`` takes for the tables."""
+
+
 def _run_deep(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed]:
     """Run the same with an exponent of its own for every number."""
     graph, plan = task.graph, sweep_plan(task.graph)
     start = np.empty(task.start.size)
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, start, graph.q)
-    scaled = getattr(task.form(scaled=True), "scaled", np.zeros(len(graph.tables), np.bool_))
+    form = task.form(scaled=True)
+    scaled = getattr(form, "scaled", np.zeros(len(graph.tables), np.bool_))
+    kind, tables = _NUMBERS[type(form)](form)
     flooding = task.options.schedule == "flooding"
     *ran, mantissas, exponents = _bp_deep_kernels.deep_run(
-        graph.tables, scaled, plan, graph.field, task.words, task.limits, start, flooding
+        tables, kind, scaled, plan, graph.field, task.words, task.limits, start, flooding
     )
     to_factor, to_variable = np.empty((2, start.size // graph.q, graph.q))
     entropy, empty = _bp_deep_kernels.deep_close(
-        graph.tables, plan, mantissas, exponents, to_factor, to_variable, belief
+        tables, kind, plan, mantissas, exponents, to_factor, to_variable, belief
     )
     places = plan.positions // graph.q
     return tuple(ran), (entropy, empty, to_factor[places], to_variable[places])  # type: ignore[return-value]
@@ -248,9 +258,8 @@ def run(
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
     damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice, the
-    second time with q**k operations an edge for every table: some q**k/(k q) times slower where the table has a closed
-    form. Errors: ValueError for a graph over 2**31 numbers and for an assignment that does not fit. Neither
-    contradiction nor lack of convergence is an error.
+    second time 3 to 16 times slower. Errors: ValueError for a graph over 2**31 numbers and for an assignment that does
+    not fit. Neither contradiction nor lack of convergence is an error.
     """
     options = options or BPOptions()
     check_key(key)

@@ -52,12 +52,14 @@ def test_both_ways_agree(
     assert kind == "hard" or k == 1 or np.abs(fewer.to_factor - plain.to_factor).max() > 1e-9
 
 
+@pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_frozen_context_keeps_its_answer(schedule: str) -> None:
+def test_a_frozen_context_keeps_its_answer(schedule: str, closed: bool) -> None:
     """One assignment is left, so ln P = -5 ln 2; messages on the way to it fall below e^-17,000."""
     distribution, tokens = FROZEN
     for noise in (0.0, 0.02):
-        result = run(condition(distribution, tokens), key=Key(0), options=BPOptions(schedule, noise=noise))
+        options = BPOptions(schedule, noise=noise, closed_forms=closed)
+        result = run(condition(distribution, tokens), key=Key(0), options=options)
         assert not result.contradictory
         assert result.free_entropy == pytest.approx(-5 * math.log(2.0), abs=1e-9)
         np.testing.assert_allclose(result.marginals[:, 1], [0, 1, 1, 0, 0], atol=1e-9)
