@@ -54,13 +54,19 @@ def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     )
 
 
+def local_cluster(**options: Any) -> Any:
+    """A cluster here; Dask gives its event loop ten seconds to start, too few on a busy machine, and then asserts."""
+    distributed = pytest.importorskip("distributed")
+    for _ in range(3):
+        with contextlib.suppress(AssertionError):
+            return distributed.LocalCluster(dashboard_address=None, **options)
+    return distributed.LocalCluster(dashboard_address=None, **options)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster of two workers, of which the one called ``gpu`` offers a GPU."""
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None
-    ) as local:
+    with local_cluster(n_workers=1, threads_per_worker=1, resources={"GPU": 1}) as local:
         plain = [sys.executable, "-m", "distributed.cli.dask_worker", local.scheduler_address]
         options = ["--nthreads", "1", "--name", "plain", "--no-dashboard"]
         with subprocess.Popen([*plain, *options], stderr=subprocess.DEVNULL) as second:
@@ -181,17 +187,27 @@ def test_an_address_where_something_else_answers_is_one_clear_line(tmp_path: Pat
 def test_a_cluster_without_workers_or_without_gpus_is_refused(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import distributed
-
     monkeypatch.setattr("lo_theory.lab.sweep.cluster._SECONDS_TO_ANSWER", 1)
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
+    with local_cluster(n_workers=0) as empty:
         assert main([*command(tmp_path)[3:], "--dask", empty.scheduler_address]) == 2
         assert "has no workers: start some, then this sweep" in capsys.readouterr().err
     over = SLOW | {"training": {"steps": 5}, "model": {"shape": {"layers": 1, "heads": 1, "width": 8}}}
     write_grid(tmp_path / "grid.yaml", **over)
-    with distributed.LocalCluster(n_workers=1, dashboard_address=None, processes=False) as plain:
+    with local_cluster(n_workers=1, processes=False) as plain:
         assert main([*command(tmp_path)[3:], "--dask", plain.scheduler_address, "--device", "cuda"]) == 2
         assert "offers the resource GPU: start them with --resources GPU=1" in capsys.readouterr().err
+
+
+@needs_dask
+def test_a_local_cluster_that_does_not_start_says_so(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    def fail(**options: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("distributed.LocalCluster", fail)
+    monkeypatch.setattr("lo_theory.lab.sweep.cluster._own_key", lambda distributed: None)
+    write_grid(tmp_path / "grid.yaml")
+    assert main([*command(tmp_path)[3:], "--dask", "local"]) == 1
+    assert "its event loop did not start within 10 seconds): try again" in capsys.readouterr().err
 
 
 @needs_key

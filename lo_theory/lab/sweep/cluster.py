@@ -54,8 +54,9 @@ def _local_cluster(distributed: Any, workers: int) -> Any:
             silence_logs=logging.ERROR,
             preload="lo_theory.lab.sweep.worker",  # its ``dask_setup``
         )
-    except RuntimeError as error:  # a worker died before it had begun
-        raise RuntimeError(f"the local Dask cluster could not be started ({error}): try again") from error
+    except (RuntimeError, AssertionError) as error:  # a worker died before it had begun; a thread began too late
+        reason = str(error) or "its event loop did not start within 10 seconds"
+        raise RuntimeError(f"the local Dask cluster could not be started ({reason}): try again") from error
 
 
 def _connect(distributed: Any, cluster: Any, address: str) -> Any:
