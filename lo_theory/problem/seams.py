@@ -13,7 +13,7 @@ from lo_theory.rng import Key
 
 __all__ = ["PROBLEM", "Seam", "check_count", "check_key", "check_threads"]
 
-_LARGEST_THREADS = 1024  # more than any machine has processors, fewer than a process may start
+_MOST_AT_ONCE = 1024  # threads or processes: torch crashes the process at some ten thousand
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def check_count(n: Any, sentence: str) -> None:
         raise ValueError(f"{sentence}, got n = {n!r}")
 
 
-def check_threads(threads: Any) -> None:
-    """Raise ValueError unless ``threads`` is a whole number of threads that a process can start."""
-    if not _is_whole(threads) or not 1 <= threads <= _LARGEST_THREADS:
-        raise ValueError(f"threads must be a whole number from 1 to {_LARGEST_THREADS}, got {threads!r}")
+def check_threads(threads: Any, name: str = "threads") -> None:
+    """Raise ValueError unless ``threads`` is a whole number of threads or processes that one process can start."""
+    if not _is_whole(threads) or not 1 <= threads <= _MOST_AT_ONCE:
+        raise ValueError(f"{name} must be a whole number from 1 to {_MOST_AT_ONCE}, got {threads!r}")
