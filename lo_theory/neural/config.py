@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lo_theory.neural.posterior import PRECISIONS
-from lo_theory.problem.seams import check_threads
+from lo_theory.problem.seams import check_threads, checked
 
 __all__ = ["TrainConfig", "learning_rate"]
 
@@ -19,6 +19,7 @@ _FREE = ("threads", "log_every", "prefetch", "peak_flops")
 SILENT: dict[str, Any] = {"optimiser": "adamw", "ema": None, "microbatch": None, "compile": False}
 
 
+@checked
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast to train.
@@ -84,6 +85,7 @@ class TrainConfig:
         return {name: value for name, value in settings.items() if name not in _FREE and name not in silent}
 
 
+@checked
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Learning rate of a step (0-based): linear warm-up, then a cosine to ``final_ratio`` of the peak."""
     if step < config.warmup:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["MASK", "Layout", "Record", "frozen", "plain"]
 
 MASK = -1
@@ -70,6 +72,7 @@ def _shape(value: object) -> str:
     return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Layout(Record):
     """Positions and roles of a sequence of N latents and P observations.
@@ -87,8 +90,6 @@ class Layout(Record):
     def __post_init__(self) -> None:
         for name, least in (("n_latents", 1), ("n_observations", 1), ("q", 2), ("r", 2)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
             object.__setattr__(self, name, int(value))
