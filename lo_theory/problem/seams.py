@@ -96,7 +96,9 @@ def checked(what: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         kinds = expected()
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
-            if name in kinds and not any(_TESTS.get(kind, _is_instance)(value, kind) for kind in kinds[name]):
+            if name not in kinds or type(value) in kinds[name]:
+                continue
+            if not any(_TESTS.get(kind, _is_instance)(value, kind) for kind in kinds[name]):
                 _refuse(name, value, kinds[name])
         return function(*args, **kwargs)
 
