@@ -36,6 +36,7 @@ from lo_theory.neural import Masked, Observer, TrainConfig, TransformerConfig, f
 from lo_theory.neural.model import SHAPES
 from lo_theory.neural.posterior import resolve_precision
 from lo_theory.problem import nae_sat
+from lo_theory.problem.seams import check_threads
 from lo_theory.rng import Key
 
 SHARES = (0.9, 0.5, 0.1)  # of the entropy of a single observation
@@ -163,8 +164,7 @@ def main() -> int:
     options = parser.parse_args()
     jobs = [(size, choice, seed) for size in options.problems for choice in options.ways for seed in options.seeds]
     try:
-        if options.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {options.workers}")
+        check_threads(options.workers, "--workers")
         options.device = choose_device(options.device)
         for size, choice, _ in jobs:
             make_training(size, choice, options)

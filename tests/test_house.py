@@ -260,6 +260,17 @@ def test_nothing_forbidden_is_written(path):
     assert forbidden(path.read_text()) == []
 
 
+def test_masks_are_drawn_where_they_are_checked():
+    """A law answers ``sample(key, tokens, layout)``, and that is called by ``draw_masks`` alone."""
+    callers = [
+        short(path)
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "sample" and len(node.args) == 3
+    ]
+    assert callers == ["diffusion/masks.py"]
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -43,9 +43,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _agenda(options: argparse.Namespace) -> None:
     from lo_theory.lab.agenda import Outcome, load_agenda, outcome_table, run_entry
-    from lo_theory.lab.execute import check_at_once
+    from lo_theory.problem.seams import check_threads
 
-    check_at_once("--ranks", options.ranks)
+    check_threads(options.ranks, "--ranks")
     check_rate(options)
     end_on_sigterm()
     agenda = load_agenda(options.file, options.only)

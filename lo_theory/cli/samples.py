@@ -60,14 +60,14 @@ def _add_setting(family: argparse.ArgumentParser, field: dataclasses.Field[Any],
 def _sample(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from lo_theory.lab.execute import check_at_once
     from lo_theory.lab.schema import build
+    from lo_theory.problem.seams import check_threads
     from lo_theory.problem.storage import write_arrays, write_atomically
     from lo_theory.rng import Key
 
     if options.n < 1:
         raise ValueError(f"-n must be at least 1, got {options.n}")
-    check_at_once("--threads", options.threads)
+    check_threads(options.threads, "--threads")
     check_ending("-o", options.output, ".npz")
     check_ending("--save-problem", options.save_problem, ".npz")
     names = {field.name: f"setting_{field.name}" for field in dataclasses.fields(options.kind)[1:]}

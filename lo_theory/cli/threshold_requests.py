@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lo_theory.cli.threshold_laws import make_ensemble
-from lo_theory.lab.execute import check_at_once
+from lo_theory.problem.seams import check_threads
 from lo_theory.rng import Key
 from lo_theory.thresholds import (
     Dynamics,
@@ -105,7 +105,7 @@ def make_request(options: argparse.Namespace) -> Request:
 def _check_options(options: argparse.Namespace) -> None:
     if not (math.isfinite(options.messages) and 0 < options.messages <= 1e15):
         raise ValueError(f"--messages is a number above 0 and at most 1e15, got {options.messages:g}; 8e8 is usual")
-    check_at_once("--threads", options.threads)
+    check_threads(options.threads, "--threads")
     if options.revealed is not None and not 0 < options.revealed < 1:
         raise ValueError(
             f"--revealed is a share of latents between 0 and 1, got {options.revealed}: leave it out for 0"

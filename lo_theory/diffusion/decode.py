@@ -21,7 +21,7 @@ from lo_theory.diffusion.policies import POLICY, SCHEDULE, Noise, Policy, Schedu
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.layout import MASK, Record
-from lo_theory.problem.seams import check_count, check_key, check_threads
+from lo_theory.problem.seams import check_count, check_threads, checked
 from lo_theory.rng import Key
 
 __all__ = ["DecodeOptions", "Decoded", "Observer", "decode"]
@@ -37,6 +37,7 @@ the decoder's own and change after the call: copy what is to be kept, and change
 _LARGEST_STEP = 2**31 - 1  # steps are int32
 
 
+@checked
 @dataclass(frozen=True)
 class DecodeOptions:
     """How tokens are drawn and rows are split.
@@ -58,8 +59,6 @@ class DecodeOptions:
             raise ValueError(
                 f"temperature must be positive, got {self.temperature}: for the most likely token set argmax"
             )
-        if self.noise is not None and not isinstance(self.noise, Noise):
-            raise ValueError(f"noise must be oracle noise, such as Noise(0.5); got {self.noise!r}")
         if self.chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {self.chunk}")
         check_threads(self.threads)
@@ -97,6 +96,7 @@ class Decoded(Record):
         return self.impossible[:, None] & (self.step_revealed >= self.dead_from[:, None])
 
 
+@checked
 def decode(
     posterior: Posterior,
     policy: Policy,
@@ -119,9 +119,6 @@ def decode(
     POSTERIOR.check(posterior, "posterior")
     POLICY.check(policy, "policy")
     SCHEDULE.check(schedule, "schedule")
-    check_key(key)
-    if not isinstance(options, DecodeOptions):
-        raise ValueError(f"options must be DecodeOptions(...), got {options!r}")
     layout = posterior.layout
     check_count(n, "decode fills in at least one sequence")
     tokens = np.full((n, layout.length), MASK, np.int8) if given is None else layout.check_tokens(given).copy()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.seams import PROBLEM, check_key
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["Diversity", "diversity", "expected_distinct", "total_variation"]
@@ -46,13 +46,12 @@ class Diversity:
     total_variation_deviation: float
 
 
+@checked
 def diversity(distribution: LODistribution, tokens: NDArray[np.int8], key: Key) -> Diversity:
     """Measure the diversity of complete sequences int8[n, L]; ``key`` addresses the exact samples compared with.
 
     Cost n N**2 q**2.
     """
-    PROBLEM.check(distribution, "distribution")
-    check_key(key)
     rows = distribution.layout.check_tokens(tokens, complete=True)
     if len(rows) < 1:
         raise ValueError("diversity is measured on at least one sequence, got none")

@@ -23,7 +23,7 @@ from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.observations import TableObservations
-from lo_theory.problem.seams import PROBLEM, check_count, check_key
+from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
 __all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_accuracies", "infill_accuracies"]
@@ -32,6 +32,7 @@ _CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
 _BATCH = 1024  # contexts sent through a posterior at once
 
 
+@checked
 def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8], key: Key) -> dict[str, Sums]:
     """Judge generated sequences int8[n, L].
 
@@ -41,8 +42,6 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
     sequence of the data. ``consistent``: 1 if the whole sequence has positive probability. ``observation_mean``: mean
     value of the observations, and ``data_observation_mean`` that of as many fresh data.
     """
-    PROBLEM.check(distribution, "distribution")
-    check_key(key)
     rows = distribution.layout.check_tokens(tokens, complete=True)
     truth = distribution.sample(key.fold("unrelated"), len(rows))
     parts: dict[str, list[NDArray[np.float64]]] = {}
@@ -74,6 +73,7 @@ def _most_likely(probabilities: NDArray[np.float64], observed: NDArray[Any]) -> 
     return likely
 
 
+@checked
 def dead_checks(distribution: LODistribution, decoded: Decoded) -> dict[str, Sums]:
     """Which checks were decided after a dead end, and how many of the others are wrong; shares per generated sequence.
 
@@ -100,6 +100,7 @@ def dead_checks(distribution: LODistribution, decoded: Decoded) -> dict[str, Sum
     }
 
 
+@checked
 def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
     """The same decode with ``dead_from`` as ``exact`` sees it, for a denoiser that does not know its evidence.
 
@@ -133,8 +134,6 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
 
 
 def _check(distribution: LODistribution, key: Key, n: int) -> None:
-    PROBLEM.check(distribution, "distribution")
-    check_key(key)
     check_count(n, "an accuracy is measured on at least one sequence")
 
 
@@ -149,6 +148,7 @@ def _fill(
     return filled
 
 
+@checked
 def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key: Key, n: int) -> Sums:
     """True latents given, all observations hidden, one pass, most likely values.
 
@@ -168,6 +168,7 @@ def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key
     return Sums.of(np.concatenate(shares))
 
 
+@checked
 def infill_accuracies(
     posterior: Posterior, distribution: LODistribution, law: MaskLaw, key: Key, n: int
 ) -> dict[str, Sums]:

@@ -17,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["FAMILY_LEVEL", "evidence", "find_leaks", "leak_threshold"]
 
 FAMILY_LEVEL = 1e-3
@@ -43,6 +45,7 @@ def evidence(ratios: ArrayLike) -> float:
     return float(np.logaddexp.reduce(wealth)) - math.log(len(_STAKES))
 
 
+@checked
 def leak_threshold(rows: int, level: float = FAMILY_LEVEL) -> float:
     """Evidence from which one of ``rows`` rows is a leak, in nats: ln(rows/level), the family-wise level ``level``
     (Bonferroni, whatever depends on what).
@@ -52,6 +55,7 @@ def leak_threshold(rows: int, level: float = FAMILY_LEVEL) -> float:
     return math.log(rows / level)
 
 
+@checked
 def find_leaks(rows: Mapping[T, float], level: float = FAMILY_LEVEL) -> list[T]:
     """Names of the rows whose evidence is over ``leak_threshold``: none for honest posteriors, with probability
     1 - ``level`` or more over all rows together.

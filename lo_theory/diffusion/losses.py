@@ -19,7 +19,7 @@ from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK
-from lo_theory.problem.seams import PROBLEM, check_count, check_key
+from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
 __all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "gap_span", "kl_divergence", "losses"]
@@ -56,6 +56,7 @@ class Losses:
     classes: tuple[ClassLoss, ...]
 
 
+@checked
 def gap_closed(excess: float, distribution: LODistribution) -> float:
     """(marginals - loss)/(marginals - floor) of a loss that lies ``excess`` nats per token above the floor, under the
     uniform law.
@@ -104,6 +105,7 @@ def _token_losses(
     return result
 
 
+@checked
 def losses(
     model: Posterior, exact: Posterior | None, distribution: LODistribution, law: MaskLaw, *, key: Key, n: int
 ) -> Losses:
@@ -113,8 +115,6 @@ def losses(
     ``kl`` of the answer are empty: n = 0, mean nan. Cost: n rows through each posterior. Errors: ValueError for answers
     that are no probabilities, and for masks and weights that are none.
     """
-    PROBLEM.check(distribution, "distribution")
-    check_key(key)
     check_count(n, "losses are measured on at least one context")
     layout, names = distribution.layout, ("model",) if exact is None else ("model", "exact", "kl")
     weighted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
 from lo_theory.problem.layout import Layout, plain
-from lo_theory.problem.seams import Seam
+from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
 
 __all__ = [
@@ -105,6 +105,7 @@ def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floatin
                 )
 
 
+@checked
 def describe(masked: NDArray[np.bool_], layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(latents hidden, observations hidden), each int64[n], of masks bool[n, L]: the class of a context."""
     _check_length(masked, layout)
@@ -127,6 +128,7 @@ def _short(rate: float) -> str:
     return str(int(rate)) if rate == int(rate) else repr(float(rate))
 
 
+@checked
 def row_integers(key: Key, n: int, bound: int, *, start: int = 0) -> NDArray[np.int64]:
     """Draw one uniform integer in [0, bound) for each of rows ``start .. start + n``: int64[n], by address."""
     drawn = np.empty(n, np.int64)
@@ -168,6 +170,7 @@ class Uniform:
         return per_hidden(masked)
 
 
+@checked
 @dataclass(frozen=True)
 class Bernoulli:
     """Every position hidden with probability alpha; weight 1/(alpha L).
@@ -201,6 +204,7 @@ class Bernoulli:
         return masked[None], weight.astype(np.float32)[None]
 
 
+@checked
 @dataclass(frozen=True)
 class Pattern:
     """l uniformly chosen latents and round(l P/N) uniformly chosen observations (Figure 2); weight 1/size."""
@@ -208,8 +212,8 @@ class Pattern:
     latents: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.latents, bool) or not isinstance(self.latents, (int, np.integer)) or self.latents < 1:
-            raise ValueError(f"pattern(l) hides a whole number l >= 1 of latents, got {self.latents!r}")
+        if self.latents < 1:
+            raise ValueError(f"pattern(l) hides l >= 1 latents, got {self.latents}")
 
     @property
     def name(self) -> str:
@@ -231,6 +235,7 @@ class Pattern:
         return per_hidden(masked)
 
 
+@checked
 @dataclass(frozen=True)
 class TwoRates:
     """Latents hidden with probability ``latents``, observations with probability ``observations``; weight 1/size."""

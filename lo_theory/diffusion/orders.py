@@ -22,7 +22,7 @@ from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask, check_laws
 from lo_theory.problem import Layout, LODistribution, TableObservations
 from lo_theory.problem.layout import MASK, Record, frozen, plain
-from lo_theory.problem.seams import Seam, check_key
+from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key, fill_words, shuffle
 
 __all__ = [
@@ -78,6 +78,7 @@ ORDERS: Mapping[str, Callable[[NDArray[np.int64], Key, int], NDArray[np.int64]]]
 """Every order by name: (positions of the roles in order, key, swaps) -> positions first to last."""
 
 
+@checked
 def reading_order(name: str, layout: Layout, key: Key, *, swaps: int | None = None) -> tuple[int, ...]:
     """Make the order ``name``: the positions, first to last (the paper's pi, Section 3 and Figure 2, left).
 
@@ -86,7 +87,6 @@ def reading_order(name: str, layout: Layout, key: Key, *, swaps: int | None = No
     out. The address ``key`` decides the random ones; a draw of its own needs a key of its own. Errors: ValueError for
     an unknown name, for swaps of an order that has none, or fewer than one.
     """
-    check_key(key)
     if name not in ORDERS:
         raise ValueError(f"unknown order {name!r}: the orders are {', '.join(ORDERS)}")
     if swaps is not None and name not in _SWAPS:

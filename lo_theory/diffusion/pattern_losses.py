@@ -22,7 +22,7 @@ from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
-from lo_theory.problem.seams import PROBLEM, check_count, check_key
+from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
 __all__ = ["CERTAIN", "LEAST", "ROLES", "PatternLosses", "pattern_losses"]
@@ -210,8 +210,6 @@ def _finish(law: str, collected: _Collected) -> PatternLosses:
 def _check(
     posteriors: Mapping[str, Posterior], distribution: LODistribution, key: Key, n: int, beside: str | None
 ) -> None:
-    PROBLEM.check(distribution, "distribution")
-    check_key(key)
     if not isinstance(posteriors, Mapping):
         raise ValueError(f"posteriors must be a mapping of names, such as {{'model': posterior}}; got {posteriors!r}")
     check_count(n, "losses are measured on at least one context")
@@ -219,6 +217,7 @@ def _check(
         raise ValueError(f"beside is {beside!r}, and must be one of the posteriors ({', '.join(posteriors) or 'none'})")
 
 
+@checked
 def pattern_losses(
     posteriors: Mapping[str, Posterior],
     exact: Posterior,

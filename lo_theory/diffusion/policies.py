@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lo_theory.diffusion import _kernels
 from lo_theory.posterior.protocol import Marginals, complain
 from lo_theory.problem.layout import Layout, plain
-from lo_theory.problem.seams import Seam
+from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 
+@checked
 @dataclass(frozen=True)
 class Noise:
     """Oracle noise on the scores of ``TopK``.
@@ -281,8 +282,6 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 
 
 def _check_steps(steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
-        raise ValueError(f"a decode takes a whole number of steps, got {steps!r}")
     if steps < 1:
         raise ValueError(f"a decode takes at least one step, got {steps}")
 
@@ -302,6 +301,7 @@ class OneAtATime:
         return np.asarray(masked.any(axis=1), np.int64)
 
 
+@checked
 @dataclass(frozen=True)
 class FixedCount:
     """Exactly ``count`` steps of equal size: what is left, divided by the steps left, rounded up."""
@@ -325,6 +325,7 @@ class FixedCount:
         return -(-masked.sum(axis=1) // max(1, self.count - step))
 
 
+@checked
 @dataclass(frozen=True)
 class BinomialRule:
     """The paper's rule on an even grid.

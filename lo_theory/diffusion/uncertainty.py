@@ -22,7 +22,7 @@ from lo_theory.posterior import Cost, Marginals, Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
-from lo_theory.problem.seams import PROBLEM, Seam, check_count, check_key
+from lo_theory.problem.seams import Seam, check_count, checked
 from lo_theory.rng import Key
 
 __all__ = ["ExactLike", "Uncertainty", "uncertainty"]
@@ -106,6 +106,7 @@ def _judge(
     }
 
 
+@checked
 def uncertainty(
     posteriors: Mapping[str, Posterior],
     exact: ExactLike,
@@ -122,8 +123,6 @@ def uncertainty(
     law with several masks a sequence.
     """
     EXACT.check(exact, "exact")
-    PROBLEM.check(distribution, "distribution")
-    check_key(key)
     check_count(n, "uncertainty is measured on at least one context")
     layout, truth = distribution.layout, distribution.sample(key.fold("data"), n)
     masks, _ = draw_masks(law, key.fold("masks"), truth, layout)

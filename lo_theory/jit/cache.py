@@ -105,7 +105,10 @@ def _require_own(path: Path) -> None:
 
 
 def _forget_others(folder: Path) -> None:
-    """Remove the folders of versions that were not used for an hour, but for the seven used last."""
+    """Remove the folders of versions that were not used for an hour, but for the seven used last.
+
+    So too the parts of files that killed processes left an hour ago.
+    """
     used = []
     for other in folder.parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # another process may have been faster
@@ -114,6 +117,10 @@ def _forget_others(folder: Path) -> None:
     for when, other in others[:-_OTHERS]:
         if time.time() - when > _IN_USE:
             shutil.rmtree(other, ignore_errors=True)
+    for part in folder.parent.glob(f"{_PREFIX}*/*.kernel.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _IN_USE:
+                part.unlink()
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.task import TASKS, Prepared
 from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
+from lo_theory.problem.seams import check_threads
 
 if TYPE_CHECKING:
     from lo_theory.lab.planning import Planned
@@ -32,7 +33,6 @@ __all__ = [
     "Request",
     "assist",
     "available_processors",
-    "check_at_once",
     "check_rows",
     "choose_run_device",
     "execute",
@@ -42,7 +42,6 @@ __all__ = [
     "write_outputs",
 ]
 
-_MOST_AT_ONCE = 1024  # threads or processes; torch crashes the process at some ten thousand
 _PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
 
 
@@ -64,15 +63,10 @@ class Request:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
-            check_at_once(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                check_threads(getattr(self, name), name)
         if not 0 <= self.checkpoint_seconds < math.inf:
             raise ValueError(f"the time between checkpoints is 0 seconds or more, got {self.checkpoint_seconds}")
-
-
-def check_at_once(name: str, count: int | None) -> None:
-    """Raise ValueError for a number of threads or processes below 1 or above 1024; None is exempt."""
-    if count is not None and not 1 <= count <= _MOST_AT_ONCE:
-        raise ValueError(f"{name} must be at least 1 and at most {_MOST_AT_ONCE}, got {count}")
 
 
 def available_processors() -> int:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from lo_theory.diffusion import Sums, Uniform, losses
 from lo_theory.diffusion.losses import gap_span
+from lo_theory.diffusion.masks import draw_masks
 from lo_theory.diffusion.orders import order_losses
 from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
@@ -73,7 +74,7 @@ class HeldOut:
         """The exact posterior, None where it does not fit. Its answers are kept: n x L x V float64."""
         exact = ExactPosterior(self.distribution, threads=self.threads)
         truth = self.distribution.sample(self.key.fold("data"), self.n)
-        masks, _ = Uniform().sample(self.key.fold("masks"), truth, self.distribution.layout)
+        masks, _ = draw_masks(Uniform(), self.key.fold("masks"), truth, self.distribution.layout)
         fits = exact.estimate_cost(np.where(masks[0], np.int8(MASK), truth)).fits.all()
         return _Remembered(exact) if fits else None
 

@@ -82,9 +82,11 @@ def check_laws(
     named: Iterable[tuple[str, Iterable[str]]], layout: Layout, make: Callable[[str], MaskLaw] = mask_law
 ) -> None:
     """Raise ValueError, with the path in ``named``, for a mask law that sequences of ``layout`` cannot have."""
+    from lo_theory.diffusion.masks import draw_masks
+
     for path, texts in named:
         for text in texts:
             try:
-                make(text).sample(Key(0), np.zeros((2, layout.length), np.int8), layout)
+                draw_masks(make(text), Key(0), np.zeros((2, layout.length), np.int8), layout)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error

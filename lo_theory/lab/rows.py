@@ -42,12 +42,20 @@ def read_sums(line: Mapping[str, Any]) -> Sums:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured quantity of one unit of work: ``keys`` say of what, ``metric`` which quantity, ``sums`` how much."""
+    """One measured quantity of one unit of work: ``keys`` say of what, ``metric`` which quantity, ``sums`` how much.
+
+    A key is a text, a number, True or False, which every form of a row gives back. Errors: ValueError for another.
+    """
 
     unit: str
     metric: str
     sums: Sums
     keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.keys.items():
+            if not isinstance(value, (str, int, float)):
+                raise ValueError(f"the key {name} is a text, a number, True or False, got {value!r}: leave it out")
 
     def to_json(self) -> str:
         """One line of JSON; numbers that are not finite are written as strings, which JSON can hold."""

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from lo_theory.neural.model import Transformer
+from lo_theory.problem.seams import checked
 
 __all__ = ["Average"]
 
 
+@checked
 class Average:
     """average <- d average + (1 - d) weights after every step, d = min(decay, (1 + t) / (10 + t)) at step t (0-based).
 

@@ -19,6 +19,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from lo_theory.neural.model import Transformer, TransformerConfig
+from lo_theory.problem.seams import checked
 from lo_theory.problem.storage import write_atomically
 
 __all__ = [
@@ -67,6 +68,7 @@ def digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@checked
 def save(path: str | Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint atomically (temporary name, fsync, rename, fsync of the folder).
 
@@ -80,6 +82,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> Path:
     return write_atomically(path, lambda file: file.write(content))
 
 
+@checked
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint and verify it.
 
@@ -155,6 +158,7 @@ def _require_fit(config: TransformerConfig, stored: Mapping[str, Tensor], path: 
     refuse_difference(path, "parameters", {name: list(value.shape) for name, value in stored.items()}, shapes)
 
 
+@checked
 def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
     """Rebuild the network of a checkpoint, on the CPU: the average of the weights where training kept one (``ema``).
 
@@ -181,6 +185,7 @@ def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
     return model.eval()
 
 
+@checked
 def save_model(path: str | Path, model: Transformer, *, problem: str | None = None) -> Path:
     """Write a network alone, whole or not at all: what ``load_model`` reads, and no training continues.
 

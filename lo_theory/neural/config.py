@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lo_theory.neural.posterior import PRECISIONS
+from lo_theory.problem.seams import check_threads, checked
 
 __all__ = ["TrainConfig", "learning_rate"]
 
 OPTIMISERS = ("adamw", "muon")
 
-_MOST_THREADS = 1024
 # Settings that change nothing of what is computed, so that a run may be continued with others.
 _FREE = ("threads", "log_every", "prefetch", "peak_flops")
 # Settings that came later, with what they did not do before: a checkpoint that is silent about them used these.
 SILENT: dict[str, Any] = {"optimiser": "adamw", "ema": None, "microbatch": None, "compile": False}
 
 
+@checked
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast to train.
@@ -58,12 +59,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch": 1, "warmup": 0, "weight_decay": 0, "log_every": 1, "prefetch": 0}
-        least |= {name: 1 for name in ("threads", "microbatch") if getattr(self, name) is not None}
+        least |= {"microbatch": 1} if self.microbatch is not None else {}
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}")
-        if self.threads is not None and self.threads > _MOST_THREADS:
-            raise ValueError(f"threads must be at most {_MOST_THREADS}, got {self.threads}: torch cannot start so many")
+        if self.threads is not None:
+            check_threads(self.threads)
         for name in ("learning_rate", "clip", *(("peak_flops",) if self.peak_flops is not None else ())):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
@@ -84,6 +85,7 @@ class TrainConfig:
         return {name: value for name, value in settings.items() if name not in _FREE and name not in silent}
 
 
+@checked
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Learning rate of a step (0-based): linear warm-up, then a cosine to ``final_ratio`` of the peak."""
     if step < config.warmup:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lo_theory.neural.model import TransformerConfig
+from lo_theory.problem.seams import checked
 
 __all__ = ["Meter", "core_parameters", "flop_per_token", "measure_matmul_rate"]
 
@@ -24,6 +25,7 @@ def core_parameters(network: TransformerConfig) -> int:
     return network.layers * (4 * width**2 + 3 * width * inner + 2 * width) + width
 
 
+@checked
 def flop_per_token(network: TransformerConfig) -> int:
     """Floating-point operations of training on one token: 6 x core parameters + 12 x layers x width x L.
 
@@ -34,6 +36,7 @@ def flop_per_token(network: TransformerConfig) -> int:
     return 6 * core_parameters(network) + 12 * network.layers * network.width * network.places
 
 
+@checked
 def measure_matmul_rate(device: str = "cpu", seconds: float = 1.0, *, size: int | None = None) -> float:
     """FLOP/s of the bfloat16 product of two size x size matrices on one device: what ``utilisation`` is measured by.
 

@@ -17,6 +17,7 @@ from lo_theory.neural.flops import core_parameters
 from lo_theory.neural.model import VECTOR, TransformerConfig
 from lo_theory.neural.parallel import Ranks
 from lo_theory.neural.posterior import resolve_precision
+from lo_theory.problem.seams import checked
 
 __all__ = ["count_parameters", "estimate_memory", "free_memory", "require_memory"]
 
@@ -53,6 +54,7 @@ def _sequence_bytes(network: TransformerConfig, *, half: bool, on_cpu: bool) -> 
     return places * (network.layers * layer + passing + outside)
 
 
+@checked
 def estimate_memory(network: TransformerConfig, training: TrainConfig, *, ranks: int = 1) -> int:
     """Bytes that training takes on each device at its peak.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lo_theory.problem.layout import MASK
+from lo_theory.problem.seams import checked
 
 __all__ = ["SHAPES", "VECTOR", "Shape", "Transformer", "TransformerConfig"]
 
@@ -42,6 +43,7 @@ SHAPES: dict[str, Shape] = {
 """The paper's two networks (18,880,896 and 6,294,784 parameters outside embeddings and head) and one for a laptop."""
 
 
+@checked
 @dataclass(frozen=True)
 class TransformerConfig:
     """Everything a network's form depends on.
@@ -212,6 +214,7 @@ class Block(nn.Module):
         return result
 
 
+@checked
 class Transformer(nn.Module):
     """Logits over the V token values at every position of a partly masked sequence.
 

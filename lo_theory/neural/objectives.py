@@ -22,6 +22,7 @@ from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.neural.model import Transformer
 from lo_theory.problem import LODistribution
 from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["Batch", "Causal", "Masked", "Objective", "Stage", "State"]
@@ -63,6 +64,7 @@ class Objective(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class Stage:
     """The first part of a curriculum: ``law`` for the next ``steps`` steps."""
@@ -75,6 +77,7 @@ class Stage:
             raise ValueError(f"a stage lasts at least 0 steps, got {self.steps}")
 
 
+@checked
 @dataclass(frozen=True)
 class Masked:
     """The masked-diffusion objective: sum(weight x cross-entropy of hidden tokens) / rows, nats per token.
@@ -127,6 +130,7 @@ class Masked:
         return weighted.sum() / len(targets), state
 
 
+@checked
 @dataclass(frozen=True)
 class Causal:
     """The paper's pi-learner: next-token cross-entropy of a causal network that reads pi(x), nats per token.

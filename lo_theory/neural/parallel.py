@@ -18,6 +18,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor, distributed
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["Ranks", "current_ranks", "join_ranks"]
 
 
@@ -103,6 +105,7 @@ def current_ranks() -> Ranks:
     return Ranks(rank, count, local, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
 
 
+@checked
 @contextmanager
 def join_ranks(device: str = "cpu", *, timeout_seconds: float = 600.0) -> Iterator[Ranks]:
     """Join the ranks that torchrun started; ``train`` inside this context shares its work among them.

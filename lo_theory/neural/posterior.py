@@ -13,6 +13,7 @@ from lo_theory.neural.compiled import compile_network, compiling
 from lo_theory.neural.model import Transformer
 from lo_theory.posterior import Marginals
 from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.seams import checked
 
 __all__ = ["PRECISIONS", "TrainedPosterior", "autocast", "resolve_precision"]
 
@@ -39,6 +40,7 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
+@checked
 class TrainedPosterior:
     """Marginals of a bidirectional masked model: softmax over the V values at every position, float32.
 

@@ -26,6 +26,7 @@ from lo_theory.neural.parallel import current_ranks
 from lo_theory.neural.prefetch import Prefetch
 from lo_theory.neural.step import Training
 from lo_theory.neural.threads import torch_threads
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["Observer", "Trained", "train"]
@@ -34,6 +35,7 @@ OnLog = Callable[[int, Mapping[str, Any]], None]
 Evaluate = Callable[[int, Transformer], Mapping[str, Any]]
 
 
+@checked
 @dataclass(frozen=True)
 class Observer:
     """Who is told how training goes, and who may measure the network on the way.
@@ -217,6 +219,7 @@ class _Run:
         training.ranks.agree("the last step", training.step, training.device)  # the last checkpoint is written
 
 
+@checked
 def train(
     network: TransformerConfig | Transformer,
     config: TrainConfig,

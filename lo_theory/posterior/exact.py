@@ -22,7 +22,7 @@ from lo_theory.posterior.protocol import Marginals
 from lo_theory.posterior.workspace import Rule, workspace
 from lo_theory.problem import MASK, Layout, LODistribution, SlabObservations, TableObservations
 from lo_theory.problem.layout import frozen
-from lo_theory.problem.seams import check_threads
+from lo_theory.problem.seams import check_threads, checked
 
 __all__ = ["ExactPosterior"]
 
@@ -144,6 +144,7 @@ _ENGINES: dict[type, Callable[[LODistribution, int, str], _Engine]] = {
 }
 
 
+@checked
 class ExactPosterior:
     """Exact posterior marginals of every masked token.
 

@@ -17,10 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
 from lo_theory.problem.layout import Record, frozen, plain
+from lo_theory.problem.seams import checked
 
 __all__ = ["Conditioning", "FactorGraph", "condition", "to_networkx"]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FactorGraph(Record):
     """Variables with fields, factors with tables: weight(x) = prod_i field[i, x_i] prod_a tables[table[a], x at
@@ -142,6 +144,7 @@ def _agreeing(tables: NDArray[np.float64], pattern: NDArray[np.int64], q: int) -
     return np.where((states[later] == 0).all(axis=0)[:, None], tables[:, source], 0.0)
 
 
+@checked
 class Conditioning:
     """``condition`` bound to a problem: does once what all contexts share.
 
@@ -193,6 +196,7 @@ class Conditioning:
         )
 
 
+@checked
 def condition(distribution: LODistribution, tokens: ArrayLike) -> FactorGraph:
     """Factor graph of one partly masked sequence ``tokens`` int8[L], MASK = -1 where hidden.
 
@@ -206,6 +210,7 @@ def condition(distribution: LODistribution, tokens: ArrayLike) -> FactorGraph:
     return Conditioning(distribution).graph(rows[0])
 
 
+@checked
 def to_networkx(graph: FactorGraph) -> Any:
     """Return the bipartite networkx.Graph for drawing and inspection.
 

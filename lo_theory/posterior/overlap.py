@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["Overlap", "overlap"]
 
 
@@ -26,6 +28,7 @@ class Overlap:
     permutation: NDArray[np.int64]
 
 
+@checked
 def overlap(marginals: ArrayLike, planted: ArrayLike, *, tie: float = 1e-4) -> Overlap:
     """Compare the most likely values of ``marginals`` float64[N, q] with ``planted`` int[N].
 

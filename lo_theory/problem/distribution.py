@@ -19,9 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import _kernels
 from lo_theory.problem.layout import Layout, Record, frozen, plain
-from lo_theory.problem.observations import Observations, SlabObservations, TableObservations, check_stochastic
+from lo_theory.problem.observations import (
+    OBSERVATIONS,
+    Observations,
+    SlabObservations,
+    TableObservations,
+    check_stochastic,
+)
 from lo_theory.problem.sampler import Sampler, make_sampler
-from lo_theory.problem.seams import check_key, check_threads
+from lo_theory.problem.seams import check_threads, checked
 from lo_theory.problem.storage import read_arrays, write_arrays, write_atomically
 from lo_theory.rng import Key
 
@@ -58,6 +64,7 @@ class LODistribution(Record):
     order: NDArray[np.int32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        OBSERVATIONS.check(self.observations, "observations")
         prior, law = plain(self.prior, "prior", np.float64), self.observations
         if prior.ndim != 2 or prior.shape[0] < 1:
             raise ValueError(f"prior must have shape [N, q] with N >= 1, got {prior.shape}")
@@ -81,6 +88,7 @@ class LODistribution(Record):
     def _sampler(self) -> Sampler:
         return make_sampler(self.layout, self.prior, self.observations)
 
+    @checked
     def sample(
         self, key: Key, n: int, *, start: int = 0, out: NDArray[np.int8] | None = None, threads: int = 1
     ) -> NDArray[np.int8]:
@@ -91,7 +99,6 @@ class LODistribution(Record):
         without noise, some half a nanosecond more for each noisy one; otherwise one random word per latent and per
         noisy observation.
         """
-        check_key(key)
         check_threads(threads)
         if n < 0 or start < 0 or start + n > _LARGEST_ROW:
             raise ValueError(f"sample takes n >= 0 and start >= 0 with start + n <= 2**63, got n={n}, start={start}")
@@ -209,11 +216,13 @@ class LODistribution(Record):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the problem's arrays to an .npz file, whole or not at all."""
         return write_atomically(path, lambda file: write_arrays(file, self._arrays()))
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> LODistribution:
         """Rebuild a problem that ``save`` wrote; ValueError if the file is damaged or foreign. Executes nothing.
 

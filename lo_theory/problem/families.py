@@ -16,6 +16,7 @@ from lo_theory.problem import _kernels
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.observations import SlabObservations, TableObservations, flip
 from lo_theory.problem.predicates import Predicate, nae, xor
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["all_k_subsets", "nae_sat", "predicate_observations", "random_scopes", "random_slab", "sparse_parity"]
@@ -26,6 +27,7 @@ _LARGEST_SCOPES = 2**27  # numbers in the scopes: 512 MiB
 _LARGEST_SLAB = 2**28  # numbers in the vectors: 2 GiB
 
 
+@checked
 def random_scopes(
     n_latents: int, n_observations: int, k: int, *, seed: int, repeats: bool = False
 ) -> NDArray[np.int32]:
@@ -52,6 +54,7 @@ def random_scopes(
     return scopes
 
 
+@checked
 def predicate_observations(predicate: Predicate, scopes: NDArray[np.int32], noise: float = 0.0) -> TableObservations:
     """Observe one predicate on every scope, each value flipped with probability ``noise``."""
     if scopes.shape[1] != predicate.k:
@@ -63,6 +66,7 @@ def _uniform(n_latents: int, q: int) -> NDArray[np.float64]:
     return np.full((n_latents, q), 1 / q)
 
 
+@checked
 def nae_sat(
     N: int, P: int, *, seed: int, q: int = 2, k: int = 3, noise: float = 0.0, repeats: bool = False
 ) -> LODistribution:
@@ -75,6 +79,7 @@ def nae_sat(
     return LODistribution(_uniform(N, q), predicate_observations(predicate, scopes, noise))
 
 
+@checked
 def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODistribution:
     """Example 3.2.
 
@@ -93,6 +98,7 @@ def all_k_subsets(predicate: Predicate, N: int, *, noise: float = 0.0) -> LODist
     return LODistribution(_uniform(N, predicate.q), predicate_observations(predicate, scopes, noise))
 
 
+@checked
 def sparse_parity(N: int, P: int, k: int, noise: float, *, seed: int) -> LODistribution:
     """Noisy sparse parity (Example B.1).
 
@@ -105,6 +111,7 @@ def sparse_parity(N: int, P: int, k: int, noise: float, *, seed: int) -> LODistr
     return LODistribution(_uniform(N, 2), predicate_observations(predicate, scopes, noise))
 
 
+@checked
 def random_slab(N: int, P: int, width: float, *, seed: int) -> LODistribution:
     """Random slab (Example B.4): o_j = 1 if |<z_j, 2x - 1>| <= width sqrt(N), z_j standard normal.
 

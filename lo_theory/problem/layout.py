@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["MASK", "Layout", "Record", "frozen", "plain"]
 
 MASK = -1
@@ -24,13 +26,21 @@ _LARGEST_ALPHABET = 127  # tokens are int8
 
 
 def plain(values: ArrayLike, name: str, dtype: type | None = None) -> NDArray[Any]:
-    """Return ``values`` as an array; ValueError for a numpy masked array with masked entries: they would be lost."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+    """Return ``values`` as an array; ValueError where numpy masked arrays in it have masked entries: they would be
+    lost.
+    """
+    if lost := _masked_entries(values):
         raise ValueError(
-            f"{name} is a numpy masked array with {int(np.ma.count_masked(values))} masked entries: say what stands "
-            "there, as .filled(...) does (MASK = -1 for hidden tokens)"
+            f"{name} is a numpy masked array, or holds some, with {lost} masked entries: say what stands there, as "
+            ".filled(...) does (MASK = -1 for hidden tokens)"
         )
     return np.asarray(values, dtype=dtype)
+
+
+def _masked_entries(values: Any) -> int:
+    if isinstance(values, np.ma.MaskedArray):
+        return int(np.ma.count_masked(values))
+    return sum(map(_masked_entries, values)) if isinstance(values, (list, tuple)) else 0
 
 
 def frozen(array: ArrayLike, dtype: type) -> NDArray[Any]:
@@ -62,6 +72,7 @@ def _shape(value: object) -> str:
     return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Layout(Record):
     """Positions and roles of a sequence of N latents and P observations.
@@ -79,8 +90,6 @@ class Layout(Record):
     def __post_init__(self) -> None:
         for name, least in (("n_latents", 1), ("n_observations", 1), ("q", 2), ("r", 2)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
             object.__setattr__(self, name, int(value))
@@ -138,7 +147,7 @@ class Layout(Record):
     def join(self, latents: ArrayLike, observations: ArrayLike) -> NDArray[np.int8]:
         """Put latents [..., N] and observations [..., P] at their positions: int8[..., L], the inverse of ``split``.
 
-        Errors: ValueError for other shapes, and for values that are no integers or that int8 does not hold.
+        Errors: ValueError for other shapes, and for values that are no integers, neither the role's nor MASK.
         """
         left, right = plain(latents, "latents"), plain(observations, "observations")
         if left.shape[-1:] != (self.n_latents,) or right.shape != (*left.shape[:-1], self.n_observations):
@@ -146,12 +155,14 @@ class Layout(Record):
                 f"join takes latents [..., {self.n_latents}] and observations [..., {self.n_observations}], "
                 f"got {left.shape} and {right.shape}"
             )
-        for name, values in (("latents", left), ("observations", right)):
+        for name, values, size in (("latents", left, self.q), ("observations", right, self.r)):
             if values.dtype.kind not in "iub":
                 raise ValueError(f"{name} must be integers, got dtype {values.dtype}")
-            wrong = (values < -128) | (values > 127)
+            wrong = (values < MASK) | (values >= size)
             if wrong.any():
-                raise ValueError(f"{name} hold tokens, -128..127 at most (int8), found {values[wrong].flat[0]}")
+                raise ValueError(
+                    f"{name} are 0..{size - 1}, or MASK = {MASK} where hidden, found {values[wrong].flat[0]}"
+                )
         tokens = np.empty((*left.shape[:-1], self.length), np.int8)
         tokens[..., self.latent_positions] = left
         tokens[..., self.observation_positions] = right

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem.layout import Record, frozen, plain
+from lo_theory.problem.seams import Seam, checked
 
-__all__ = ["Observations", "SlabObservations", "TableObservations", "check_stochastic", "flip"]
+__all__ = ["OBSERVATIONS", "Observations", "SlabObservations", "TableObservations", "check_stochastic", "flip"]
 
 _TOLERANCE = 1e-9  # how far from one a probability row may sum
 _LARGEST_LATENT = 2**31 - 2  # scopes are int32
@@ -49,6 +50,13 @@ class Observations(Protocol):
         ...
 
 
+OBSERVATIONS = Seam(
+    "a law of observations",
+    ("q", "r", "n_observations", "least_latents", "probabilities"),
+    "TableObservations(scopes, tables)",
+)
+
+
 def check_stochastic(rows: NDArray[np.float64], name: str) -> None:
     """Raise ValueError unless every row (last axis) is a probability law."""
     if not np.isfinite(rows).all() or (rows < 0).any():
@@ -80,6 +88,7 @@ def _check_latents(latents: ArrayLike, q: int, least: int) -> NDArray[np.intp]:
     return given.astype(np.intp)
 
 
+@checked
 def flip(rate: float, r: int = 2) -> NDArray[np.float64]:
     """Symmetric noise channel float64[r, r]: a value is kept with probability 1 - rate, else uniform over others."""
     if not 0 <= rate <= 1:
@@ -169,6 +178,7 @@ class TableObservations(Record):
         return self.tables[self.index, self.states(latents)]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class SlabObservations(Record):
     """Random slabs (Example B.4): observation j is 1 if |<z_j, 2x - 1>| <= width sqrt(N), else 0; x binary.

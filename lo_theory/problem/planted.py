@@ -19,7 +19,7 @@ from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Record, frozen
 from lo_theory.problem.observations import TableObservations
 from lo_theory.problem.predicates import Predicate
-from lo_theory.problem.seams import check_key
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["PlantedInstance", "check_request", "null_model", "planted"]
@@ -30,6 +30,7 @@ _OBSERVED = ("satisfied", "all")
 _SIZES = ("poisson", "fixed")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PlantedInstance(Record):
     """A constraint satisfaction problem as a distribution and a context.
@@ -151,6 +152,7 @@ def _instance(
     return distribution, np.concatenate([np.full(N, np.int8(MASK)), values])
 
 
+@checked
 def planted(
     predicate: Predicate, N: int, degree: float, *, key: Key, observed: str = "satisfied", size: str = "poisson"
 ) -> PlantedInstance:
@@ -163,7 +165,6 @@ def planted(
     nae(2, 3), at N = 10**4 and c = 6 as at N = 1000 and c = 3000 ("fixed" up to 0.4 there); 1/gamma candidates a
     satisfied constraint. Errors: ValueError for a degree that N cannot hold, and where no constraint was drawn.
     """
-    check_key(key)
     check_request(predicate, N, degree, observed, size)
     assignment = np.empty(N, np.int8)
     _planted_kernels.uniform_values(assignment, predicate.q, *key.fold("assignment").words())
@@ -172,6 +173,7 @@ def planted(
     return PlantedInstance(*_instance(predicate, N, drawn), assignment)
 
 
+@checked
 def null_model(
     predicate: Predicate, N: int, degree: float, *, key: Key, observed: str = "satisfied", size: str = "poisson"
 ) -> PlantedInstance:
@@ -180,7 +182,6 @@ def null_model(
     With ``observed`` "satisfied" that is a uniform set of scopes; with "all" each value is 1 with probability gamma,
     whatever the others.
     """
-    check_key(key)
     check_request(predicate, N, degree, observed, size)
     empty = frozen(np.empty(0, np.int8), np.int8)
     drawn = _draw(predicate, N, degree, observed, size, empty, key.fold("constraints"))

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem.layout import Record, frozen, plain
+from lo_theory.problem.seams import checked
 
 __all__ = ["Predicate", "colouring", "from_array", "from_function", "nae", "pair_channels", "sat", "xor"]
 
 _LARGEST_TABLE = 2**24  # entries; a table is held whole
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicate(Record):
     """A truth table bool[q, ..., q] over k arguments, with a name for tables and figures."""
@@ -119,6 +121,7 @@ def _check_size(q: int, k: int) -> None:
         )
 
 
+@checked
 def nae(q: int = 2, k: int = 3) -> Predicate:
     """Not all equal: 1 unless all k arguments agree. gamma = 1 - q**(1 - k)."""
     _check_size(q, k)
@@ -127,6 +130,7 @@ def nae(q: int = 2, k: int = 3) -> Predicate:
     return Predicate(f"NAE q={q} k={k}", table)
 
 
+@checked
 def xor(k: int = 3) -> Predicate:
     """Parity of k bits: 1 if an odd number of arguments is 1. gamma = 1/2."""
     _check_size(2, k)
@@ -136,12 +140,14 @@ def xor(k: int = 3) -> Predicate:
     return Predicate(f"XOR k={k}", table.reshape((2,) * k))
 
 
+@checked
 def colouring(q: int = 3) -> Predicate:
     """q-colouring of a graph: 1 if the two ends of an edge differ. gamma = 1 - 1/q."""
     _check_size(q, 2)
     return Predicate(f"{q}-colouring", ~np.eye(q, dtype=bool))
 
 
+@checked
 def sat(k: int = 3, negated: Sequence[bool] | None = None) -> Predicate:
     """A clause of k-SAT: 1 if some literal is true; literal a is ``x_a``, or its negation where ``negated[a]``.
 
@@ -157,6 +163,7 @@ def sat(k: int = 3, negated: Sequence[bool] | None = None) -> Predicate:
     return Predicate(f"SAT k={k}", table)
 
 
+@checked
 def from_function(function: Callable[..., bool | int], q: int, k: int, *, name: str = "g") -> Predicate:
     """Tabulate ``function(x_1, ..., x_k)`` over {0..q-1}^k. Cost q**k calls."""
     _check_size(q, k)
@@ -166,6 +173,7 @@ def from_function(function: Callable[..., bool | int], q: int, k: int, *, name: 
     return Predicate(name, table)  # type: ignore[arg-type]
 
 
+@checked
 def from_array(table: ArrayLike, *, name: str = "g") -> Predicate:
     """Make a predicate of a truth table [q, ..., q] of zeros and ones."""
     return Predicate(name, plain(table, "a truth table"))

@@ -1,19 +1,40 @@
-"""What a public function expects of an object it is given, and how to write one: the check at every seam.
+"""What a public function expects of what it is given, and how to write one: the check at every seam.
 
-A protocol is satisfied by having its members, so that is what is looked at. Touches nothing; imports keys only.
+A protocol is satisfied by having its members, so that is what a ``Seam`` looks at; of everything else ``checked`` reads
+the type hints. Touches nothing; imports keys only.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import numbers
+import types
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from lo_theory.rng import Key
 
-__all__ = ["PROBLEM", "Seam", "check_count", "check_key", "check_threads"]
+__all__ = ["Seam", "check_count", "check_key", "check_threads", "checked"]
 
-_LARGEST_THREADS = 1024  # more than any machine has processors, fewer than a process may start
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MOST_AT_ONCE = 1024  # threads or processes: torch crashes the process at some ten thousand
+
+
+def _got(value: Any) -> str:
+    """What was given, in an error: itself where it is short, and what to add to a class or a function."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not made: write {value.__name__}(...)"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}, not called: write {value.__name__}(...)"
+    shown = repr(value)
+    return f"{shown if len(shown) < 80 else 'one'} of type {type(value).__name__}"
 
 
 @dataclass(frozen=True)
@@ -27,19 +48,9 @@ class Seam:
     def check(self, value: Any, name: str) -> None:
         """Raise ValueError unless ``value`` (the argument ``name``) is an instance with all members."""
         missing = [member for member in self.members if not hasattr(value, member)]
-        if not missing and not isinstance(value, type):
-            return
-        if isinstance(value, type):
-            got = f"the class {value.__name__}, not made: write {value.__name__}(...)"
-        elif callable(value) and hasattr(value, "__name__"):
-            got = f"the function {value.__name__}, not called: write {value.__name__}(...)"
-        else:
-            shown = repr(value)
-            got = f"{shown if len(shown) < 80 else 'one'} of type {type(value).__name__}, which has no {missing[0]!r}"
-        raise ValueError(f"{name} must be {self.what}, such as {self.example}; got {got}")
-
-
-PROBLEM = Seam("a problem", ("layout", "observations", "sample"), "nae_sat(25, 275, seed=0)")
+        if missing or isinstance(value, type):
+            lacks = "" if hasattr(value, "__name__") else f", which has no {missing[0]!r}"
+            raise ValueError(f"{name} must be {self.what}, such as {self.example}; got {_got(value)}{lacks}")
 
 
 def check_key(key: Any, name: str = "key") -> None:
@@ -53,13 +64,83 @@ def _is_whole(number: Any) -> bool:
     return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
-def check_count(n: Any, sentence: str) -> None:
-    """Raise ValueError, with ``sentence`` and the number, unless ``n`` is a whole number from 1 on."""
-    if not _is_whole(n) or n < 1:
-        raise ValueError(f"{sentence}, got n = {n!r}")
+def check_count(n: int, sentence: str) -> None:
+    """Raise ValueError, with ``sentence`` and the number, unless ``n`` is at least 1."""
+    if n < 1:
+        raise ValueError(f"{sentence}, got n = {n}")
 
 
-def check_threads(threads: Any) -> None:
-    """Raise ValueError unless ``threads`` is a whole number of threads that a process can start."""
-    if not _is_whole(threads) or not 1 <= threads <= _LARGEST_THREADS:
-        raise ValueError(f"threads must be a whole number from 1 to {_LARGEST_THREADS}, got {threads!r}")
+def check_threads(threads: Any, name: str = "threads") -> None:
+    """Raise ValueError unless ``threads`` is a whole number of threads or processes that one process can start."""
+    if not _is_whole(threads) or not 1 <= threads <= _MOST_AT_ONCE:
+        raise ValueError(f"{name} must be a whole number from 1 to {_MOST_AT_ONCE}, got {threads!r}")
+
+
+def checked(what: F) -> F:
+    """Make a function or a class raise ValueError for arguments of another kind than its type hints name.
+
+    Looked at are whole numbers, numbers, truth values, texts, classes that are no protocols, and unions of these;
+    arrays and protocols have checks of their own. An integer passes for a number, numpy's scalars for Python's. Cost:
+    some 2 us a call.
+    """
+    made = isinstance(what, type)
+    function: Any = vars(what)["__init__"] if made else what
+    names = list(inspect.signature(function).parameters)
+
+    @functools.cache
+    def expected() -> dict[str, tuple[type, ...]]:
+        hints = typing.get_type_hints(what if dataclasses.is_dataclass(what) else function)
+        return {name: kinds for name in names if (kinds := _kinds(hints.get(name)))}
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        kinds = expected()
+        for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+            if name not in kinds or type(value) in kinds[name]:
+                continue
+            if not any(_TESTS.get(kind, _is_instance)(value, kind) for kind in kinds[name]):
+                _refuse(name, value, kinds[name])
+        return function(*args, **kwargs)
+
+    if not made:
+        return call  # type: ignore[return-value]
+    what.__init__ = call  # type: ignore[misc, method-assign]
+    return what
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The classes that a hint allows; none if it is not looked at."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [_kinds(part) for part in typing.get_args(hint)]
+        return sum(parts, ()) if all(parts) else ()
+    looked_at = isinstance(hint, type) and hint is not Any and typing.Protocol not in hint.__bases__
+    return (hint,) if looked_at else ()
+
+
+def _is_instance(value: Any, kind: type) -> bool:
+    return isinstance(value, kind)
+
+
+_TESTS: dict[type, Callable[[Any, type], bool]] = {
+    int: lambda value, kind: _is_whole(value),
+    float: lambda value, kind: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    bool: lambda value, kind: isinstance(value, (bool, np.bool_)),
+}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+    "str": "text",
+    "NoneType": "None",
+    "Decoded": "a Decoded, such as decode(...) returns",
+    "LODistribution": "a problem, such as nae_sat(25, 275, seed=0)",
+    "PlantedEnsemble": "a PlantedEnsemble, such as planted_ensemble(nae(3, 3))",
+    "Predicate": "a predicate, such as nae(2, 3)",
+}
+
+
+def _refuse(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    if kinds == (Key,):
+        check_key(value, name)
+    words = " or ".join(_WORDS.get(kind.__name__, f"{kind.__name__}(...)") for kind in kinds)
+    raise ValueError(f"{name} must be {words}; got {_got(value)}")

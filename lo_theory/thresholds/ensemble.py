@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import Predicate, TableObservations
 from lo_theory.problem.layout import frozen
+from lo_theory.problem.seams import checked
 
 __all__ = ["PlantedEnsemble", "planted_ensemble"]
 
@@ -24,6 +25,7 @@ _TOLERANCE = 1e-12  # relative; tables are built from a few additions
 _LARGEST_FULL_GROUP = 6  # values up to which all permutations are listed; a cyclic group serves above
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PlantedEnsemble:
     """Kinds of revealed observation: likelihood P(value | scope state) and share among the revealed.
@@ -166,6 +168,7 @@ def _revealed_values(observed: str | Sequence[int], r: int) -> tuple[int, ...]:
     return values
 
 
+@checked
 def planted_ensemble(
     law: Predicate | TableObservations,
     *,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lo_theory.problem.seams import checked
 from lo_theory.thresholds.ensemble import PlantedEnsemble
 from lo_theory.thresholds.units import Threshold
 
@@ -96,6 +97,7 @@ def _degree_window(
     return MaskWindow(lowest, 1 - condensation.value / most, n_latents, ground, reason)
 
 
+@checked
 def observations_window(
     ensemble: PlantedEnsemble, n_latents: int, n_observations: int, *, condensation: Threshold, kesten_stigum: Threshold
 ) -> MaskWindow:
@@ -114,6 +116,7 @@ def observations_window(
     return _degree_window(ensemble, most, n_latents, condensation, kesten_stigum)
 
 
+@checked
 def all_subsets_window(
     ensemble: PlantedEnsemble, n_latents: int, *, condensation: Threshold, kesten_stigum: Threshold
 ) -> MaskWindow:
@@ -128,6 +131,7 @@ def all_subsets_window(
     return observations_window(ensemble, n_latents, count, condensation=condensation, kesten_stigum=kesten_stigum)
 
 
+@checked
 def parity_window(n_latents: int, n_observations: int, k: int) -> MaskWindow:
     """Window of Proposition B.2 for noisy sparse parities: 1 - 1/N <= alpha <= 1 - 1/(2N).
 
@@ -151,6 +155,7 @@ def parity_window(n_latents: int, n_observations: int, k: int) -> MaskWindow:
     return MaskWindow(1 - 1 / n_latents, 1 - 0.5 / n_latents, n_latents, ground, reason)
 
 
+@checked
 def slab_capacity(width: float) -> float:
     """Observations per latent, -ln 2 / ln P(|Z| <= width), at which random slabs have one solution on average.
 
@@ -163,6 +168,7 @@ def slab_capacity(width: float) -> float:
     return math.inf if inside >= 1 else -math.log(2) / math.log(inside)
 
 
+@checked
 def slab_window(n_latents: int, n_observations: int, *, c_beta: float, c: float) -> MaskWindow:
     """Window of Proposition B.5 for random slabs: 1 - c_beta N/(2P) <= alpha <= 1 - cN/P, for stable algorithms.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.problem import pair_channels
+from lo_theory.problem.seams import checked
 from lo_theory.thresholds.ensemble import PlantedEnsemble
 from lo_theory.thresholds.units import Threshold
 
@@ -52,6 +53,7 @@ def _threshold(matrices: NDArray[np.float64], shares: NDArray[np.float64], k: in
     return Threshold(math.inf if rho < _ZERO else 1 / ((k - 1) * rho), k)
 
 
+@checked
 def kesten_stigum(ensemble: PlantedEnsemble) -> Threshold:
     """Kesten-Stigum threshold in closed form, c_KS = 1/((k-1) rho); exact to rounding.
 
@@ -93,6 +95,7 @@ def factor_jacobian(likelihood: NDArray[np.float64]) -> NDArray[np.float64]:
     return jacobian
 
 
+@checked
 def kesten_stigum_from_jacobian(ensemble: PlantedEnsemble) -> Threshold:
     """Kesten-Stigum threshold from the numerical Jacobian; agrees with ``kesten_stigum`` to rounding.
 

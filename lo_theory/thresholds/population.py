@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.problem.seams import check_threads
+from lo_theory.problem.seams import check_threads, checked
 from lo_theory.rng import Key
 from lo_theory.thresholds._kernels import BLOCK, Law, sweep_blocks
 from lo_theory.thresholds.ensemble import PlantedEnsemble
@@ -71,6 +71,7 @@ def _equality_form(tables: NDArray[np.float64], k: int) -> NDArray[np.float64]:
     return form if fits else np.empty((0, 2))
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Dynamics:
     """An ensemble made ready for population dynamics.

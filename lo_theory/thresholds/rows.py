@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from scipy.optimize import brentq, minimize_scalar
 
 from lo_theory.problem import Predicate, colouring, nae, xor
+from lo_theory.problem.seams import checked
 from lo_theory.thresholds.ensemble import PlantedEnsemble, planted_ensemble
 from lo_theory.thresholds.transitions import Transition
 from lo_theory.thresholds.units import Threshold
@@ -29,6 +30,7 @@ def _predicates() -> dict[str, Callable[[int, int], Predicate]]:
     return {"colouring": lambda q, k: colouring(q), "nae": nae, "xor": lambda q, k: xor(k)}
 
 
+@checked
 @dataclass(frozen=True)
 class RowSpecification:
     """A row of the table: family ("colouring", "nae" or "xor"), q, k, and what is observed ("satisfied" or "all")."""
@@ -59,6 +61,7 @@ class RowSpecification:
         return planted_ensemble(self.predicate, observed=self.observed)
 
 
+@checked
 def parity_thresholds(k: int) -> tuple[Threshold, Threshold]:
     """Dynamic and condensation thresholds of noise-free k-XOR, k >= 3, from the closed equations; error zero.
 
@@ -81,6 +84,7 @@ def parity_thresholds(k: int) -> tuple[Threshold, Threshold]:
     )
 
 
+@checked
 def published(specification: RowSpecification) -> tuple[float | None, float | None, str]:
     """Published dynamic and condensation c of a row, as printed, and the source; (None, None, "") where none is known.
 
@@ -96,6 +100,7 @@ def published(specification: RowSpecification) -> tuple[float | None, float | No
     return None, None, ""
 
 
+@checked
 def transition_columns(found: Transition) -> dict[str, float | bool | None]:
     """The numbers of a transition as flat columns: thresholds in three units with errors; infinite ones are None."""
     return {
@@ -108,6 +113,7 @@ def transition_columns(found: Transition) -> dict[str, float | bool | None]:
     }
 
 
+@checked
 def threshold_columns(name: str, threshold: Threshold | None) -> dict[str, float | None]:
     """A threshold in its three units as flat columns; None where it is infinite or absent."""
     columns: dict[str, float | None] = {}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 from lo_theory.thresholds.population import Dynamics
 
@@ -40,6 +41,7 @@ def _series(rows: list[tuple[float, float, float, float]], messages: NDArray[np.
     return Series(c, excess, slope, overlap, messages)
 
 
+@checked
 def poisson_degrees(c: float, size: int, offset: float) -> NDArray[np.int64]:
     """int64[size], ascending: Poisson(c) degrees, the quantiles (i + offset)/size with offset in [0, 1).
 
@@ -64,6 +66,7 @@ def _check_run(c: float, sweeps: int, discard: int) -> None:
         raise ValueError(f"a run measures at least 1 sweep after discarding at least 0, got {sweeps} and {discard}")
 
 
+@checked
 def run_at_degree(
     dynamics: Dynamics, c: float, messages: NDArray[np.float64], key: Key, *, sweeps: int, discard: int
 ) -> Series:
@@ -106,6 +109,7 @@ def _reweight(degrees: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[
     return first[stratum] + rank % counts[stratum]
 
 
+@checked
 def run_at_overlap(
     dynamics: Dynamics, overlap: float, c: float, messages: NDArray[np.float64], key: Key, *, sweeps: int, discard: int
 ) -> Series:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 from lo_theory.thresholds.ensemble import PlantedEnsemble
 from lo_theory.thresholds.population import Dynamics
@@ -51,6 +52,7 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks))) if len(blocks) > 1 else math.inf
 
 
+@checked
 def compare_starts(
     ensemble: PlantedEnsemble,
     c: float,
@@ -105,6 +107,7 @@ def _equal_area(curve: Curve, top: int, bottom: int) -> float:
     return float(trial[int(np.argmin(np.abs(upper - lower)))])
 
 
+@checked
 def find_fold(ensemble: PlantedEnsemble, rate: float, key: Key, effort: Effort | None = None) -> Fold:
     """Follow c(overlap) of the unrevealed latents at a rate in (0, 1) of revealed ones and report its fold.
 

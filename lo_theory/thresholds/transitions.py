@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 from lo_theory.thresholds.ensemble import PlantedEnsemble
 from lo_theory.thresholds.kesten_stigum import kesten_stigum
@@ -35,6 +36,7 @@ _MORE = 4.0  # times the factor messages for a second look at a minimum that the
 _DECIDED = 0.02  # a dip of this share of Kesten-Stigum that is not excluded leaves the kind of transition open
 
 
+@checked
 @dataclass(frozen=True)
 class Effort:
     """How much to compute: population ``size``, and factor messages spent on each of the three stages.
@@ -56,6 +58,7 @@ class Effort:
                 raise ValueError(f"the factor messages spent on {name} must be positive, got {spent}")
 
     @classmethod
+    @checked
     def of(cls, messages: float, *, most: int = 2**63, threads: int = 1) -> Effort:
         """Spread ``messages`` factor messages over the stages, with a population of 1,000 to ``most`` that fits them.
 
@@ -129,6 +132,7 @@ def _standard_error(values: NDArray[np.float64], blocks: int = 8) -> float:
     return float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.inf
 
 
+@checked
 def overlap_curve(
     dynamics: Dynamics, overlaps: NDArray[np.float64], c: float, key: Key, *, sweeps: int, discard: int
 ) -> Curve:
@@ -237,6 +241,7 @@ def _first_degree(ensemble: PlantedEnsemble, critical: Threshold) -> float:
     return min(1.5 * critical.value, max(2.0 * ensemble.k, 4 * ensemble.first_moment))
 
 
+@checked
 def find_transition(
     ensemble: PlantedEnsemble,
     key: Key,

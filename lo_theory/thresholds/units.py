@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["Threshold"]
 
 
+@checked
 @dataclass(frozen=True)
 class Threshold:
     """A critical mean degree c = kM/N, also as density M/N and as neighbours (k-1)c; M counts revealed observations.

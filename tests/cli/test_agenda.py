@@ -122,7 +122,7 @@ def test_an_entry_that_cannot_be_estimated_is_not_said_to_go_on(
         ([{**QUICK, "preset": "papre"}], [], "entry quick: .*unknown preset 'papre'"),
         ([{**QUICK, "experiment": "absent.yaml"}], [], "entry quick: .*absent.yaml: No such file or directory"),
         ([QUICK], ["--only", "core"], "has no entry 'core': the entries are quick"),
-        ([QUICK], ["--ranks", "0"], "--ranks must be at least 1 and at most 1024, got 0"),
+        ([QUICK], ["--ranks", "0"], "--ranks must be a whole number from 1 to 1024, got 0"),
         ([QUICK], ["--rate", "3"], "give it with --dry-run"),
         ([QUICK], ["--dry-run", "--rate", "0"], "--rate must be positive, got 0 TFLOP/s$"),
     ],

@@ -54,7 +54,7 @@ def test_sample_knows_all_families(tmp_path: Path, capsys: pytest.CaptureFixture
         (["-o", "data.csv"], "-o writes a .npz file, got data.csv: name it data.npz"),
         (["-o", "absent/data.npz"], "-o absent/data.npz: there is no folder absent"),
         (["-o", "a.npz", "--save-problem", "b"], "--save-problem writes a .npz file, got b: name it b.npz"),
-        (["-o", "a.npz", "--threads", "1000000000"], "--threads must be at least 1 and at most 1024, got 1000000000"),
+        (["-o", "a.npz", "--threads", "1000000000"], "--threads must be a whole number from 1 to 1024, got 1000000000"),
         (["-o", "a.npz", "--seed", str(10**400)], "--seed must be an integer of 64 bits, got one of 401 digits"),
     ],
 )

@@ -217,7 +217,7 @@ def test_windows_that_are_conjectured(capsys: pytest.CaptureFixture[str]) -> Non
         ("nae --q 3 --k 3 --observed 0,5", r"different values of 0\.\.1, got \(0, 5\)"),
         ("nae --q 3 --k 3 --messages 0", r"--messages is a number above 0 and at most 1e15, got 0"),
         ("nae --q 3 --k 3 --messages nan", r"got nan"),
-        ("nae --q 3 --k 3 --threads 0", r"--threads must be at least 1 and at most 1024, got 0"),
+        ("nae --q 3 --k 3 --threads 0", r"--threads must be a whole number from 1 to 1024, got 0"),
         ("nae --q 3 --k 3 --N 30 --closed-form", r"--N needs population dynamics: leave --closed-form out"),
         ("nae --q 2 --k 9", r"Kesten-Stigum is at c = 8128\.13, .*--closed-form"),
         ("xor --k 3 --noise 0.49", r"look up to c = [0-9.]+ and ends at 10000: lower the noise"),

@@ -428,7 +428,7 @@ TYPES = {
     "swapped": (lambda: decode(EXACT, OneAtATime(), margin(), key=KEY, n=2), "policy must be a policy"),
     "key as number": (lambda: decode(EXACT, margin(), OneAtATime(), key=0, n=2), r"such as Key\(0\); got 0"),
     "options": (lambda: decode(EXACT, margin(), OneAtATime(), key=KEY, n=2, options=0.5), "DecodeOptions"),
-    "noise": (lambda: DecodeOptions(noise=0.5), r"Noise\(0\.5\)"),
+    "noise": (lambda: DecodeOptions(noise=0.5), r"noise must be Noise\(\.\.\.\) or None; got 0\.5"),
     "posterior class": (
         lambda: decode(ExactPosterior, margin(), OneAtATime(), key=KEY, n=2),
         r"ExactPosterior\(\.\.\.\)",
@@ -450,16 +450,22 @@ TYPES = {
     "pattern losses key": (lambda: pattern_losses({}, EXACT, PROBLEM, Uniform(), key=0, n=2), r"Key\(0\)"),
     "uncertainty exact": (lambda: uncertainty({}, PROBLEM, PROBLEM, Uniform(), key=KEY, n=2), "exact posterior"),
     "uncertainty key": (lambda: uncertainty({}, EXACT, PROBLEM, Uniform(), key=0, n=2), r"Key\(0\)"),
-    "dead ends": (lambda: find_dead_ends(PROBLEM, None), "posterior"),
+    "dead ends": (lambda: find_dead_ends(EXACT, None), "a Decoded"),
     "along order": (lambda: AlongOrder("exact", (0, 1)), "posterior"),
     "order losses": (lambda: order_losses(EXACT, None, SEQUENCES), "learner along an order"),
     "order key": (lambda: reading_order("random", PROBLEM.layout, 0), r"Key\(0\)"),
     "rotation": (lambda: Rotation(("uniform",)), "mask law"),
     "sample key": (lambda: PROBLEM.sample(0, 2), r"Key\(0\)"),
-    "number of sequences": (lambda: decode(EXACT, margin(), OneAtATime(), key=KEY, n=4.0), r"got n = 4\.0"),
-    "number as text": (lambda: losses(EXACT, None, PROBLEM, Uniform(), key=KEY, n="4"), "got n = '4'"),
+    "number of sequences": (
+        lambda: decode(EXACT, margin(), OneAtATime(), key=KEY, n=4.0),
+        r"n must be a whole number; got 4\.0",
+    ),
+    "number as text": (
+        lambda: losses(EXACT, None, PROBLEM, Uniform(), key=KEY, n="4"),
+        "n must be a whole number; got '4'",
+    ),
     "diversity key": (lambda: diversity(PROBLEM, SEQUENCES, 0), r"Key\(0\)"),
-    "steps": (lambda: FixedCount(4.0), "whole number of steps"),
+    "steps": (lambda: FixedCount(4.0), "count must be a whole number"),
     "threads": (lambda: DecodeOptions(threads=10**9), "1 to 1024"),
 }
 

@@ -206,3 +206,16 @@ def test_folders_of_other_versions_go_when_long_unused(tmp_path: Path) -> None:
     cache._forget_others(folders[15])
     # The seven used last, the one asked for, and all used within the hour.
     assert sorted(tmp_path.iterdir()) == [*folders[:7], folders[15]]
+
+
+def test_parts_that_killed_processes_left_go_after_an_hour(tmp_path: Path) -> None:
+    folder, other = tmp_path / "lo_theory-kernels-new", tmp_path / "lo_theory-kernels-old"
+    ages = {"a.kernel": 1e6, "a.kernel.0123456789abcdef": 3700, "b.kernel.0123456789abcdef": 3500}
+    for place in (folder, other):
+        place.mkdir()
+        for name, age in ages.items():
+            (place / name).touch()
+            os.utime(place / name, (time.time() - age,) * 2)
+    cache._forget_others(folder)
+    for place in (folder, other):
+        assert sorted(path.name for path in place.iterdir()) == ["a.kernel", "b.kernel.0123456789abcdef"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lo_theory.diffusion import TwoRates
+from lo_theory.diffusion import LAWS, TwoRates, Uniform
 from lo_theory.diffusion.satisfied import Satisfied
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, load, resolve
@@ -19,8 +20,9 @@ from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.families.figure import make_figures
 from lo_theory.lab.families.row import Evaluation, Row, evaluation_law
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
-from lo_theory.lab.families.work import SingleTokens
+from lo_theory.lab.families.work import SingleTokens, check_exact
 from lo_theory.lab.figures import write_figures
+from lo_theory.lab.laws import check_laws
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import to_markdown
@@ -104,6 +106,26 @@ def test_satisfied_is_refused_where_it_means_nothing() -> None:
         Satisfied().sample(Key(0), np.zeros((1, 5), np.int8), Layout(2, 3, 2, 3))
     with pytest.raises(ValueError, match="rate of latents"):
         Satisfied(1.5)
+
+
+@dataclass(frozen=True)
+class Heavy:
+    """A law of one's own whose weights sum to two."""
+
+    name: str = "heavy"
+
+    def sample(self, key: Key, tokens: np.ndarray, layout: Layout, *, start: int = 0) -> Any:
+        masked, weight = Uniform().sample(key, tokens, layout, start=start)
+        return masked, 2 * weight - 4 * ~masked
+
+
+def test_a_law_of_ones_own_is_checked_wherever_masks_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAWS, "heavy", Heavy)
+    row = resolve(tiny(evaluation={"laws": ["heavy"]})).rows[1]
+    with pytest.raises(ValueError, match=r"evaluation\.laws: heavy gives row 0 at position \d+ the weight -4"):
+        check_laws([("evaluation.laws", ["heavy"])], LAYOUT)
+    with pytest.raises(ValueError, match="heavy gives row 0"):
+        check_exact(row, row.problem.make())
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

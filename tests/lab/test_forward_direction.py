@@ -40,7 +40,7 @@ def forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
         (["--ways", "sgd:1e-3:0.1:16"], "optimiser must be one of adamw, muon, got 'sgd'"),
         (["--sequences", "500"], "a batch of 16 and --sequences 500"),
         (["--ways", "muon:1e-3:0.1:1000", "--sequences", "900"], "a batch of 1000 and --sequences 900"),
-        (["--workers", "0"], "--workers must be at least 1"),
+        (["--workers", "0"], "--workers must be a whole number from 1 to 1024, got 0"),
         (["--device", "abacus"], "abacus"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
         (["--shape", "20M"], "invalid choice: '20M' (choose from"),

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -177,6 +178,20 @@ def through_csv(values: list[Any], chance: random.Random) -> None:
     assert [row.unit for row in back] == [row.unit for row in rows]
     for row, original in zip(back, rows, strict=True):
         assert same(row.keys, dict(sorted(original.keys.items(), key=lambda pair: list(row.keys).index(pair[0]))))
+
+
+def test_a_key_that_no_form_gives_back_is_refused() -> None:
+    chance = random.Random(3)
+    for _ in range(300):
+        values = [text(chance), number(chance)]
+        for bad in (None, b"x", [values[0]], {"a": values[1]}, (values[1],), np.int64(3)):
+            with pytest.raises(ValueError, match=r"the key name is a text, a number, True or False, got .*: leave it"):
+                Row("u", "m", Sums(1, 1.0, 0.0), {"first": values[0], "name": bad})
+        row = Row("u", "m", Sums(1, 1.0, 0.0), {"first": values[0], "name": values[1]})
+        assert same(from_csv(to_csv([row])), [row])
+        assert same(Row.from_json(row.to_json()), row)
+    with pytest.raises(ValueError, match="got None"):
+        Row.from_json('{"unit": "u", "metric": "m", "n": 1, "sum": 1.0, "squared_deviations": 0.0, "name": null}')
 
 
 def table(texts: list[str]) -> Table:

@@ -310,7 +310,7 @@ def test_going_on_with_other_threads_is_refused(tmp_path: Path, capsys: Any) -> 
     [
         (["--shard", "3/2"], "--shard takes i/n with i from 1 to n, got 3/2"),
         (["--attempts", "0"], "attempts must be at least 1, got 0"),
-        (["--workers", "0"], "workers must be at least 1 and at most 1024, got 0"),
+        (["--workers", "0"], "workers must be a whole number from 1 to 1024, got 0"),
         (["--axis", "problem.Q=[1]"], "unknown key problem.Q"),
         (["--axis", "problem.Q=[1]"], "grid.yaml: axes at problem.P=10, problem.seed=0, seed=0, problem.Q=1: unknown"),
         (["--axis", "seed=[0,1]"], "together: give --axis problem.seed,seed=[values] if their values are the same"),

@@ -56,7 +56,7 @@ def test_a_copy_answers_the_same_bits_with_the_same_kernels(name: str, how: str)
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**9, 2.0, True, "two", None])
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_threads_are_a_number_that_a_process_can_start(name: str, threads: Any) -> None:
-    message = "threads must be a whole number from 1 to 1024, got"
+    message = "threads must be a whole number"
     with pytest.raises(ValueError, match=message):
         POSTERIORS[name](threads=threads)
     made = POSTERIORS[name]()

@@ -45,13 +45,16 @@ def test_a_file_with_such_scopes_is_refused(tmp_path):
         LODistribution.load(tmp_path / "problem.npz")
 
 
-@pytest.mark.parametrize("value", [128, 255, 256, -129, 2**32])
-def test_join_does_not_wrap(value):
-    layout = Layout(1, 2, 2, 2)
-    with pytest.raises(ValueError, match=f"found {value}"):
+@pytest.mark.parametrize("value", [3, -2, -5, 127, 128, 255, 256, -129, 2**32])
+def test_join_takes_the_values_of_each_role_and_nothing_wraps(value):
+    layout = Layout(1, 2, 2, 3)
+    with pytest.raises(ValueError, match=rf"latents are 0\.\.1, or MASK = -1 where hidden, found {value}"):
         layout.join([value], [0, 1])
-    with pytest.raises(ValueError, match=f"found {value}"):
+    with pytest.raises(ValueError, match=rf"observations are 0\.\.2, or MASK = -1 where hidden, found {value}"):
         layout.join([0], [0, value])
+    with pytest.raises(ValueError, match="found 2"):
+        layout.join([2], [0, 2])
+    assert layout.join([1], [2, MASK]).tolist() == [1, 2, MASK]
     with pytest.raises(ValueError, match="dtype float64"):
         layout.join([0.7], [0, 1])
 
@@ -99,6 +102,9 @@ DOORS = {
     "channel": lambda: nae(2, 2).emission(masked(np.eye(2))),
     "likelihood": lambda: pair_channels(masked(np.ones((2, 2)))),
     "given": lambda: condition(NAE, masked(NAE.sample(Key(0), 1)[0])),
+    "a list of arrays": lambda: NAE.log_prob(list(map(masked, NAE.sample(Key(0), 2)))),
+    "lists of lists": lambda: NAE.layout.join([[masked([0, 0])[0], 0, 0, 0]], np.zeros((1, 6), int)),
+    "a tuple": lambda: LODistribution((UNIFORM[0], *map(masked, UNIFORM[1:])), NAE.observations),
 }
 
 
@@ -111,6 +117,7 @@ def test_a_masked_array_does_not_lose_its_mask(door):
 def test_a_masked_array_with_nothing_masked_is_an_array():
     tokens = NAE.sample(Key(0), 2)
     assert (NAE.layout.check_tokens(np.ma.array(tokens)) == tokens).all()
+    assert (NAE.layout.check_tokens([np.ma.array(row) for row in tokens]) == tokens).all()
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_families_hold_their_tables():
         (lambda: nae_sat(5, 5, seed=0, noise=1.1), r"\[0, 1\], got 1.1"),
         (lambda: nae_sat(5, 5, seed=0, q=1), "q must be at least 2, got 1"),
         (lambda: nae_sat(5, 5, seed=0, k=0), "k must be at least 1"),
-        (lambda: nae_sat(5, 5, seed=0.5), "seed must be an integer"),
+        (lambda: nae_sat(5, 5, seed=0.5), "seed must be a whole number"),
         (lambda: all_k_subsets(nae(), 2), "needs N >= k = 3 latents, got N = 2"),
         (lambda: all_k_subsets(nae(2, 5), 100), "over the limit"),
         (lambda: sparse_parity(3, 5, 4, 0.1, seed=0), "4 distinct latents cannot be drawn from N = 3"),

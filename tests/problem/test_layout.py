@@ -35,10 +35,9 @@ def test_order_is_the_position_of_each_role(layout):
     roles = np.arange(layout.length)
     assert (layout.role[layout.order] == roles).all()
     assert (layout.order[layout.role] == roles).all()
-    joined = layout.join(np.arange(layout.n_latents), layout.n_latents + np.arange(layout.n_observations))
+    assert np.concatenate(layout.split(np.arange(layout.length))).tolist() == layout.order.tolist()
     for role in range(layout.length):
         position = layout.order[role]
-        assert joined[position] == role
         assert layout.is_latent[position] == (role < layout.n_latents)
         assert layout.values[position] == (layout.q if role < layout.n_latents else layout.r)
     assert (layout.latent_positions == layout.order[: layout.n_latents]).all()

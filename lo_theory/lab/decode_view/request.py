@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import FixedCount
+from lo_theory.diffusion.masks import draw_masks
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.decode_view.trace import Trace, Views, record, to_csv
 from lo_theory.lab.drawing import styled, write_figure
@@ -103,7 +104,7 @@ def _given(wanted: Wanted, distribution: LODistribution) -> NDArray[np.int8]:
     check_laws([("--hide", (wanted.hide,))], distribution.layout)
     key = Key(wanted.seed).fold("decode view")
     truth = distribution.sample(key.fold("data"), 1)
-    masked = mask_law(wanted.hide).sample(key.fold("masks"), truth, distribution.layout)[0][0]
+    masked = draw_masks(mask_law(wanted.hide), key.fold("masks"), truth, distribution.layout)[0][0]
     return np.where(masked, np.int8(MASK), truth)[0]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lo_theory.diffusion.masks import draw_masks
 from lo_theory.diffusion.orders import AlongOrder, order_losses
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.statistics import Sums
@@ -35,7 +36,7 @@ def check_exact(row: Row, distribution: LODistribution) -> None:
     setting, key = row.evaluation, Key(row.seed).fold("check")
     exact, tokens = ExactPosterior(distribution, limit=setting.limit_states), distribution.sample(key, 1)
     for text in setting.laws:
-        masks, _ = evaluation_law(text).sample(key, tokens, distribution.layout)
+        masks, _ = draw_masks(evaluation_law(text), key, tokens, distribution.layout)
         cost = exact.estimate_cost(np.where(masks[0], np.int8(MASK), tokens))
         if not cost.fits.all():
             raise ValueError(
