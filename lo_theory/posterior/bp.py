@@ -24,12 +24,13 @@ from lo_theory.posterior.bp_forms import AllEqual, Form, Parity, Table, find_for
 from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan, sweep_space
 from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
-from lo_theory.problem.seams import check_key, check_threads
+from lo_theory.problem.seams import check_threads, checked
 from lo_theory.rng import Key
 
 __all__ = ["BPOptions", "BPResult", "run", "run_batch"]
 
 
+@checked
 @dataclass(frozen=True)
 class BPOptions:
     """How to iterate.
@@ -249,6 +250,7 @@ def _check_planted(graph: FactorGraph, planted: ArrayLike | None) -> NDArray[np.
     return assignment.astype(np.int64)
 
 
+@checked
 def run(
     graph: FactorGraph, *, key: Key, options: BPOptions | None = None, planted: ArrayLike | None = None
 ) -> BPResult:
@@ -262,7 +264,6 @@ def run(
     not fit. Neither contradiction nor lack of convergence is an error.
     """
     options = options or BPOptions()
-    check_key(key)
     check_size(graph)
     start = _STARTS[options.start](graph, key, options, _check_planted(graph, planted))
     tables, shift = tables_to_one(graph.tables)
@@ -287,6 +288,7 @@ def run(
     )
 
 
+@checked
 def run_batch(
     graphs: Sequence[FactorGraph],
     *,

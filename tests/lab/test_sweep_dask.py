@@ -206,7 +206,7 @@ def test_a_local_cluster_that_does_not_start_says_so(tmp_path: Path, capsys: Any
     monkeypatch.setattr("distributed.LocalCluster", fail)
     monkeypatch.setattr("lo_theory.lab.sweep.cluster._own_key", lambda distributed: None)
     write_grid(tmp_path / "grid.yaml")
-    assert main([*command(tmp_path)[3:], "--dask", "local"]) == 1
+    assert main([*command(tmp_path)[3:], "--dask", "local"]) == 2
     assert "its event loop did not start within 10 seconds): try again" in capsys.readouterr().err
 
 
