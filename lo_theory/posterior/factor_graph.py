@@ -113,6 +113,13 @@ class FactorGraph(Record):
         """(k - 1)c, mean number of variables that share a factor with a latent."""
         return (self.k - 1) * self.degree
 
+    @property
+    def least_log_weight(self) -> float:
+        """Sum of ln of the smallest positive number of every field and table: no state of positive weight has less."""
+        least = [np.where(a > 0.0, a, np.inf).min(axis=1, initial=np.inf) for a in (self.field, self.tables)]
+        logs = [np.log(a, out=np.zeros_like(a), where=np.isfinite(a)) for a in least]
+        return float(logs[0].sum() + logs[1][self.table].sum())
+
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """int64[T + 1]: factors ``groups[t]:groups[t + 1]`` use table t."""

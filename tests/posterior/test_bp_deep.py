@@ -22,7 +22,7 @@ from lo_theory.problem import LODistribution, TableObservations, nae, nae_sat, s
 from lo_theory.problem.planted import planted
 from lo_theory.rng import Key
 from tests.posterior.test_bp import ALL_STEPS, SHAPES, loopy
-from tests.posterior.trees import random_prior, random_table
+from tests.posterior.trees import make_forest, random_prior, random_table
 
 SCHEDULES = ("flooding", "sequential")
 FROZEN = (nae_sat(5, 15, seed=3), [-1, 1, -1, -1, -1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
@@ -192,3 +192,30 @@ def test_an_oscillation_changes_hardly_over_two(one: float, two: float, expected
     result = BPResult(np.ones((1, 1)), 0.0, 9, one, two, False, False)
     assert result.oscillating is expected
     assert not dataclasses.replace(result, converged=True).oscillating
+
+
+def test_evidence_stays_within_what_a_possible_context_can_have() -> None:
+    """In some contexts messages vanish ever faster, and the Bethe free entropy with them."""
+    distribution = nae_sat(20, 280, seed=0)
+    tokens = distribution.sample(Key(0), 100)
+    tokens[np.random.default_rng(0).random(tokens.shape) < 0.87] = -1
+    posterior = BPPosterior(distribution)
+    answer, exact = posterior.marginals(tokens), ExactPosterior(distribution).marginals(tokens)
+    graphs = [condition(distribution, row) for row in tokens]
+    free = [run(graph, key=posterior.key, options=posterior.options).free_entropy for graph in graphs]
+    least = np.array([graph.least_log_weight for graph in graphs])
+    assert min(free) < -1e9
+    assert (exact.log_evidence >= least - 1e-9).all()
+    assert (least == answer.log_evidence).any()
+    np.testing.assert_array_equal(answer.log_evidence, np.clip(free, least, 0.0))
+
+
+def test_no_possible_context_has_less_than_the_least_weight() -> None:
+    possible = 0
+    for seed in range(60):
+        distribution, tokens = make_forest(2 + seed % 2, 2 + seed % 3, ("hard", "soft", "nae")[seed % 3], seed)
+        evidence = float(ExactPosterior(distribution).marginals(tokens).log_evidence[0])
+        least = condition(distribution, tokens).least_log_weight
+        assert evidence == -math.inf or evidence >= least - 1e-12
+        possible += evidence > -math.inf
+    assert possible > 30
