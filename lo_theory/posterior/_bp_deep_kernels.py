@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from lo_theory.posterior._bp_compile import inner_kernel, kernel
-from lo_theory.posterior._bp_kernels import copy, largest_difference, next_mark
+from lo_theory.posterior._bp_kernels import compare, copy
 from lo_theory.rng import fill_words, shuffle
 
 _UP, _DOWN = 2.0**256, 2.0**-256
@@ -216,7 +216,7 @@ def deep_run(tables, kind, scaled, plan, field, key, limits, start, flooding):
     values, mark = np.empty(size), np.empty(size)
     for x in range(size):
         messages[0][x], messages[1][x] = _number(start[x], 0)
-    n_edges, marked, one, two, vanished, t, done = size // q, 1, np.inf, np.inf, 0, 0, False
+    n_edges, changes, vanished, t, done = size // q, (1, np.inf, np.inf), 0, 0, False
     while t < iterations and not done:
         if flooding:
             for edge in range(n_edges):
@@ -244,17 +244,11 @@ def deep_run(tables, kind, scaled, plan, field, key, limits, start, flooding):
                     _divide(messages[0], messages[1], edge * q, q)
         t += 1
         compared = received if flooding else messages
-        if t <= marked + 2:
+        if t <= changes[0] + 2:
             for x in range(size):
                 values[x] = _value(compared[0][x], compared[1][x])
-        if t == marked + 1:
-            one = largest_difference(values, mark)
-        elif t == marked + 2:
-            two = largest_difference(values, mark)
-            marked = next_mark(t, iterations)
-            done = max(one, two) <= tolerance
-        if t == marked:
-            copy(mark, values)
+        changes, done = compare(values, mark, changes, t, limits)
+    one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, messages[0], messages[1]
 
 

@@ -121,7 +121,7 @@ def _blend(work, kept, damping):
 
 
 @inner_kernel
-def next_mark(t, iterations):
+def _next_mark(t, iterations):
     """Iteration after which messages are marked next: an eighth of the way and a few on, and in time for the last
     two.
     """
@@ -135,6 +135,25 @@ def copy(target, source):
         target[x] = source[x]
 
 
+@inner_kernel
+def compare(work, mark, changes, t, limits):
+    """Compare the messages after iteration ``t`` with those marked one or two before, and mark them when it is time.
+
+    ``changes`` = (iteration of the mark, largest change over one, over two). Return the new ones, and whether both
+    changes are small enough.
+    """
+    (marked, one, two), (_, iterations, tolerance), done = changes, limits, False
+    if t == marked + 1:
+        one = largest_difference(work, mark)
+    elif t == marked + 2:
+        two = largest_difference(work, mark)
+        marked = _next_mark(t, iterations)
+        done = max(one, two) <= tolerance
+    if t == marked:
+        copy(mark, work)
+    return (marked, one, two), done
+
+
 @plain_kernel
 def flood(form, work, positions, groups, blocks, q, limits, support, settled, mark, kept):
     """Run flooding iterations from the messages to factors in ``work``.
@@ -145,7 +164,7 @@ def flood(form, work, positions, groups, blocks, q, limits, support, settled, ma
     vanished messages, converged, whether a number was lost, which ends the run).
     """
     damping, iterations, tolerance = limits
-    marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
+    changes, vanished, t, done, gone = (1, np.inf, np.inf), 0, 0, False, False
     while t < iterations and not done and not gone:
         found, gone = factor_pass(form, work, positions, groups)
         vanished += found
@@ -154,15 +173,9 @@ def flood(form, work, positions, groups, blocks, q, limits, support, settled, ma
             _blend(work, kept, damping)
         elif damping > 0.0:
             copy(kept, work)
-        if t == marked + 1:
-            one = largest_difference(work, mark)
-        elif t == marked + 2:
-            two = largest_difference(work, mark)
-            marked = next_mark(t, iterations)
-            done = max(one, two) <= tolerance
-        if t == marked:
-            copy(mark, work)
+        changes, done = compare(work, mark, changes, t, limits)
         gone |= variable_pass(work, blocks, q, support, t >= settled)
+    one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, gone
 
 
@@ -243,7 +256,7 @@ def sweep(form, work, plan, field, key, limits, support, settled, space):
     n, order, words, mark = field.shape[0], space.order, space.words, space.mark
     for i in range(n):
         order[i] = i
-    marked, one, two, vanished, t, done, gone = 1, np.inf, np.inf, 0, 0, False, False
+    changes, vanished, t, done, gone = (1, np.inf, np.inf), 0, 0, False, False
     while t < iterations and not done and not gone:
         fill_words(words, t, key[0], key[1])
         shuffle(order, n, words)
@@ -252,12 +265,6 @@ def sweep(form, work, plan, field, key, limits, support, settled, space):
             vanished += found
             gone |= low
         t += 1
-        if t == marked + 1:
-            one = largest_difference(work, mark)
-        elif t == marked + 2:
-            two = largest_difference(work, mark)
-            marked = next_mark(t, iterations)
-            done = max(one, two) <= tolerance
-        if t == marked:
-            copy(mark, work)
+        changes, done = compare(work, mark, changes, t, limits)
+    one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, gone

@@ -90,7 +90,7 @@ TWINS: dict[str, dict[str, str]] = {
         "variable_pass": FLOODING,
         "copy": FLOODING,
         "largest_difference": RESIDUALS,
-        "next_mark": RESIDUALS,
+        "compare": RESIDUALS,
         "flood": FLOODING,
         "sweep": SWEEPS,
     },
