@@ -110,6 +110,14 @@ def test_bad_input_is_named(make, message):
         make()
 
 
+@pytest.mark.parametrize("positions", [[0, 0, 2], [1, 2, 3], [[0, 1, 2]], [0, 1]])
+def test_a_reading_order_names_every_position_once(positions):
+    layout = Layout(2, 1, 2, 2)
+    assert layout.reading([2, 0, 1]).tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match=r"permutation of the positions 0\.\.2, got one of shape .*: \[+[0-3]"):
+        layout.reading(positions)
+
+
 def test_a_masked_token_in_a_complete_sequence_says_so():
     with pytest.raises(ValueError, match="must be complete, without MASK"):
         Layout(1, 1, 2, 2).check_tokens([0, MASK], complete=True)

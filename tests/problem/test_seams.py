@@ -20,7 +20,7 @@ from lo_theory.neural import TrainConfig, TransformerConfig
 from lo_theory.posterior import BPPosterior, ExactPosterior, condition
 from lo_theory.problem import LODistribution, Predicate, nae, nae_sat
 from lo_theory.problem.planted import planted
-from lo_theory.problem.seams import _kinds, checked
+from lo_theory.problem.seams import _kinds, check_count, checked
 from lo_theory.rng import Key
 from lo_theory.thresholds import kesten_stigum
 
@@ -156,6 +156,12 @@ def test_numbers_of_numpy_pass_and_what_no_hint_names_is_not_looked_at() -> None
 def test_another_kind_is_refused(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         probe(*arguments)
+
+
+def test_a_count_is_one_or_more() -> None:
+    check_count(1, "a loss is measured on at least one context")
+    with pytest.raises(ValueError, match="on at least one context, got n = 0"):
+        check_count(0, "a loss is measured on at least one context")
 
 
 def test_the_package_is_looked_at_whole() -> None:
