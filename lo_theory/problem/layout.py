@@ -173,8 +173,8 @@ class Layout(Record):
         order = plain(self.order if positions is None else positions, "a reading order")
         if order.shape != (self.length,) or not np.array_equal(np.sort(order), np.arange(self.length)):
             raise ValueError(
-                f"a reading order is a permutation of the positions 0..{self.length - 1}, got one of shape {order.shape}: "
-                f"{np.array2string(order, threshold=20)}"
+                f"a reading order is a permutation of the positions 0..{self.length - 1}, "
+                f"got one of shape {order.shape}: {np.array2string(order, threshold=20)}"
             )
         return order.astype(np.int64)
 
