@@ -182,7 +182,6 @@ def null_model(
     With ``observed`` "satisfied" that is a uniform set of scopes; with "all" each value is 1 with probability gamma,
     whatever the others.
     """
-    check_request(predicate, N, degree, observed, size)
     empty = frozen(np.empty(0, np.int8), np.int8)
     drawn = _draw(predicate, N, degree, observed, size, empty, key.fold("constraints"))
     return PlantedInstance(*_instance(predicate, N, drawn), None)
