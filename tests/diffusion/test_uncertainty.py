@@ -70,6 +70,10 @@ def test_the_exact_posterior_passes_and_a_wrong_one_does_not() -> None:
     assert found["flat"]["converged"].mean == 0
     assert found["flat"]["contradicted"].mean == 1
     assert found["flat"]["evidence_error"].n == 0
+    bare = uncertainty(judged, exact, distribution, TwoRates(0.1, 0.2), key=KEY, n=60)
+    hiding = bare.truth["latent_entropy"].n
+    assert 0 < hiding < 60
+    assert bare.judged["exact"]["evidence_error"].n == bare.judged["bp"]["evidence_error"].n == hiding
     assert abs(found["bp"]["evidence_error"].mean) > 1e-9
 
 
