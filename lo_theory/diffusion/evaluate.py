@@ -30,6 +30,7 @@ __all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_a
 
 _CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
 _BATCH = 1024  # contexts sent through a posterior at once
+_NO_SEQUENCE = "an accuracy is measured on at least one sequence"
 
 
 @checked
@@ -133,10 +134,6 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
     return replace(decoded, dead_from=np.where(ends, high, -1).astype(np.int32))
 
 
-def _check(distribution: LODistribution, key: Key, n: int) -> None:
-    check_count(n, "an accuracy is measured on at least one sequence")
-
-
 def _fill(
     marginals: Marginals, contexts: NDArray[np.int8], layout: Layout, key: Key, start: int, *, argmax: bool
 ) -> NDArray[np.int8]:
@@ -156,7 +153,7 @@ def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key
 
     Exact posterior without noise: 1.
     """
-    _check(distribution, key, n)
+    check_count(n, _NO_SEQUENCE)
     layout, shares = distribution.layout, []
     for start in range(0, n, _BATCH):
         truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
@@ -177,7 +174,7 @@ def infill_accuracies(
     ``infill``: most likely values; ``infill_drawn``: values drawn from the marginals. Sequences with no hidden
     observation do not count.
     """
-    _check(distribution, key, n)
+    check_count(n, _NO_SEQUENCE)
     layout = distribution.layout
     shares: dict[str, list[NDArray[np.float64]]] = {"infill": [], "infill_drawn": []}
     for start in range(0, n, _BATCH):

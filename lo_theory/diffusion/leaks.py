@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lo_theory.problem.layout import plain
 from lo_theory.problem.seams import checked
 
 __all__ = ["FAMILY_LEVEL", "evidence", "find_leaks", "leak_threshold"]
@@ -37,7 +38,7 @@ def evidence(ratios: ArrayLike) -> float:
     the wealth has expectation at most 1, so evidence >= t has probability at most exp(-t). Evidence of independent
     contexts adds. Errors: ValueError for a negative ratio or nan.
     """
-    values = np.asarray(ratios, np.float64).ravel()
+    values = plain(ratios, "ratios", np.float64).ravel()
     if not (values >= 0).all():
         raise ValueError(f"ratios of probabilities are not negative, got {values[~(values >= 0)][0]}")
     with np.errstate(divide="ignore"):  # a whole wealth that is lost

@@ -66,7 +66,7 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
     and a thousandth: from 64 rows on, and in fewer where all sums are the same though the numbers hidden are not. Every
     function that is given a mask law goes through here. Errors: ValueError that names the row and the position.
     """
-    MASK_LAW.check(law, "a mask law")
+    MASK_LAW.check(law, "law")
     answer = law.sample(key, tokens, layout, start=start)
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise ValueError(f"{law.name} must answer a pair (masked, weight), got {type(answer).__name__}")

@@ -61,6 +61,8 @@ class Sums:
     def __post_init__(self) -> None:
         if operator.index(self.n) < 0:
             raise ValueError(f"a number of values must not be negative, got n = {self.n}")
+        if not math.isfinite(self.total):
+            object.__setattr__(self, "deviations", math.nan)
         if self.deviations < 0 or (self.n < 2 and self.deviations > 0):
             raise ValueError(
                 f"squared deviations from the mean of {self.n} values cannot sum to {self.deviations}: they are at "

@@ -13,7 +13,7 @@ from lo_theory.posterior._bp_compile import plain_kernel
 from lo_theory.posterior._bp_form_kernels import LOW, factor_pass, normalise
 from lo_theory.rng import philox, unit
 
-_SMALL = 1e-15  # times LOW this is still a number of full precision
+_LIFTED = 1e-15  # what is smaller gets an exponent; times LOW this is still a number of full precision
 
 
 @plain_kernel
@@ -63,12 +63,17 @@ def beliefs(to_variable, scopes, belief, exponent):
     Return (sum over variables of ln of the normalisation, number of variables whose belief vanished).
     """
     n, q = belief.shape
+    for i in range(n):
+        for v in range(q):
+            if 0.0 < belief[i, v] < _LIFTED:
+                exponent[i, v] = math.log(belief[i, v])
+                belief[i, v] = 1.0
     for j in range(scopes.shape[0]):
         for a in range(scopes.shape[1]):
             i = scopes[j, a]
             for v in range(q):
                 belief[i, v] *= to_variable[j, a, v]
-                if 0.0 < belief[i, v] < _SMALL:
+                if 0.0 < belief[i, v] < _LIFTED:
                     exponent[i, v] += math.log(belief[i, v])
                     belief[i, v] = 1.0
     log_sum, vanished = 0.0, 0

@@ -12,10 +12,10 @@ from numba.core.options import DefaultOptions
 
 from lo_theory.jit import jit
 
-__all__ = ["inner_kernel", "kernel", "message_kernel"]
+__all__ = ["kernel", "message_kernel", "plain_kernel"]
 
 _COMMON: dict[str, Any] = {"error_model": "numpy"}
-_INNER: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
+_UNCOUNTED: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 
 # The compiler may drop products with a constant 0 or 1 and fuse a product with a sum (which moves last bits between
 # machines); it may not reorder sums. No message is infinite or not a number.
@@ -24,10 +24,8 @@ _RELAXED = {"nnan", "ninf", "nsz", "contract"}
 kernel = jit(**_COMMON)
 """Compile a kernel that Python calls."""
 
-plain_kernel = jit(**_COMMON, **_INNER)
-"""Compile a kernel that allocates nothing."""
+plain_kernel = jit(**_COMMON, **_UNCOUNTED)
+"""Compile a kernel that allocates nothing, whether Python or a kernel calls it."""
 
-inner_kernel = plain_kernel
-
-message_kernel = jit(**_COMMON, **_INNER, fastmath=_RELAXED)
-"""Compile the arithmetic of messages: an inner kernel with relaxed rounding, never reordered."""
+message_kernel = jit(**_COMMON, **_UNCOUNTED, fastmath=_RELAXED)
+"""Compile the arithmetic of messages: a plain kernel with relaxed rounding, never reordered."""

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from lo_theory.posterior._bp_compile import inner_kernel, kernel
+from lo_theory.posterior._bp_compile import kernel, plain_kernel
 from lo_theory.posterior._bp_kernels import compare, copy
 from lo_theory.rng import fill_words, shuffle
 
@@ -23,7 +23,7 @@ LOWEST = -(2**40)
 TABLE, ALL_EQUAL, PARITY = 0, 1, 2
 
 
-@inner_kernel
+@plain_kernel
 def _number(m, e):
     """Bring a positive mantissa back between 2**-256 and about 1."""
     if m == 0.0:
@@ -38,7 +38,7 @@ def _number(m, e):
     return m, max(e, LOWEST)
 
 
-@inner_kernel
+@plain_kernel
 def _sum(m, e, n, f):
     """Number (m, e) plus number (n, f)."""
     if n == 0.0 or (m > 0.0 and f < e - 1):
@@ -50,7 +50,7 @@ def _sum(m, e, n, f):
     return (m + n * _DOWN, e) if e > f else (n + m * _DOWN, f)
 
 
-@inner_kernel
+@plain_kernel
 def _value(m, e):
     """As a float, small numbers as zero."""
     if e == 0:
@@ -58,7 +58,7 @@ def _value(m, e):
     return m * _DOWN if e == -1 else 0.0
 
 
-@inner_kernel
+@plain_kernel
 def _total(m, e, at, q):
     """Sum of the q numbers from ``at`` on."""
     total, power = 0.0, 0
@@ -67,7 +67,7 @@ def _total(m, e, at, q):
     return total, power
 
 
-@inner_kernel
+@plain_kernel
 def _divide(m, e, at, q):
     """Divide q numbers by their sum; uniform if that is zero. Return whether it was."""
     total, power = _total(m, e, at, q)
@@ -79,7 +79,7 @@ def _divide(m, e, at, q):
     return total == 0.0
 
 
-@inner_kernel
+@plain_kernel
 def _table_message(edge, weights, plan, messages, received, digits):
     """Any table: a walk over its states."""
     (m, e), (out, power) = messages, received
@@ -107,7 +107,7 @@ def _table_message(edge, weights, plan, messages, received, digits):
             a -= 1
 
 
-@inner_kernel
+@plain_kernel
 def _all_equal_message(edge, weights, plan, messages, received):
     """``weights`` [1 + q]: where not all arguments are equal, and where all are v; see ``all_equal_pass``."""
     (m, e), (out, power), q = messages, received, weights.shape[0] - 1
@@ -127,7 +127,7 @@ def _all_equal_message(edge, weights, plan, messages, received):
         out[edge * q + v], power[edge * q + v] = _sum(differ, height, same, level)
 
 
-@inner_kernel
+@plain_kernel
 def _parity_message(edge, weights, plan, messages, received):
     """``weights`` (even, odd); see ``parity_pass``."""
     (m, e), (out, power) = messages, received
@@ -146,7 +146,7 @@ def _parity_message(edge, weights, plan, messages, received):
         out[2 * edge + v], power[2 * edge + v] = _sum(s0, l0, d0, h0)
 
 
-@inner_kernel
+@plain_kernel
 def _message(edge, tables, kind, scaled, plan, messages, received, digits):
     """Write the message to a variable along an edge to ``received``, from normalised messages to factors.
 
@@ -169,7 +169,7 @@ def _message(edge, tables, kind, scaled, plan, messages, received, digits):
             _divide(out, power, first, q)
 
 
-@inner_kernel
+@plain_kernel
 def _damp(messages, kept, at, q, damping):
     """Mix q messages with those of before; exact zeros stay."""
     (m, e), (old, power) = messages, kept
@@ -181,7 +181,7 @@ def _damp(messages, kept, at, q, damping):
             m[v], e[v] = _number(m[v], e[v])
 
 
-@inner_kernel
+@plain_kernel
 def _products(i, field, plan, received, messages, scratch):
     """Renew the messages of variable i to its factors: field times the messages received from the others."""
     (m, e), (got, height), (prefix, power) = messages, received, scratch

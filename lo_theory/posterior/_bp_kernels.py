@@ -12,7 +12,7 @@ import numpy as np
 from numba import uint64
 
 from lo_theory.jit import jit, tuple_setitem
-from lo_theory.posterior._bp_compile import inner_kernel, plain_kernel
+from lo_theory.posterior._bp_compile import plain_kernel
 from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass
 from lo_theory.rng import fill_words, shuffle
 
@@ -22,7 +22,7 @@ _SMALL = (
 _SCALE_EVERY = 8
 
 
-@inner_kernel
+@plain_kernel
 def _rescale(run, q):
     """Scale the running product of every lane whose largest entry has become small to largest entry one. Return
     whether any was scaled, and whether an entry had lost digits.
@@ -40,7 +40,7 @@ def _rescale(run, q):
     return scaled, gone
 
 
-@inner_kernel
+@plain_kernel
 def lost(numbers, support, settled):
     """Whether a number below ``LOW`` is no exact zero: positive, or zero though ``support`` (if ``settled``) is not."""
     gone, least = False, 0 if settled else 255
@@ -49,7 +49,7 @@ def lost(numbers, support, settled):
     return gone
 
 
-@inner_kernel
+@plain_kernel
 def variable_pass(work, blocks, q, support, settled):
     """Overwrite the messages to variables in ``work`` by the products of the others with the field, up to a factor.
 
@@ -108,7 +108,7 @@ def largest_difference(left, right):
     return worst
 
 
-@inner_kernel
+@plain_kernel
 def _blend(work, kept, damping):
     """Damp the messages in ``work`` by those of the iteration before, and keep the result. A zero is final: it is not
     damped.
@@ -120,7 +120,7 @@ def _blend(work, kept, damping):
         kept[x] = message
 
 
-@inner_kernel
+@plain_kernel
 def _next_mark(t, iterations):
     """Iteration after which messages are marked next: an eighth of the way and a few on, and in time for the last
     two.
@@ -128,14 +128,14 @@ def _next_mark(t, iterations):
     return max(t, min(t + 4 + t // 8, iterations - 2))
 
 
-@inner_kernel
+@plain_kernel
 def copy(target, source):
     """Fill ``target`` with as many numbers of ``source``."""
     for x in range(target.shape[0]):
         target[x] = source[x]
 
 
-@inner_kernel
+@plain_kernel
 def compare(work, mark, changes, t, limits):
     """Compare the messages after iteration ``t`` with those marked one or two before, and mark them when it is time.
 
@@ -179,7 +179,7 @@ def flood(form, work, positions, groups, blocks, q, limits, support, settled, ma
     return t, one, two, vanished, max(one, two) <= tolerance, gone
 
 
-@inner_kernel
+@plain_kernel
 def _rescaled(run, q):
     """``_rescale`` of one running product in registers."""
     largest, scaled, gone = run[0], False, False
@@ -193,7 +193,7 @@ def _rescaled(run, q):
     return run, scaled, gone
 
 
-@inner_kernel
+@plain_kernel
 def _update_variable(i, form, work, plan, field, damping, support, settled, space):
     """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished, and
     whether a number was lost.
@@ -236,7 +236,7 @@ def _update_variable(i, form, work, plan, field, damping, support, settled, spac
                 fresh = fresh + damping * work[target + uint64(v)] if fresh > 0.0 else 0.0
                 message = tuple_setitem(message, v, fresh)
                 total += fresh
-        share = 1.0 / total
+        share = 1.0 / total if total > 0.0 else 0.0  # zero: numbers were lost, and the run ends
         for v in range(q):
             work[target + uint64(v)] = share * message[v]
         if (e - begin) % _SCALE_EVERY == 0:

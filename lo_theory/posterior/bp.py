@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.posterior import _bp_closing_kernels, _bp_deep_kernels, _bp_kernels
-from lo_theory.posterior.bp_forms import AllEqual, Form, Parity, Table, find_form, tables_to_one
+from lo_theory.posterior.bp_forms import AllEqual, Form, Parity, Table, fields_to_one, find_form, tables_to_one
 from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan, sweep_space
 from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
+from lo_theory.problem.layout import plain
 from lo_theory.problem.seams import check_threads, checked
 from lo_theory.rng import Key
 
@@ -39,7 +40,8 @@ class BPOptions:
     random order each sweep. ``damping`` d in [0, 1) keeps d of the old message (flooding: of messages to variables,
     sequential: to factors), exact zeros excepted. ``start``: "noise" (uniform, each entry times 1 + ``noise`` u, u
     uniform in [-1, 1]), "random" (entries uniform in (0, 1]) or "planted" (certain of a given assignment). At most
-    ``iterations``; converged when no message changed by more than ``tolerance`` over one and over two iterations.
+    ``iterations``; converged when no message changed by more than ``tolerance`` over one and over two iterations
+    (absolute: damped messages smaller than it may still fall).
     ``messages`` keeps them in the result; ``closed_forms`` false uses the general kernel for every table.
 
     Flooding on satisfied NAE or colouring constraints multiplies the value imbalance by -(k - 1) c |lambda| an
@@ -77,7 +79,8 @@ class BPResult:
     -inf if contradictory); ``iterations`` done; ``residual`` and ``residual_two`` the largest change of a message over
     one and over two iterations, when last compared: at the end, in a run of a few iterations perhaps just before it;
     ``converged`` both at most the tolerance. ``contradictory``: every value of a message or a belief was excluded by
-    exact zeros; the message was set to uniform and the run went on. Small numbers are never taken for zero. From a
+    exact zeros; the message was set to uniform and the run went on. Small numbers are never taken for zero, though
+    those below 1e-150 are shown as zero. From a
     "noise" or "random" start, whose entries are all positive, this proves that no state has positive weight: the
     values of such a state stay positive in every message. From a "planted" start it may be the start that contradicts.
     Without it nothing is proven. ``to_factor``, ``to_variable`` float64[F, k, q], normalised, if asked for.
@@ -240,7 +243,7 @@ def _run_deep(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed]:
 def _check_planted(graph: FactorGraph, planted: ArrayLike | None) -> NDArray[np.int64] | None:
     if planted is None:
         return None
-    assignment = np.asarray(planted)
+    assignment = plain(planted, "planted")
     if assignment.shape != (graph.n_latents,) or assignment.dtype.kind not in "iub":
         raise ValueError(
             f"planted must be {graph.n_latents} integers, got shape {assignment.shape}, dtype {assignment.dtype}"
@@ -267,17 +270,19 @@ def run(
     check_size(graph)
     start = _STARTS[options.start](graph, key, options, _check_planted(graph, planted))
     tables, shift = tables_to_one(graph.tables)
-    task = _Task(replace(graph, tables=tables), start, key.fold("order").words(), options)
-    belief = np.array(graph.field)
+    field, raised = fields_to_one(graph.field)
+    task = _Task(replace(graph, tables=tables, field=field), start, key.fold("order").words(), options)
+    belief = np.array(field)
     done = _run_floats(task, belief)
     if done is None:
-        belief = np.array(graph.field)
+        belief = np.array(field)
         done = _run_deep(task, belief)
     (iterations, one, two, vanished, converged), (entropy, empty, to_factor, to_variable) = done
     contradictory = vanished + empty > 0
+    entropy += math.log(2.0) * (shift[graph.table].sum() + raised)
     return BPResult(
         marginals=belief[: graph.n_latents],
-        free_entropy=-math.inf if contradictory else float(entropy + math.log(2.0) * shift[graph.table].sum()),
+        free_entropy=-math.inf if contradictory else float(entropy),
         iterations=int(iterations),
         residual=float(one),
         residual_two=float(two),
@@ -299,6 +304,8 @@ def run_batch(
 ) -> list[BPResult]:
     """Run belief propagation on each graph, graph b under ``key.fold(b)``; the same bits for any number of threads."""
     check_threads(threads)
+    if isinstance(graphs, FactorGraph):
+        raise ValueError("graphs must be a sequence of factor graphs, got one: use run, or [graph]")
     if planted is not None and len(planted) != len(graphs):
         raise ValueError(f"planted must hold one assignment a graph: {len(graphs)} graphs, {len(planted)} assignments")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AllEqual", "Form", "Parity", "Table", "find_form", "tables_to_one"]
+__all__ = ["AllEqual", "Form", "Parity", "Table", "fields_to_one", "find_form", "tables_to_one"]
 
 _LARGEST_CLOSED_FORM = 1024  # k**2 q**2, the operations of a factor, which the compiler unrolls
 
@@ -89,10 +89,31 @@ def _table(tables: NDArray[np.float64], q: int, k: int, scaled: bool) -> Form:
 
 
 def tables_to_one(tables: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Tables [T, states] over powers of two 2**shift that leave largest entries in (1/2, 1], and the shifts [T]."""
+    """Tables [T, states] over powers of two 2**shift that leave largest entries in (1/2, 1], and the shifts [T].
+
+    Errors: ValueError for a table of which a positive weight would become zero.
+    """
     mantissa, shift = np.frexp(tables.max(axis=1, initial=0.0))
     shift = (shift - (mantissa == 0.5)).astype(np.int64)
-    return np.ldexp(tables, -shift[:, None]), shift
+    scaled = np.ldexp(tables, -shift[:, None])
+    lost = (scaled == 0.0) & (tables > 0.0)
+    if lost.any():
+        raise ValueError(
+            f"the weights {tables[lost][0]:.3g} and {tables[lost.any(axis=1)][0].max():.3g} of one table or field are "
+            "too far apart for one number to hold their ratio: take 0 for the smaller one"
+        )
+    return scaled, shift
+
+
+def fields_to_one(field: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Fields [n, q] without numbers above 1, and the sum of the shifts, as in ``tables_to_one``."""
+    large = field.max(axis=1, initial=0.0) > 1.0
+    if not large.any():
+        return field, 0
+    scaled, shift = tables_to_one(field[large])
+    field = np.array(field)
+    field[large] = scaled
+    return field, int(shift.sum())
 
 
 def find_form(tables: NDArray[np.float64], q: int, k: int, *, scaled: bool, closed: bool = True) -> Form:

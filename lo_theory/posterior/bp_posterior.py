@@ -14,7 +14,7 @@ from lo_theory.posterior.bp import BPOptions, BPResult, run
 from lo_theory.posterior.factor_graph import Conditioning
 from lo_theory.posterior.protocol import Marginals
 from lo_theory.problem import MASK, Layout, LODistribution
-from lo_theory.problem.seams import check_threads
+from lo_theory.problem.seams import check_threads, checked
 from lo_theory.rng import Key
 
 __all__ = ["BPPosterior"]
@@ -22,6 +22,7 @@ __all__ = ["BPPosterior"]
 _DEFAULT = BPOptions(schedule="sequential", noise=0.0)
 
 
+@checked
 class BPPosterior:
     """Posterior marginals by belief propagation on the factor graph of each context.
 

@@ -195,8 +195,9 @@ class ExactPosterior:
     def marginals(self, tokens: ArrayLike, *, threads: int | None = None) -> Marginals:
         """Answer a batch int8[B, L], MASK = -1 where hidden: float64 probabilities [B, L, V] and ln P(revealed tokens).
 
-        Exact up to rounding (below 1e-12); ``converged`` is always true. A contradictory row has log_evidence -inf and
-        uniform probabilities over the values of the role at its masked positions. Cost per row: see ``estimate_cost``.
+        Exact up to rounding (below 1e-12; a probability below 1e-150 may come out as 0); ``converged`` is always true.
+        A contradictory row has log_evidence -inf and uniform probabilities over the values of the role at its masked
+        positions. Cost per row: see ``estimate_cost``.
         Errors: ValueError for tokens out of range; for a row that would take more than ``limit``, naming the width met,
         before its memory is taken and, if it is its masked latents that are too many, before any row is answered.
         """

@@ -56,6 +56,10 @@ class FactorGraph(Record):
                 f"a factor graph has field [n, q], scopes [F, k] and tables [T, q**k], got {field.shape}, "
                 f"{scopes.shape} and {tables.shape}"
             )
+        if len(field) < 1 or field.shape[1] < 2:
+            raise ValueError(f"a factor graph has variables of two values or more, got field of shape {field.shape}")
+        if not 1 <= self.n_latents <= len(field):
+            raise ValueError(f"n_latents must lie in 1..{len(field)}, the number of variables, got {self.n_latents}")
         for name, array, largest in (
             ("scopes", scopes, len(field) - 1),
             ("table", table, len(tables) - 1),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
+from lo_theory.problem.layout import plain
 from lo_theory.problem.seams import checked
 
 __all__ = ["Overlap", "overlap"]
@@ -36,7 +37,7 @@ def overlap(marginals: ArrayLike, planted: ArrayLike, *, tie: float = 1e-4) -> O
     left by messages that decay to uniform, into an overlap of order N**-1/2. The permutation is the best of all q!
     (linear assignment, q**3). Errors: ValueError for shapes, values or ``tie`` out of range.
     """
-    beliefs, truth = np.asarray(marginals, dtype=np.float64), np.asarray(planted)
+    beliefs, truth = plain(marginals, "marginals", np.float64), plain(planted, "planted")
     if beliefs.ndim != 2 or len(beliefs) < 1 or beliefs.shape[1] < 2:
         raise ValueError(f"marginals must have shape [N, q] with N >= 1 and q >= 2, got {beliefs.shape}")
     n, q = beliefs.shape

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import math
 import os
 import secrets
@@ -42,8 +43,10 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
     except FileNotFoundError:
         mode = None
     if mode is not None and not stat.S_ISREG(mode):
+        content = io.BytesIO()  # what writes archives goes back and forth, which a device cannot
+        write(content)
         with open(target, "wb") as file:
-            write(file)
+            file.write(content.getbuffer())
         return Path(path)
     prefix = f".{target.name[:200]}."
     remove_leftovers(target.parent, prefix, age=_ABANDONED)

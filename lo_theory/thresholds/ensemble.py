@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import Predicate, TableObservations
-from lo_theory.problem.layout import frozen
+from lo_theory.problem.layout import frozen, plain
 from lo_theory.problem.seams import checked
 
 __all__ = ["PlantedEnsemble", "planted_ensemble"]
@@ -42,7 +42,8 @@ class PlantedEnsemble:
     revealed: float
 
     def __post_init__(self) -> None:
-        likelihoods, shares = np.asarray(self.likelihoods, np.float64), np.asarray(self.shares, np.float64)
+        likelihoods = plain(self.likelihoods, "likelihoods", np.float64)
+        shares = plain(self.shares, "shares", np.float64)
         if likelihoods.ndim < 3 or len(set(likelihoods.shape[1:])) != 1 or likelihoods.shape[1] < 2:
             raise ValueError(f"likelihoods have shape [K, q, ..., q] with k >= 2 and q >= 2, got {likelihoods.shape}")
         if not np.isfinite(likelihoods).all() or (likelihoods < 0).any():

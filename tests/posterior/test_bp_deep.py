@@ -219,3 +219,31 @@ def test_no_possible_context_has_less_than_the_least_weight() -> None:
         assert evidence == -math.inf or evidence >= least - 1e-12
         possible += evidence > -math.inf
     assert possible > 30
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("prior", "likelihood"), [(1e-200, 1e-200), (1e-60, 1e-280), (1e-300, 0.5)])
+def test_small_fields_and_small_weights_together(schedule: str, prior: float, likelihood: float) -> None:
+    """Value 0 is all but excluded beforehand, and the only one that the observation allows."""
+    law = TableObservations([[0]], np.array([[[1 - likelihood, likelihood], [1.0, 0.0]]]))
+    distribution = LODistribution(np.array([[prior, 1 - prior]]), law)
+    for noise in (0.0, 0.5):
+        answer = BPPosterior(distribution, options=BPOptions(schedule, noise=noise)).marginals([[-1, 1]])
+        assert answer.log_evidence[0] == pytest.approx(math.log(prior) + math.log(likelihood), rel=1e-12)
+        assert answer.probs[0, 0].tolist() == [1.0, 0.0]
+
+
+def test_weights_of_any_scale() -> None:
+    """Fields and tables up to 1e308; a ratio that no number holds is refused."""
+
+    def graph(field: list[list[float]], table: list[float]) -> FactorGraph:
+        scopes = [list(range(len(field)))]
+        return FactorGraph(field, scopes, [0], [table], [0], len(field))  # type: ignore[arg-type]
+
+    large = run(graph([[1e308, 1e308], [1, 1]], [1, 2, 3, 4]), key=Key(0))
+    assert large.free_entropy == pytest.approx(math.log(1e308) + math.log(10), rel=1e-12)
+    np.testing.assert_allclose(large.marginals, [[0.3, 0.7], [0.4, 0.6]], atol=1e-12)
+    small = run(graph([[1, 1]], [1e-300, 3e-300]), key=Key(0))
+    assert small.free_entropy == pytest.approx(math.log(4e-300), rel=1e-12)
+    with pytest.raises(ValueError, match=r"4\.94e-324 and 2 of one table or field are too far apart"):
+        run(graph([[1, 0]], [5e-324, 2.0]), key=Key(0))

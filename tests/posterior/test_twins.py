@@ -1,6 +1,6 @@
 """Every kernel from ``rng`` to ``thresholds`` has a slow, obvious twin: which test compares it, and none left out.
 
-A kernel that only kernels call (``inner_kernel``) has no way in from Python; what is named is then the test of what it
+A kernel that only kernels call has no way in from Python; what is named is then the test of what it
 is for. Kernels whose names begin with an underscore are parts of one of these. A new kernel needs a line here.
 """
 

@@ -10,8 +10,10 @@ import pickle
 import numpy as np
 import pytest
 
+from lo_theory.diffusion.leaks import evidence
 from lo_theory.posterior import ExactPosterior, FactorGraph, condition
 from lo_theory.posterior.bp import BPOptions, run
+from lo_theory.posterior.overlap import overlap
 from lo_theory.problem import (
     MASK,
     Layout,
@@ -25,6 +27,7 @@ from lo_theory.problem import (
 from lo_theory.problem.planted import planted
 from lo_theory.problem.predicates import from_array, nae, pair_channels
 from lo_theory.rng import Key
+from lo_theory.thresholds import PlantedEnsemble, planted_ensemble
 
 TABLE = np.full((1, 4, 2), 0.5)
 NAE = nae_sat(4, 6, seed=0)
@@ -82,6 +85,8 @@ def masked(values):
 
 
 UNIFORM = np.full((4, 2), 0.5)
+GRAPH = condition(NAE, [MASK] * 4 + [1] * 6)
+ENSEMBLE = planted_ensemble(nae(2, 3))
 DOORS = {
     "tokens": lambda: NAE.layout.check_tokens(masked(NAE.sample(Key(0), 2))),
     "posterior": lambda: ExactPosterior(NAE).marginals(masked(NAE.sample(Key(0), 2))),
@@ -101,6 +106,11 @@ DOORS = {
     "from_array": lambda: from_array(masked([[0, 1], [1, 0]])),
     "channel": lambda: nae(2, 2).emission(masked(np.eye(2))),
     "likelihood": lambda: pair_channels(masked(np.ones((2, 2)))),
+    "planted": lambda: run(GRAPH, key=Key(0), options=BPOptions(start="planted"), planted=masked(np.zeros(4, int))),
+    "overlap": lambda: overlap(np.full((4, 2), 0.5), masked(np.zeros(4, int))),
+    "beliefs": lambda: overlap(masked(np.full((4, 2), 0.5)), np.zeros(4, int)),
+    "ratios": lambda: evidence(masked(np.ones(3))),
+    "shares": lambda: PlantedEnsemble("nae", ENSEMBLE.likelihoods, masked(ENSEMBLE.shares), ENSEMBLE.revealed),
     "given": lambda: condition(NAE, masked(NAE.sample(Key(0), 1)[0])),
     "a list of arrays": lambda: NAE.log_prob(list(map(masked, NAE.sample(Key(0), 2)))),
     "lists of lists": lambda: NAE.layout.join([[masked([0, 0])[0], 0, 0, 0]], np.zeros((1, 6), int)),
@@ -232,6 +242,11 @@ def test_factors_out_of_the_order_of_their_tables_are_refused_and_sorted_ones_ar
         ({"tables": [[1.0, 1.0, 1.0, -1.0]] * 2}, "tables must hold finite weights"),
         ({"field": [[1.0, np.nan]] * 3}, "field must hold finite weights"),
         ({"field": np.ma.array(np.ones((3, 2)), mask=True)}, "masked entries"),
+        ({"field": np.ones((3, 1)), "tables": np.ones((2, 1))}, r"two values or more, got field of shape \(3, 1\)"),
+        ({"field": np.ones((0, 2)), "scopes": np.zeros((0, 2), int)}, r"shape \(0, 2\)"),
+        ({"n_latents": 0}, r"n_latents must lie in 1\.\.3"),
+        ({"n_latents": -1}, "got -1"),
+        ({"n_latents": 4}, "got 4"),
     ],
 )
 def test_a_factor_graph_that_is_none_is_refused(change, words):

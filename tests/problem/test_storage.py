@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lo_theory.problem import LODistribution, nae_sat, random_slab
-from lo_theory.problem.storage import remove_leftovers, write_atomically
+from lo_theory.problem.storage import remove_leftovers, write_arrays, write_atomically
 from lo_theory.rng import Key
 from tests.problem.problems import problems
 
@@ -260,6 +260,7 @@ def test_a_device_is_written_to(tmp_path):
         if name != "/dev/null":
             name.symlink_to("/dev/null")
         write_atomically(name, lambda file: file.write(b"new"))
+        write_atomically(name, lambda file: write_arrays(file, {"tokens": np.zeros(3)}))
         assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     with pytest.raises(OSError, match="No space left"):
         write_atomically("/dev/full", lambda file: file.write(b"new"))
