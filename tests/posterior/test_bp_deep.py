@@ -25,6 +25,7 @@ from tests.posterior.test_bp import ALL_STEPS, SHAPES, loopy
 from tests.posterior.trees import make_forest, random_prior, random_table
 
 SCHEDULES = ("flooding", "sequential")
+bp_run_deep = bp._run_deep
 FROZEN = (nae_sat(5, 15, seed=3), [-1, 1, -1, -1, -1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
 
 
@@ -247,3 +248,15 @@ def test_weights_of_any_scale() -> None:
     assert small.free_entropy == pytest.approx(math.log(4e-300), rel=1e-12)
     with pytest.raises(ValueError, match=r"4\.94e-324 and 2 of one table or field are too far apart"):
         run(graph([[1, 0]], [5e-324, 2.0]), key=Key(0))
+
+
+@pytest.mark.parametrize("where", ["close", "pass_once"])
+def test_numbers_lost_while_reading_off_are_read_off_again(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, deep_runs = getattr(bp._bp_closing_kernels, where), []
+    monkeypatch.setattr(bp, "_run_deep", lambda task, belief: deep_runs.append(task) or bp_run_deep(task, belief))
+    graph = loopy("soft", 2, 3)
+    run(graph, key=Key(0))
+    assert deep_runs == []
+    monkeypatch.setattr(bp._bp_closing_kernels, where, lambda *arguments: (*kernel(*arguments)[:-1], True))
+    run(graph, key=Key(0))
+    assert len(deep_runs) == 1
