@@ -15,11 +15,13 @@ import pytest
 from lo_theory.diffusion import Bernoulli, Pattern, Suffix, TwoRates, Uniform
 from lo_theory.posterior import ExactPosterior, bp
 from lo_theory.posterior.bp import BPOptions, BPResult, run
+from lo_theory.posterior.bp_forms import AllEqual, Parity, Table, find_form
 from lo_theory.posterior.bp_posterior import BPPosterior
 from lo_theory.posterior.bp_support import Support
 from lo_theory.posterior.factor_graph import FactorGraph, condition
 from lo_theory.problem import LODistribution, TableObservations, nae, nae_sat, sparse_parity
 from lo_theory.problem.planted import planted
+from lo_theory.problem.predicates import xor
 from lo_theory.rng import Key
 from tests.posterior.test_bp import ALL_STEPS, SHAPES, loopy
 from tests.posterior.trees import make_forest, random_prior, random_table
@@ -260,3 +262,40 @@ def test_numbers_lost_while_reading_off_are_read_off_again(where: str, monkeypat
     monkeypatch.setattr(bp._bp_closing_kernels, where, lambda *arguments: (*kernel(*arguments)[:-1], True))
     run(graph, key=Key(0))
     assert len(deep_runs) == 1
+
+
+def contradiction() -> FactorGraph:
+    """x0 = x1, x1 = x2 and x0 != x2: no state is left, and every message of the cycle vanishes in time."""
+    equal, other = [1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]
+    field = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    return FactorGraph(field, [[0, 1], [1, 2], [0, 2]], [0, 0, 1], [equal, other], [0, 1, 2], 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("deeply", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_vanishes_during_a_run_or_while_it_is_read_off_is_a_contradiction(
+    schedule: str, deeply: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, options = contradiction(), BPOptions(schedule, iterations=20, closed_forms=False)
+    if deeply:
+        monkeypatch.setattr(bp, "_run_floats", lambda task, belief: None)
+    assert run(graph, key=Key(0), options=options).contradictory
+    kernels = bp._bp_closing_kernels
+    monkeypatch.setattr(kernels, "take_normalised", lambda *arguments: 0)
+    monkeypatch.setattr(kernels, "close", lambda *arguments: (0.0, 0, False))
+    monkeypatch.setattr(bp._bp_deep_kernels, "deep_close", lambda *arguments: (0.0, 0))
+    assert run(graph, key=Key(0), options=options).contradictory  # by what vanished during the run
+    possible = loopy("soft", 2, 3)
+    assert not run(possible, key=Key(0), options=options).contradictory
+    if not deeply:
+        monkeypatch.setattr(kernels, "take_normalised", lambda *arguments: 1)
+        assert run(possible, key=Key(0), options=options).contradictory
+
+
+def test_every_closed_form_is_found() -> None:
+    for table, kind in ((nae(2, 3), AllEqual), (nae(3, 3), AllEqual), (xor(3), Parity)):
+        tables = np.asarray(table.emission(np.eye(2))).T.copy()
+        q = table.q
+        assert isinstance(find_form(tables, q, 3, scaled=True), kind)
+        assert isinstance(find_form(tables, q, 3, scaled=True, closed=False), Table)
+    assert isinstance(find_form(np.random.default_rng(0).random((1, 8)), 2, 3, scaled=True), Table)
