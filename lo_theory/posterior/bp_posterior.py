@@ -29,9 +29,7 @@ class BPPosterior:
     Exact, once converged, if the factor graph of the revealed observations is a forest: the marginals of masked latents
     and ``log_evidence`` (the Bethe free entropy). A masked observation is read as a leaf factor hung on the variables
     of its scope: its table averaged over their product of beliefs, exact only if they lie in different components.
-    Elsewhere all of it is an approximation, and ``log_evidence`` may err either way; it is held between the least that
-    a possible context can have (``FactorGraph.least_log_weight``) and 0, which the Bethe free entropy leaves by 10**12
-    nats and more where messages vanish sweep by sweep.
+    Elsewhere all of it is an approximation, and ``log_evidence`` may err either way.
 
     The default options are sequential sweeps from uniform messages, so that symmetries of the problem are kept: with
     all latents of an NAE problem masked the latents stay uniform, as they are exactly. A start with ``noise`` breaks
@@ -80,10 +78,8 @@ class BPPosterior:
         evidence, converged = np.empty(len(rows)), np.empty(len(rows), np.bool_)
 
         def answer(b: int) -> None:
-            graph = self._conditioning.graph(rows[b])
-            result = run(graph, key=self.key, options=self.options)
-            least = -np.inf if result.contradictory else graph.least_log_weight
-            evidence[b], converged[b] = min(max(result.free_entropy, least), 0.0), result.converged
+            result = run(self._conditioning.graph(rows[b]), key=self.key, options=self.options)
+            evidence[b], converged[b] = result.free_entropy, result.converged
             self._fill(probs[b], rows[b], result)
 
         if workers == 1:
