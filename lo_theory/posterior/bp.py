@@ -76,8 +76,8 @@ class BPResult:
     """What a run ended with; exact on trees once converged, an approximation elsewhere.
 
     ``marginals`` float64[N, q]; ``free_entropy`` the Bethe free entropy in nats (ln of the partition function on trees;
-    -inf if contradictory; where numbers underflow no lower than ``FactorGraph.least_log_weight``, since messages that
-    vanish sweep by sweep would take it down without bound); ``iterations`` done; ``residual`` and ``residual_two`` the
+    -inf if contradictory; where numbers underflow held within ``FactorGraph.log_weight_bounds``, since messages that
+    vanish sweep by sweep would take it anywhere); ``iterations`` done; ``residual`` and ``residual_two`` the
     largest change of a message over one and over two iterations, when last compared: at the end, in a run of a few
     iterations perhaps just before it;
     ``converged`` both at most the tolerance. ``contradictory``: every value of a message or a belief was excluded by
@@ -275,16 +275,16 @@ def run(
     field, raised = fields_to_one(graph.field)
     task = _Task(replace(graph, tables=tables, field=field), start, key.fold("order").words(), options)
     belief = np.array(field)
-    done, least = _run_floats(task, belief), -math.inf
+    done, bounds = _run_floats(task, belief), (-math.inf, math.inf)
     if done is None:
         belief = np.array(field)
-        done, least = _run_deep(task, belief), graph.least_log_weight
+        done, bounds = _run_deep(task, belief), graph.log_weight_bounds
     (iterations, one, two, vanished, converged), (entropy, empty, to_factor, to_variable) = done
     contradictory = vanished + empty > 0
     entropy += math.log(2.0) * (shift[graph.table].sum() + raised)
     return BPResult(
         marginals=belief[: graph.n_latents],
-        free_entropy=-math.inf if contradictory else max(float(entropy), least),
+        free_entropy=-math.inf if contradictory else min(max(float(entropy), bounds[0]), bounds[1]),
         iterations=int(iterations),
         residual=float(one),
         residual_two=float(two),

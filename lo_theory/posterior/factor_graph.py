@@ -118,11 +118,19 @@ class FactorGraph(Record):
         return (self.k - 1) * self.degree
 
     @property
-    def least_log_weight(self) -> float:
-        """Sum of ln of the smallest positive number of every field and table: no state of positive weight has less."""
+    def log_weight_bounds(self) -> tuple[float, float]:
+        """Between what ln of the partition function lies if any state has positive weight, nats.
+
+        The least is the sum of ln of the smallest positive numbers of all fields and tables, the most that of the sums
+        of the fields and the largest numbers of the tables.
+        """
         least = [np.where(a > 0.0, a, np.inf).min(axis=1, initial=np.inf) for a in (self.field, self.tables)]
-        logs = [np.log(a, out=np.zeros_like(a), where=np.isfinite(a)) for a in least]
-        return float(logs[0].sum() + logs[1][self.table].sum())
+        most = [(self.field / 2.0).sum(axis=1), self.tables.max(axis=1, initial=0.0) / 2.0]  # halves: no sum overflows
+        bounds = []
+        for of_fields, of_tables in (least, most):
+            logs = [np.log(a, out=np.zeros_like(a), where=(a > 0.0) & (a < np.inf)) for a in (of_fields, of_tables)]
+            bounds.append(float(logs[0].sum() + logs[1][self.table].sum()))
+        return bounds[0], bounds[1] + math.log(2.0) * (self.n_variables + self.n_factors)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:

@@ -207,10 +207,10 @@ def test_where_messages_vanish_evidence_is_that_of_a_possible_context(monkeypatc
     found, bethe, least = [], [], []
     for row in tokens:
         graph, before = condition(distribution, row), len(deep_runs)
-        least.append(graph.least_log_weight)
+        least.append(graph.log_weight_bounds[0])
         found.append(float(posterior.marginals([row]).log_evidence[0]))
         with monkeypatch.context() as patch:
-            patch.setattr(FactorGraph, "least_log_weight", property(lambda graph: -math.inf))
+            patch.setattr(FactorGraph, "log_weight_bounds", property(lambda graph: (-math.inf, math.inf)))
             bethe.append(run(graph, key=posterior.key, options=posterior.options).free_entropy)
         if len(deep_runs) == before:
             assert found[-1] == bethe[-1]
@@ -220,13 +220,13 @@ def test_where_messages_vanish_evidence_is_that_of_a_possible_context(monkeypatc
     assert (ExactPosterior(distribution).marginals(tokens).log_evidence >= np.array(least) - 1e-9).all()
 
 
-def test_no_possible_context_has_less_than_the_least_weight() -> None:
+def test_the_evidence_of_possible_contexts_lies_within_the_bounds() -> None:
     possible = 0
     for seed in range(60):
         distribution, tokens = make_forest(2 + seed % 2, 2 + seed % 3, ("hard", "soft", "nae")[seed % 3], seed)
         evidence = float(ExactPosterior(distribution).marginals(tokens).log_evidence[0])
-        least = condition(distribution, tokens).least_log_weight
-        assert evidence == -math.inf or evidence >= least - 1e-12
+        least, most = condition(distribution, tokens).log_weight_bounds
+        assert evidence == -math.inf or least - 1e-12 <= evidence <= most + 1e-12 < 1e-11
         possible += evidence > -math.inf
     assert possible > 30
 
@@ -306,3 +306,19 @@ def test_every_closed_form_is_found() -> None:
         assert isinstance(find_form(tables, q, 3, scaled=True), kind)
         assert isinstance(find_form(tables, q, 3, scaled=True, closed=False), Table)
     assert isinstance(find_form(np.random.default_rng(0).random((1, 8)), 2, 3, scaled=True), Table)
+
+
+def test_a_free_entropy_that_explodes_is_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = loopy("soft", 2, 3)
+    least, most = graph.log_weight_bounds
+    states = np.stack(np.unravel_index(np.arange(2**graph.n_variables), (2,) * graph.n_variables), axis=1)
+    weights = np.prod(graph.field[np.arange(graph.n_variables), states], axis=1)
+    for scope, table in zip(graph.scopes, graph.table, strict=True):
+        weights *= graph.tables[table].reshape((2,) * graph.k)[tuple(states[:, scope].T)]
+    assert least <= math.log(weights[weights > 0].min())
+    assert math.log(weights.sum()) <= most
+    monkeypatch.setattr(bp, "_run_floats", lambda task, belief: None)
+    for entropy, held in ((1e12, most), (-1e12, least), (least / 2 + most / 2, least / 2 + most / 2)):
+        monkeypatch.setattr(bp._bp_deep_kernels, "deep_close", lambda *arguments, entropy=entropy: (entropy, 0))
+        shift = bp.tables_to_one(graph.tables)[1][graph.table].sum() * math.log(2.0)
+        assert run(graph, key=Key(0)).free_entropy == pytest.approx(min(max(entropy + shift, least), most)), held
