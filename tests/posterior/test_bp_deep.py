@@ -322,3 +322,22 @@ def test_a_free_entropy_that_explodes_is_held_too(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(bp._bp_deep_kernels, "deep_close", lambda *arguments, entropy=entropy: (entropy, 0))
         shift = bp.tables_to_one(graph.tables)[1][graph.table].sum() * math.log(2.0)
         assert run(graph, key=Key(0)).free_entropy == pytest.approx(min(max(entropy + shift, least), most)), held
+
+
+@pytest.mark.parametrize(("vanished", "settled", "again"), [(1, 1, 1), (0, 1, 0), (1, 0, 0)])
+def test_what_vanishes_before_supports_are_known_is_looked_at_again(
+    vanished: int, settled: int, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start with zeros: whether a message vanished by underflow cannot be told until its support is known."""
+    flood, deep_runs, graph = bp._SCHEDULES["flooding"], [], loopy("soft", 2, 3)
+    whole = np.ones((graph.n_factors, graph.k, graph.q), np.uint8)
+
+    def run_once(task: object, support: Support) -> tuple[object, ...]:
+        ran, *rest = flood(task, support)  # type: ignore[arg-type]
+        return (*ran[:3], vanished, *ran[4:]), *rest
+
+    monkeypatch.setitem(bp._SCHEDULES, "flooding", run_once)
+    monkeypatch.setattr(bp, "find_support", lambda graph, form, start: Support(whole, whole, settled))
+    monkeypatch.setattr(bp, "_run_deep", lambda task, belief: deep_runs.append(task) or bp_run_deep(task, belief))
+    assert run(graph, key=Key(0), options=BPOptions(noise=0.5, iterations=400)).converged
+    assert len(deep_runs) == again
