@@ -113,6 +113,7 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
     low, high = np.zeros(len(tokens), np.int32), decoded.step_revealed.max(axis=1)
 
     def impossible(steps: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether what each row had revealed before its step of ``steps`` is impossible."""
         contexts = np.where(decoded.step_revealed < steps[:, None], tokens, MASK).astype(np.int8)
         parts = []
         for first in range(0, len(contexts), _BATCH):

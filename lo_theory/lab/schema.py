@@ -63,6 +63,7 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"{text!r} holds half of a surrogate pair, which is no character", node) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """See ``yaml.SafeLoader``; keys are text, named once each."""
         result: dict[Hashable, Any] = {}
         if not isinstance(node, yaml.MappingNode):
             raise _refusal("the tag !!map is given to what is no mapping", node)

@@ -9,14 +9,14 @@ import math
 import numpy as np
 from numba import uint64
 
-from lo_theory.posterior._bp_compile import plain_kernel
+from lo_theory.posterior._bp_compile import kernel
 from lo_theory.posterior._bp_form_kernels import LOW, factor_pass, normalise
 from lo_theory.rng import philox, unit
 
 _LIFTED = 1e-15  # what is smaller gets an exponent; times LOW this is still a number of full precision
 
 
-@plain_kernel
+@kernel
 def random_messages(messages, noise, key0, key1):
     """Fill ``messages`` [E, q] with normalised entries 1 + noise (2u - 1), u uniform; word e q + v makes entry (e,
     v). No entry is zero, whatever u.
@@ -35,7 +35,7 @@ def random_messages(messages, noise, key0, key1):
             messages[e, v] /= total
 
 
-@plain_kernel
+@kernel
 def scatter(messages, positions, work, q):
     """Put ``messages`` [F k q] at their places in ``work``."""
     for j in range(positions.shape[0]):
@@ -45,7 +45,7 @@ def scatter(messages, positions, work, q):
                 work[p + uint64(v)] = messages[e + v]
 
 
-@plain_kernel
+@kernel
 def gather(messages, positions, work, q):
     """The inverse of ``scatter``."""
     for j in range(positions.shape[0]):
@@ -55,7 +55,7 @@ def gather(messages, positions, work, q):
                 messages[e + v] = work[p + uint64(v)]
 
 
-@plain_kernel
+@kernel
 def beliefs(to_variable, scopes, belief, exponent):
     """Multiply ``belief`` [n, q] (the fields) by all messages and normalise; ``exponent`` zeros[n, q] are of each
     value.
@@ -95,13 +95,13 @@ def beliefs(to_variable, scopes, belief, exponent):
     return log_sum, vanished
 
 
-@plain_kernel
+@kernel
 def pass_once(form, work, positions, groups):
     """``factor_pass`` by itself: the messages to factors in ``work`` become messages to variables."""
     return factor_pass(form, work, positions, groups)
 
 
-@plain_kernel
+@kernel
 def take_normalised(messages, positions, work, q):
     """Normalise the messages to factors in ``work`` and ``gather`` them. Return how many had vanished."""
     vanished = 0
@@ -111,7 +111,7 @@ def take_normalised(messages, positions, work, q):
     return vanished
 
 
-@plain_kernel
+@kernel
 def close(to_factor, to_variable, scopes, belief, exponent, reached):
     """Read everything off normalised messages to factors and the unscaled messages to variables that they lead to.
 
@@ -145,7 +145,7 @@ def close(to_factor, to_variable, scopes, belief, exponent, reached):
     return free_entropy, vanished, gone
 
 
-@plain_kernel
+@kernel
 def observation_laws(masked, scopes, tables, index, belief, laws):
     """Fill ``laws`` [len(masked), r]: tables averaged over independent beliefs of the scope, repeated latents counted
     once.

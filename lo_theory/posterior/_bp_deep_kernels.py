@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from lo_theory.posterior._bp_compile import kernel, plain_kernel
+from lo_theory.posterior._bp_compile import allocating_kernel, kernel
 from lo_theory.posterior._bp_kernels import compare, copy
 from lo_theory.rng import fill_words, shuffle
 
@@ -23,7 +23,7 @@ LOWEST = -(2**40)
 TABLE, ALL_EQUAL, PARITY = 0, 1, 2
 
 
-@plain_kernel
+@kernel
 def _number(m, e):
     """Bring a positive mantissa back between 2**-256 and about 1."""
     if m == 0.0:
@@ -38,7 +38,7 @@ def _number(m, e):
     return m, max(e, LOWEST)
 
 
-@plain_kernel
+@kernel
 def _sum(m, e, n, f):
     """Number (m, e) plus number (n, f)."""
     if n == 0.0 or (m > 0.0 and f < e - 1):
@@ -50,7 +50,7 @@ def _sum(m, e, n, f):
     return (m + n * _DOWN, e) if e > f else (n + m * _DOWN, f)
 
 
-@plain_kernel
+@kernel
 def _value(m, e):
     """As a float, small numbers as zero."""
     if e == 0:
@@ -58,7 +58,7 @@ def _value(m, e):
     return m * _DOWN if e == -1 else 0.0
 
 
-@plain_kernel
+@kernel
 def _total(m, e, at, q):
     """Sum of the q numbers from ``at`` on."""
     total, power = 0.0, 0
@@ -67,7 +67,7 @@ def _total(m, e, at, q):
     return total, power
 
 
-@plain_kernel
+@kernel
 def _divide(m, e, at, q):
     """Divide q numbers by their sum; uniform if that is zero. Return whether it was."""
     total, power = _total(m, e, at, q)
@@ -79,7 +79,7 @@ def _divide(m, e, at, q):
     return total == 0.0
 
 
-@plain_kernel
+@kernel
 def _table_message(edge, weights, plan, messages, received, digits):
     """Any table: a walk over its states."""
     (m, e), (out, power) = messages, received
@@ -107,7 +107,7 @@ def _table_message(edge, weights, plan, messages, received, digits):
             a -= 1
 
 
-@plain_kernel
+@kernel
 def _all_equal_message(edge, weights, plan, messages, received):
     """``weights`` [1 + q]: where not all arguments are equal, and where all are v; see ``all_equal_pass``."""
     (m, e), (out, power), q = messages, received, weights.shape[0] - 1
@@ -127,7 +127,7 @@ def _all_equal_message(edge, weights, plan, messages, received):
         out[edge * q + v], power[edge * q + v] = _sum(differ, height, same, level)
 
 
-@plain_kernel
+@kernel
 def _parity_message(edge, weights, plan, messages, received):
     """``weights`` (even, odd); see ``parity_pass``."""
     (m, e), (out, power) = messages, received
@@ -146,7 +146,7 @@ def _parity_message(edge, weights, plan, messages, received):
         out[2 * edge + v], power[2 * edge + v] = _sum(s0, l0, d0, h0)
 
 
-@plain_kernel
+@kernel
 def _message(edge, tables, kind, scaled, plan, messages, received, digits):
     """Write the message to a variable along an edge to ``received``, from normalised messages to factors.
 
@@ -169,7 +169,7 @@ def _message(edge, tables, kind, scaled, plan, messages, received, digits):
             _divide(out, power, first, q)
 
 
-@plain_kernel
+@kernel
 def _damp(messages, kept, at, q, damping):
     """Mix q messages with those of before; exact zeros stay."""
     (m, e), (old, power) = messages, kept
@@ -181,7 +181,7 @@ def _damp(messages, kept, at, q, damping):
             m[v], e[v] = _number(m[v], e[v])
 
 
-@plain_kernel
+@kernel
 def _products(i, field, plan, received, messages, scratch):
     """Renew the messages of variable i to its factors: field times the messages received from the others."""
     (m, e), (got, height), (prefix, power) = messages, received, scratch
@@ -199,7 +199,7 @@ def _products(i, field, plan, received, messages, scratch):
             run, level = _number(run * got[p], level + height[p])
 
 
-@kernel
+@allocating_kernel
 def deep_run(tables, kind, scaled, plan, field, key, limits, start, flooding):
     """Run belief propagation from the normalised messages ``start`` [E q] to factors.
 
@@ -209,11 +209,13 @@ def deep_run(tables, kind, scaled, plan, field, key, limits, start, flooding):
     damping, iterations, tolerance = limits
     n, q = field.shape
     size = start.shape[0]
-    order, words, digits = np.arange(n), np.empty(n, np.uint64), np.zeros(plan.partners.shape[1] + 1, np.int64)
+    order, words, digits = plan.variables, plan.words, np.zeros(plan.partners.shape[1] + 1, np.int64)
+    for i in range(n):
+        order[i] = i
     messages = (start.copy(), np.zeros(size, np.int64))
     received, scratch = (np.ones(size), np.zeros(size, np.int64)), (np.empty(size), np.zeros(size, np.int64))
     kept = (np.empty(size), np.zeros(size, np.int64))
-    values, mark = np.empty(size), np.empty(size)
+    values = np.empty(size)
     for x in range(size):
         messages[0][x], messages[1][x] = _number(start[x], 0)
     n_edges, changes, vanished, t, done = size // q, (1, np.inf, np.inf), 0, 0, False
@@ -247,12 +249,12 @@ def deep_run(tables, kind, scaled, plan, field, key, limits, start, flooding):
         if t <= changes[0] + 2:
             for x in range(size):
                 values[x] = _value(compared[0][x], compared[1][x])
-        changes, done = compare(values, mark, changes, t, limits)
+        changes, done = compare(values, plan.mark, changes, t, limits)
     one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, messages[0], messages[1]
 
 
-@kernel
+@allocating_kernel
 def deep_close(tables, kind, plan, m, e, to_factor, to_variable, belief):
     """Read everything off normalised messages to factors (m, e).
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import uint64
 
 from lo_theory.jit import jit, tuple_setitem
-from lo_theory.posterior._bp_compile import plain_kernel
+from lo_theory.posterior._bp_compile import kernel
 from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass
 from lo_theory.rng import fill_words, shuffle
 
@@ -22,7 +22,7 @@ _SMALL = (
 _SCALE_EVERY = 8
 
 
-@plain_kernel
+@kernel
 def _rescale(run, q):
     """Scale the running product of every lane whose largest entry has become small to largest entry one. Return
     whether any was scaled, and whether an entry had lost digits.
@@ -40,7 +40,7 @@ def _rescale(run, q):
     return scaled, gone
 
 
-@plain_kernel
+@kernel
 def lost(numbers, support, settled):
     """Whether a number below ``LOW`` is no exact zero: positive, or zero though ``support`` (if ``settled``) is not."""
     gone, least = False, 0 if settled else 255
@@ -49,7 +49,7 @@ def lost(numbers, support, settled):
     return gone
 
 
-@plain_kernel
+@kernel
 def variable_pass(work, blocks, q, support, settled):
     """Overwrite the messages to variables in ``work`` by the products of the others with the field, up to a factor.
 
@@ -108,7 +108,7 @@ def largest_difference(left, right):
     return worst
 
 
-@plain_kernel
+@kernel
 def _blend(work, kept, damping):
     """Damp the messages in ``work`` by those of the iteration before, and keep the result. A zero is final: it is not
     damped.
@@ -120,7 +120,7 @@ def _blend(work, kept, damping):
         kept[x] = message
 
 
-@plain_kernel
+@kernel
 def _next_mark(t, iterations):
     """Iteration after which messages are marked next: an eighth of the way and a few on, and in time for the last
     two.
@@ -128,14 +128,14 @@ def _next_mark(t, iterations):
     return max(t, min(t + 4 + t // 8, iterations - 2))
 
 
-@plain_kernel
+@kernel
 def copy(target, source):
     """Fill ``target`` with as many numbers of ``source``."""
     for x in range(target.shape[0]):
         target[x] = source[x]
 
 
-@plain_kernel
+@kernel
 def compare(work, mark, changes, t, limits):
     """Compare the messages after iteration ``t`` with those marked one or two before, and mark them when it is time.
 
@@ -154,32 +154,31 @@ def compare(work, mark, changes, t, limits):
     return (marked, one, two), done
 
 
-@plain_kernel
-def flood(form, work, positions, groups, blocks, q, limits, support, settled, mark, kept):
+@kernel
+def flood(form, work, plan, blocks, q, limits, support, settled):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
-    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. ``mark``, and with
-    damping ``kept``, are working memory as large as ``work``. Return (iterations, change over one, change over two,
-    vanished messages, converged, whether a number was lost, which ends the run).
+    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations,
+    change over one, change over two, vanished messages, converged, whether a number was lost, which ends the run).
     """
     damping, iterations, tolerance = limits
     changes, vanished, t, done, gone = (1, np.inf, np.inf), 0, 0, False, False
     while t < iterations and not done and not gone:
-        found, gone = factor_pass(form, work, positions, groups)
+        found, gone = factor_pass(form, work, plan.positions, plan.groups)
         vanished += found
         t += 1
         if damping > 0.0 and t > 1:
-            _blend(work, kept, damping)
+            _blend(work, blocks.kept, damping)
         elif damping > 0.0:
-            copy(kept, work)
-        changes, done = compare(work, mark, changes, t, limits)
+            copy(blocks.kept, work)
+        changes, done = compare(work, blocks.mark, changes, t, limits)
         gone |= variable_pass(work, blocks, q, support, t >= settled)
     one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, gone
 
 
-@plain_kernel
+@kernel
 def _rescaled(run, q):
     """``_rescale`` of one running product in registers."""
     largest, scaled, gone = run[0], False, False
@@ -193,13 +192,13 @@ def _rescaled(run, q):
     return run, scaled, gone
 
 
-@plain_kernel
-def _update_variable(i, form, work, plan, field, damping, support, settled, space):
+@kernel
+def _update_variable(i, form, work, plan, field, damping, support, settled):
     """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished, and
     whether a number was lost.
     """
     q, begin, end = len(form.values), plan.first[i], plan.first[i + 1]
-    received, prefix, least = space.received, space.prefix, 0 if settled else 255
+    received, prefix, least = plan.received, plan.prefix, 0 if settled else 255
     run, at, vanished, careful, gone = form.values, uint64(0), 0, False, False
     for v in range(q):
         run = tuple_setitem(run, v, field[i, v])
@@ -245,15 +244,15 @@ def _update_variable(i, form, work, plan, field, damping, support, settled, spac
     return vanished, gone
 
 
-@plain_kernel
-def sweep(form, work, plan, field, key, limits, support, settled, space):
+@kernel
+def sweep(form, work, plan, field, key, limits, support, settled):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
     ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as messages do.
     """
     damping, iterations, tolerance = limits
-    n, order, words, mark = field.shape[0], space.order, space.words, space.mark
+    n, order, words = field.shape[0], plan.variables, plan.words
     for i in range(n):
         order[i] = i
     changes, vanished, t, done, gone = (1, np.inf, np.inf), 0, 0, False, False
@@ -261,10 +260,10 @@ def sweep(form, work, plan, field, key, limits, support, settled, space):
         fill_words(words, t, key[0], key[1])
         shuffle(order, n, words)
         for place in range(n):
-            found, low = _update_variable(order[place], form, work, plan, field, damping, support, t >= settled, space)
+            found, low = _update_variable(order[place], form, work, plan, field, damping, support, t >= settled)
             vanished += found
             gone |= low
         t += 1
-        changes, done = compare(work, mark, changes, t, limits)
+        changes, done = compare(work, plan.mark, changes, t, limits)
     one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, gone

@@ -15,12 +15,13 @@ from numba.core.options import DefaultOptions
 
 from lo_theory.jit import jit
 
-__all__ = ["inlined_kernel", "kernel"]
+__all__ = ["UNCOUNTED", "inlined_kernel", "kernel"]
 
-_UNCOUNTED: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
+UNCOUNTED: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
+"""Options of a kernel that allocates nothing."""
 
-kernel = jit(**_UNCOUNTED)
+kernel = jit(**UNCOUNTED)
 """Compile a kernel that allocates nothing; it runs without the interpreter lock."""
 
-inlined_kernel = jit(forceinline=True, **_UNCOUNTED)
+inlined_kernel = jit(forceinline=True, **UNCOUNTED)
 """Compile a kernel whose call must cost nothing: the body of an inner loop."""

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.posterior import _bp_closing_kernels, _bp_deep_kernels, _bp_kernels
 from lo_theory.posterior.bp_forms import AllEqual, Form, Parity, Table, fields_to_one, find_form, tables_to_one
-from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan, sweep_space
+from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan
 from lo_theory.posterior.bp_support import Support, find_support
 from lo_theory.posterior.factor_graph import FactorGraph, check_size
 from lo_theory.problem.layout import plain
@@ -134,7 +134,8 @@ _STARTS: dict[str, _Start] = {
 }
 
 _Run = tuple[int, float, float, int, bool]  # as the kernels return it
-_Closed = tuple[float, int, NDArray[np.float64], NDArray[np.float64]]  # free entropy, vanished, messages by factor
+_Closed = tuple[float, int, NDArray[np.float64] | None, NDArray[np.float64] | None]
+"""Free entropy, vanished, and if asked for the messages by factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,18 +158,14 @@ class _Task:
 
 def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], FloodPlan]:
     graph = task.graph
-    plan, blocks = flood_plan(graph)
-    work = np.ones(int(blocks.start[-1]) * blocks.field.shape[1])
+    plan, blocks = flood_plan(graph, damped=task.options.damping > 0.0)
+    work = np.ones(len(blocks.mark))
     messages = np.ascontiguousarray(task.start.reshape(*graph.scopes.shape, graph.q)[plan.order])
     _bp_closing_kernels.scatter(messages.ravel(), plan.positions, work, graph.q)
     places = np.zeros(len(work), np.uint8)
     _bp_closing_kernels.scatter(support.to_factor[plan.order].ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    mark, kept = np.empty_like(work), np.empty_like(work if task.options.damping > 0.0 else work[:0])
-    ran = _bp_kernels.flood(
-        form, work, plan.positions, plan.groups, blocks, graph.q, task.limits, places, support.settled, mark, kept
-    )
-    return ran, work, plan
+    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled), work, plan
 
 
 def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], SweepPlan]:
@@ -177,8 +174,7 @@ def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], Swe
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
     _bp_closing_kernels.scatter(support.to_factor.ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    space = sweep_space(graph)
-    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled, space)
+    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled)
     return ran, work, plan
 
 
@@ -210,6 +206,8 @@ def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed
     empty, gone = empty + vanished, gone or lost
     if gone or (ran[3] + empty > 0 and support.settled > 0):
         return None
+    if not task.options.messages:
+        return tuple(ran), (entropy, empty, None, None)  # type: ignore[return-value]
     back = np.argsort(plan.order)
     return tuple(ran), (entropy, empty, to_factor[back], to_variable[back])  # type: ignore[return-value]
 
@@ -238,6 +236,8 @@ def _run_deep(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed]:
     entropy, empty = _bp_deep_kernels.deep_close(
         tables, kind, plan, mantissas, exponents, to_factor, to_variable, belief
     )
+    if not task.options.messages:
+        return tuple(ran), (entropy, empty, None, None)  # type: ignore[return-value]
     places = plan.positions // graph.q
     return tuple(ran), (entropy, empty, to_factor[places], to_variable[places])  # type: ignore[return-value]
 
@@ -265,8 +265,8 @@ def run(
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
     damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice, the
-    second time 3 to 16 times slower. Errors: ValueError for a graph over 2**31 numbers and for an assignment that does
-    not fit. Neither contradiction nor lack of convergence is an error.
+    second time up to some 20 times slower. Errors: ValueError for a graph over 2**31 numbers and for an assignment that
+    does not fit. Neither contradiction nor lack of convergence is an error.
     """
     options = options or BPOptions()
     check_size(graph)
@@ -290,8 +290,8 @@ def run(
         residual_two=float(two),
         converged=bool(converged),
         contradictory=bool(contradictory),
-        to_factor=to_factor if options.messages else None,
-        to_variable=to_variable if options.messages else None,
+        to_factor=to_factor,
+        to_variable=to_variable,
     )
 
 

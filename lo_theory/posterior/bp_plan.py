@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lo_theory.posterior.factor_graph import FactorGraph
 
-__all__ = ["Blocks", "FloodPlan", "SweepPlan", "SweepSpace", "flood_plan", "sweep_plan", "sweep_space"]
+__all__ = ["Blocks", "FloodPlan", "SweepPlan", "flood_plan", "sweep_plan"]
 
 _LANES = 8
 
@@ -36,6 +36,8 @@ class Blocks(NamedTuple):
     pads: NDArray[np.uint32]  # places that no edge uses
     run: NDArray[np.float64]  # [8 q], working memory as what follows
     scratch: NDArray[np.float64]  # [8 q times rows of the longest block]
+    mark: NDArray[np.float64]  # as large as all messages
+    kept: NDArray[np.float64]  # the same with damping, else empty
 
 
 class SweepPlan(NamedTuple):
@@ -48,12 +50,7 @@ class SweepPlan(NamedTuple):
     partners: NDArray[np.uint32]  # [E, k - 1]: places of the other messages to the factor, by argument
     argument: NDArray[np.int32]  # [E]
     table: NDArray[np.int32]  # [E]
-
-
-class SweepSpace(NamedTuple):
-    """Working memory of sweeps."""
-
-    order: NDArray[np.int64]  # [n]
+    variables: NDArray[np.int64]  # [n], working memory as what follows
     words: NDArray[np.uint64]  # [n]
     received: NDArray[np.float64]  # [q times the largest degree]
     prefix: NDArray[np.float64]  # the same
@@ -70,7 +67,7 @@ def _by_variable(graph: FactorGraph, owner: NDArray[np.int64], order: NDArray[np
     return np.lexsort((np.repeat(graph.observation[order], graph.k), owner))
 
 
-def flood_plan(graph: FactorGraph) -> tuple[FloodPlan, Blocks]:
+def flood_plan(graph: FactorGraph, *, damped: bool) -> tuple[FloodPlan, Blocks]:
     """Lay a graph out for flooding. Cost: three sorts."""
     n, q, degree = graph.n_variables, graph.q, np.diff(graph.first)
     by_degree = np.argsort(-degree, kind="stable")
@@ -97,12 +94,15 @@ def flood_plan(graph: FactorGraph) -> tuple[FloodPlan, Blocks]:
     field = np.ones((n_blocks * _LANES, q))
     field[:n] = graph.field[by_degree]
     plan = FloodPlan(positions.astype(np.uint32).reshape(graph.scopes.shape), graph.groups, order)
+    size = int(start[-1]) * _LANES * q
     return plan, Blocks(
         start=start,
         field=field.reshape(n_blocks, _LANES * q),
         pads=pads.astype(np.uint32),
         run=np.empty(_LANES * q),
         scratch=np.empty(_LANES * q * int(rows.max())),
+        mark=np.empty(size),
+        kept=np.empty(size if damped else 0),
     )
 
 
@@ -114,6 +114,7 @@ def sweep_plan(graph: FactorGraph) -> SweepPlan:
     places[edges] = np.arange(len(edges)) * graph.q
     positions = places.reshape(graph.scopes.shape)
     factor, argument = edges // k, edges % k
+    longest = int(np.diff(graph.first).max()) * graph.q
     others = np.array([[b for b in range(k) if b != a] for a in range(k)], np.int64).reshape(k, k - 1)
     return SweepPlan(
         positions=positions,
@@ -123,16 +124,9 @@ def sweep_plan(graph: FactorGraph) -> SweepPlan:
         partners=positions[factor[:, None], others[argument]],
         argument=argument.astype(np.int32),
         table=graph.table[factor],
-    )
-
-
-def sweep_space(graph: FactorGraph) -> SweepSpace:
-    """Memory for sweeps over a graph."""
-    n, longest = graph.n_variables, int(np.diff(graph.first).max()) * graph.q
-    return SweepSpace(
-        order=np.empty(n, np.int64),
-        words=np.empty(n, np.uint64),
+        variables=np.empty(graph.n_variables, np.int64),
+        words=np.empty(graph.n_variables, np.uint64),
         received=np.empty(longest),
         prefix=np.empty(longest),
-        mark=np.empty(graph.n_factors * graph.k * graph.q),
+        mark=np.empty(len(edges) * graph.q),
     )

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from numba import njit
 
+from lo_theory.posterior import bp
 from lo_theory.posterior.bp import BPOptions, run
 from lo_theory.posterior.factor_graph import FactorGraph, condition
-from lo_theory.problem import nae, sparse_parity
+from lo_theory.problem import nae, nae_sat, sparse_parity
 from lo_theory.problem.planted import planted
 from lo_theory.rng import Key
 
@@ -166,3 +167,23 @@ def test_planted_instances(benchmark: Any) -> None:
     """
     result = benchmark(lambda: planted(nae(3, 3), 100_000, 28.0, key=Key(0)))
     assert abs(result.degree - 28) < 0.2
+
+
+@pytest.mark.parametrize(("q", "k"), [(2, 3), (3, 3), (2, 8), (0, 3), (0, 8)], ids=str)
+def test_runs_with_exponents(benchmark: Any, monkeypatch: pytest.MonkeyPatch, q: int, k: int) -> None:
+    """Noisy NAE of q values and (q = 0) noisy parity, 300 latents and observations: an iteration with exponents over a
+    plain one. Goal: at most 20 times.
+    """
+    problem = sparse_parity(300, 300, k, 0.1, seed=0) if q == 0 else nae_sat(300, 300, seed=0, q=q, k=k, noise=0.1)
+    tokens = problem.sample(Key(0), 1)[0]
+    tokens[:300] = -1
+    graph = condition(problem, tokens)
+    for schedule in ("flooding", "sequential"):
+        options, times = BPOptions(schedule), {}
+        for name, floats in (("plain", bp._run_floats), ("with exponents", lambda task, belief: None)):
+            with monkeypatch.context() as patch:
+                patch.setattr(bp, "_run_floats", floats)
+                times[name] = per_iteration(interleaved(both(name, graph, options)), name)
+        benchmark.extra_info[schedule] = ratio = times["with exponents"] / times["plain"]
+        print(f"\nq = {q}, k = {k}, {schedule}: {ratio:.1f} times a plain iteration")
+    benchmark.pedantic(lambda: run(graph, key=Key(0), options=options), rounds=3)

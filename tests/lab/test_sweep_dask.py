@@ -57,9 +57,8 @@ def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 def local_cluster(**options: Any) -> Any:
     """A cluster here; Dask gives its event loop ten seconds to start, too few on a busy machine, and then asserts."""
     distributed = pytest.importorskip("distributed")
-    for _ in range(3):
-        with contextlib.suppress(AssertionError):
-            return distributed.LocalCluster(dashboard_address=None, **options)
+    with contextlib.suppress(AssertionError):
+        return distributed.LocalCluster(dashboard_address=None, **options)
     return distributed.LocalCluster(dashboard_address=None, **options)
 
 
