@@ -20,6 +20,9 @@ _SMALL = (
     2.0**-60
 )  # running products are scaled back below this; eight more messages cannot make them vanish by underflow
 _SCALE_EVERY = 8
+_DWARFED = 1e-100
+"""Below this the largest entry of a message is no longer far above the floor, and the run ends."""
+HELD, GONE = 1, 2
 
 
 @kernel
@@ -27,7 +30,7 @@ def _rescale(run, q):
     """Scale the running product of every lane whose largest entry has become small to largest entry one. Return
     whether any was scaled, and whether an entry had lost digits.
     """
-    scaled, gone = False, False
+    scaled, low = False, False
     for lane in range(0, run.shape[0], q):
         largest = run[lane]
         for v in range(1, q):
@@ -35,35 +38,45 @@ def _rescale(run, q):
         if 0.0 < largest < _SMALL:
             scaled = True
             for v in range(q):
-                gone |= 0.0 < run[lane + v] < LOW
+                low |= 0.0 < run[lane + v] < LOW
                 run[lane + v] /= largest
-    return scaled, gone
+    return scaled, low
 
 
 @kernel
-def lost(numbers, support, settled):
-    """Whether a number below ``LOW`` is no exact zero: positive, or zero though ``support`` (if ``settled``) is not."""
-    gone, least = False, 0 if settled else 255
-    for x in range(numbers.shape[0]):
-        gone |= (numbers[x] < LOW) & ((numbers[x] > 0.0) | (support[x] > least))
-    return gone
+def hold(numbers, support, settled, floor, q, lossy):
+    """Raise every number of messages that is below ``floor`` and no exact zero to it: a positive one, or a zero where
+    ``support`` (if ``settled``) is not. Return ``HELD`` if one was raised, or if factors of messages were ``lossy``:
+    had lost digits; ``GONE`` if so in a message that has no number far above; else 0.
+    """
+    found, least = 0, 0 if settled else 255
+    for first in range(0, numbers.shape[0], q):
+        largest, raised = 0.0, lossy
+        for x in range(first, first + q):
+            if numbers[x] < floor and (numbers[x] > 0.0 or support[x] > least):
+                numbers[x] = floor
+                raised = True
+            largest = max(largest, numbers[x])
+        if raised:
+            found |= HELD if largest >= _DWARFED else GONE
+    return found
 
 
 @kernel
-def variable_pass(work, blocks, q, support, settled):
+def variable_pass(work, blocks, q, support, settled, floor):
     """Overwrite the messages to variables in ``work`` by the products of the others with the field, up to a factor.
 
     A row of ``blocks.field`` holds the fields of the variables of a block, q numbers a lane; block b owns rows
     ``blocks.start[b]:blocks.start[b + 1]`` of messages, one of each lane a row. Rows a lane does not need hold ones.
-    ``support`` uint8, laid out as ``work``, is zero where a product may be zero; it counts if ``settled``. Return
-    whether a number was lost.
+    ``support`` uint8, laid out as ``work``, is zero where a product may be zero; it counts if ``settled``. ``floor``
+    and the value returned are those of ``hold``.
     """
-    gone = False
+    found = 0
     width = blocks.field.shape[1]
     run, scratch = blocks.run, blocks.scratch
     for b in range(blocks.field.shape[0]):
         begin, rows = blocks.start[b] * width, blocks.start[b + 1] - blocks.start[b]
-        careful = False
+        careful, lossy = False, False
         for x in range(width):
             run[x] = blocks.field[b, x]
         for s in range(rows):
@@ -75,9 +88,9 @@ def variable_pass(work, blocks, q, support, settled):
                 run[x] = product * messages[x]
             if s % _SCALE_EVERY == _SCALE_EVERY - 1:
                 scaled, low = _rescale(run, q)
-                careful, gone = careful | scaled, gone | low
+                careful, lossy = careful | scaled, lossy | low
         for x in range(width):  # no message is above one: no product of some is below the product of all
-            careful |= run[x] < LOW
+            careful |= run[x] < floor
         for x in range(width):
             run[x] = 1.0
         for s in range(rows - 1, -1, -1):
@@ -89,14 +102,14 @@ def variable_pass(work, blocks, q, support, settled):
                 run[x] = product * message
             if s % _SCALE_EVERY == 0:
                 scaled, low = _rescale(run, q)
-                careful, gone = careful | scaled, gone | low
+                careful, lossy = careful | scaled, lossy | low
         if careful:
             end = begin + rows * width
-            gone |= lost(work[begin:end], support[begin:end], settled)
+            found |= hold(work[begin:end], support[begin:end], settled, floor, q, lossy)
     for p in blocks.pads:
         for v in range(q):
             work[p + uint64(v)] = 1.0
-    return gone
+    return found
 
 
 @jit(fastmath={"nnan", "nsz", "reassoc"})
@@ -155,64 +168,64 @@ def compare(work, mark, changes, t, limits):
 
 
 @kernel
-def flood(form, work, plan, blocks, q, limits, support, settled):
+def flood(form, work, plan, blocks, q, limits, support, settled, floor):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
     iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations,
-    change over one, change over two, vanished messages, converged, whether a number was lost, which ends the run).
+    change over one, change over two, vanished messages, converged, what ``hold`` did; ``GONE`` ends the run).
     """
     damping, iterations, tolerance = limits
-    changes, vanished, t, done, gone = (1, np.inf, np.inf), 0, 0, False, False
-    while t < iterations and not done and not gone:
-        found, gone = factor_pass(form, work, plan.positions, plan.groups)
-        vanished += found
+    changes, vanished, t, done, found = (1, np.inf, np.inf), 0, 0, False, 0
+    while t < iterations and not done and found < GONE:
+        empty, low = factor_pass(form, work, plan.positions, plan.groups)
+        vanished += empty
         t += 1
         if damping > 0.0 and t > 1:
             _blend(work, blocks.kept, damping)
         elif damping > 0.0:
             copy(blocks.kept, work)
         changes, done = compare(work, blocks.mark, changes, t, limits)
-        gone |= variable_pass(work, blocks, q, support, t >= settled)
+        found |= variable_pass(work, blocks, q, support, t >= settled, floor) | (GONE if low else 0)
     one, two = changes[1:]
-    return t, one, two, vanished, max(one, two) <= tolerance, gone
+    return t, one, two, vanished, max(one, two) <= tolerance, found
 
 
 @kernel
 def _rescaled(run, q):
     """``_rescale`` of one running product in registers."""
-    largest, scaled, gone = run[0], False, False
+    largest, scaled, low = run[0], False, False
     for v in range(1, q):
         largest = max(largest, run[v])
     if 0.0 < largest < _SMALL:
         scaled = True
         for v in range(q):
-            gone |= 0.0 < run[v] < LOW
+            low |= 0.0 < run[v] < LOW
             run = tuple_setitem(run, v, run[v] / largest)
-    return run, scaled, gone
+    return run, scaled, low
 
 
 @kernel
-def _update_variable(i, form, work, plan, field, damping, support, settled):
+def _update_variable(i, form, work, plan, field, damping, support, settled, floor):
     """Fetch the messages to variable i, and renew its messages to factors in place. Return how many vanished, and
-    whether a number was lost.
+    what ``hold`` would.
     """
     q, begin, end = len(form.values), plan.first[i], plan.first[i + 1]
     received, prefix, least = plan.received, plan.prefix, 0 if settled else 255
-    run, at, vanished, careful, gone = form.values, uint64(0), 0, False, False
+    run, at, vanished, careful, lossy, found = form.values, uint64(0), 0, False, False, 0
     for v in range(q):
         run = tuple_setitem(run, v, field[i, v])
     for e in range(begin, end):
-        gone |= edge_message(form, work, plan, e, received, at)
+        found |= GONE if edge_message(form, work, plan, e, received, at) else 0
         for v in range(q):
             prefix[at] = run[v]
             run = tuple_setitem(run, v, run[v] * received[at])
             at += uint64(1)
         if (e - begin) % _SCALE_EVERY == _SCALE_EVERY - 1:
             run, scaled, low = _rescaled(run, q)
-            careful, gone = careful | scaled, gone | low
+            careful, lossy = careful | scaled, lossy | low
     for v in range(q):  # see variable_pass
-        careful |= run[v] < LOW
+        careful |= run[v] < floor
     run = form.values
     for e in range(end - 1, begin - 1, -1):
         at -= uint64(q)
@@ -223,8 +236,17 @@ def _update_variable(i, form, work, plan, field, damping, support, settled):
             total += product
             run = tuple_setitem(run, v, run[v] * received[at + uint64(v)])
         if careful:
+            largest, raised = 0.0, lossy
             for v in range(q):
-                gone |= message[v] < LOW and (message[v] > 0.0 or support[target + uint64(v)] > least)
+                if message[v] < floor and (message[v] > 0.0 or support[target + uint64(v)] > least):
+                    message = tuple_setitem(message, v, floor)
+                    raised = True
+                largest = max(largest, message[v])
+            if raised:
+                found |= HELD if largest >= _DWARFED else GONE
+                total = 0.0
+                for v in range(q):
+                    total += message[v]
             if total == 0.0:
                 vanished += 1
                 message, total = form.values, float(q)
@@ -240,30 +262,31 @@ def _update_variable(i, form, work, plan, field, damping, support, settled):
             work[target + uint64(v)] = share * message[v]
         if (e - begin) % _SCALE_EVERY == 0:
             run, scaled, low = _rescaled(run, q)
-            careful, gone = careful | scaled, gone | low
-    return vanished, gone
+            careful, lossy = careful | scaled, lossy | low
+    return vanished, found
 
 
 @kernel
-def sweep(form, work, plan, field, key, limits, support, settled):
+def sweep(form, work, plan, field, key, limits, support, settled, floor):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
-    ``limits``, ``settled`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as messages do.
+    ``limits``, ``settled``, ``floor`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as
+    messages do.
     """
     damping, iterations, tolerance = limits
     n, order, words = field.shape[0], plan.variables, plan.words
     for i in range(n):
         order[i] = i
-    changes, vanished, t, done, gone = (1, np.inf, np.inf), 0, 0, False, False
-    while t < iterations and not done and not gone:
+    changes, vanished, t, done, found = (1, np.inf, np.inf), 0, 0, False, 0
+    while t < iterations and not done and found < GONE:
         fill_words(words, t, key[0], key[1])
         shuffle(order, n, words)
         for place in range(n):
-            found, low = _update_variable(order[place], form, work, plan, field, damping, support, t >= settled)
-            vanished += found
-            gone |= low
+            empty, low = _update_variable(order[place], form, work, plan, field, damping, support, t >= settled, floor)
+            vanished += empty
+            found |= low
         t += 1
         changes, done = compare(work, plan.mark, changes, t, limits)
     one, two = changes[1:]
-    return t, one, two, vanished, max(one, two) <= tolerance, gone
+    return t, one, two, vanished, max(one, two) <= tolerance, found

@@ -3,9 +3,10 @@
 A message to a factor is the product of the field and the other factors' messages, normalised; a message to a variable
 is the weight of the factor summed over its other variables. ``run`` answers one graph, ``run_batch`` many, in threads.
 
-A run is made in plain floating point first. If a number falls so low that it loses digits (``bp_support`` says which
-zeros are exact), the run is made again, from the same start and in the same order, with an exponent of its own for
-every number (``_bp_deep_kernels``).
+A run is made in plain floating point first, with a floor under every number that is no exact zero (``bp_support`` says
+which zeros are). If a number has met the floor, the run is made again with a higher one: what does not depend on the
+floor is the answer. Else, and where a whole message falls low, it is made again, from the same start and in the same
+order, with an exponent of its own for every number (``_bp_deep_kernels``).
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.posterior import _bp_closing_kernels, _bp_deep_kernels, _bp_kernels
+from lo_theory.posterior._bp_form_kernels import LOW
 from lo_theory.posterior.bp_forms import AllEqual, Form, Parity, Table, fields_to_one, find_form, tables_to_one
 from lo_theory.posterior.bp_plan import FloodPlan, SweepPlan, flood_plan, sweep_plan
 from lo_theory.posterior.bp_support import Support, find_support
@@ -133,9 +135,22 @@ _STARTS: dict[str, _Start] = {
     "planted": lambda graph, key, options, planted: _planted_start(graph, planted),
 }
 
-_Run = tuple[int, float, float, int, bool]  # as the kernels return it
-_Closed = tuple[float, int, NDArray[np.float64] | None, NDArray[np.float64] | None]
-"""Free entropy, vanished, and if asked for the messages by factor."""
+_FLOORS = (LOW, 1e20 * LOW)
+
+_Run = tuple[int, float, float, int, bool]
+"""Iterations, change over one and over two, vanished, converged."""
+
+
+class _Read(NamedTuple):
+    """What is read off the last messages."""
+
+    belief: NDArray[np.float64]  # [n, q]
+    free_entropy: float
+    vanished: int
+    to_factor: NDArray[np.float64]  # [F, k, q], as what follows
+    to_variable: NDArray[np.float64]
+    order: NDArray[np.int64]  # [F]: factor of the graph
+    deep: bool  # whether numbers had exponents of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +171,7 @@ class _Task:
         return find_form(graph.tables, graph.q, graph.k, scaled=scaled, closed=self.options.closed_forms)
 
 
-def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], FloodPlan]:
+def _flood(task: _Task, support: Support, floor: float) -> tuple[Any, NDArray[np.float64], FloodPlan]:
     graph = task.graph
     plan, blocks = flood_plan(graph, damped=task.options.damping > 0.0)
     work = np.ones(len(blocks.mark))
@@ -165,51 +180,61 @@ def _flood(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], Flo
     places = np.zeros(len(work), np.uint8)
     _bp_closing_kernels.scatter(support.to_factor[plan.order].ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    return _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled), work, plan
+    ran = _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled, floor)
+    return ran, work, plan
 
 
-def _sweep(task: _Task, support: Support) -> tuple[Any, NDArray[np.float64], SweepPlan]:
+def _sweep(task: _Task, support: Support, floor: float) -> tuple[Any, NDArray[np.float64], SweepPlan]:
     graph, plan = task.graph, sweep_plan(task.graph)
     work, places = np.empty(task.start.size), np.empty(task.start.size, np.uint8)
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
     _bp_closing_kernels.scatter(support.to_factor.ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled)
+    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled, floor)
     return ran, work, plan
 
 
-_SCHEDULES: dict[str, Callable[[_Task, Support], tuple[Any, NDArray[np.float64], FloodPlan | SweepPlan]]] = {
+_SCHEDULES: dict[str, Callable[[_Task, Support, float], tuple[Any, NDArray[np.float64], FloodPlan | SweepPlan]]] = {
     "flooding": _flood,
     "sequential": _sweep,
 }
 
 
-def _run_floats(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed] | None:
-    """Run in plain floating point; None if a number was lost by underflow."""
-    graph = task.graph
-    form = task.form(scaled=False)
-    allowed = find_form(
-        np.where(graph.tables > 0.0, 1.0, 0.0), graph.q, graph.k, scaled=False, closed=not isinstance(form, Table)
-    )
-    support = find_support(graph, allowed, task.start)
-    (*ran, gone), work, plan = _SCHEDULES[task.options.schedule](task, support)
-    if gone:
-        return None
+def _read_floats(
+    task: _Task, support: Support, work: NDArray[np.float64], plan: FloodPlan | SweepPlan
+) -> tuple[_Read, bool]:
+    """Read everything off the messages in ``work``; also whether a number was lost on the way."""
+    graph, kernels = task.graph, _bp_closing_kernels
     to_factor, to_variable = np.empty((2, graph.n_factors, graph.k, graph.q))
-    vanished = _bp_closing_kernels.take_normalised(to_factor.ravel(), plan.positions, work, graph.q)
-    lost = _bp_closing_kernels.pass_once(form, work, plan.positions, plan.groups)[1]
-    _bp_closing_kernels.gather(to_variable.ravel(), plan.positions, work, graph.q)
-    scopes, reached = graph.scopes[plan.order], support.to_variable[plan.order]
-    entropy, empty, gone = _bp_closing_kernels.close(
-        to_factor, to_variable, scopes, belief, np.zeros_like(belief), reached
-    )
-    empty, gone = empty + vanished, gone or lost
-    if gone or (ran[3] + empty > 0 and support.settled > 0):
+    vanished = kernels.take_normalised(to_factor.ravel(), plan.positions, work, graph.q)
+    lost = kernels.pass_once(task.form(scaled=False), work, plan.positions, plan.groups)[1]
+    kernels.gather(to_variable.ravel(), plan.positions, work, graph.q)
+    belief, scopes, reached = np.array(graph.field), graph.scopes[plan.order], support.to_variable[plan.order]
+    entropy, empty, gone = kernels.close(to_factor, to_variable, scopes, belief, np.zeros_like(belief), reached)
+    return _Read(belief, entropy, vanished + empty, to_factor, to_variable, plan.order, deep=False), gone or lost
+
+
+def _run_floats(task: _Task) -> tuple[_Run, _Read] | None:
+    """Run in plain floating point; None if a number was lost by underflow and the answer may depend on it."""
+    graph, tolerance = task.graph, task.options.tolerance
+    closed = not isinstance(task.form(scaled=False), Table)
+    allowed = find_form(np.where(graph.tables > 0.0, 1.0, 0.0), graph.q, graph.k, scaled=False, closed=closed)
+    support, answers = find_support(graph, allowed, task.start), []
+    for floor in _FLOORS:
+        (*ran, held), work, plan = _SCHEDULES[task.options.schedule](task, support, floor)
+        read, lost = _read_floats(task, support, work, plan)
+        if held >= _bp_kernels.GONE or (ran[3] + read.vanished > 0 and support.settled > 0):
+            return None
+        if held or lost:
+            read = _run_deep(task, read)[1]
+        answers.append((tuple(ran), read))
+        if not held:
+            break
+    one, other = answers[0][1], answers[-1][1]
+    apart = max(np.abs(one[x] - other[x]).max(initial=0.0) for x in (0, 3, 4))  # type: ignore[union-attr]
+    if apart > tolerance or not math.isclose(one.free_entropy, other.free_entropy, rel_tol=1e-9, abs_tol=1e-9):
         return None
-    if not task.options.messages:
-        return tuple(ran), (entropy, empty, None, None)  # type: ignore[return-value]
-    back = np.argsort(plan.order)
-    return tuple(ran), (entropy, empty, to_factor[back], to_variable[back])  # type: ignore[return-value]
+    return answers[0]
 
 
 _NUMBERS: dict[type, Callable[[Any], tuple[int, NDArray[np.float64]]]] = {
@@ -220,26 +245,30 @@ _NUMBERS: dict[type, Callable[[Any], tuple[int, NDArray[np.float64]]]] = {
 """What ``deep_run`` takes for the tables."""
 
 
-def _run_deep(task: _Task, belief: NDArray[np.float64]) -> tuple[_Run, _Closed]:
-    """Run the same with an exponent of its own for every number."""
+def _run_deep(task: _Task, held: _Read | None = None) -> tuple[_Run, _Read]:
+    """Run the same with an exponent of its own for every number; or only read the messages ``held`` off again."""
     graph, plan = task.graph, sweep_plan(task.graph)
-    start = np.empty(task.start.size)
-    _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, start, graph.q)
+    start, (damping, iterations, tolerance) = np.empty(task.start.size), task.limits
+    if held is None:
+        _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, start, graph.q)
+    else:
+        _bp_closing_kernels.scatter(held.to_factor.ravel(), plan.positions[held.order], start, graph.q)
     form = task.form(scaled=True)
     scaled = getattr(form, "scaled", np.zeros(len(graph.tables), np.bool_))
     kind, tables = _NUMBERS[type(form)](form)
+    limits = damping, iterations if held is None else 0, tolerance
     flooding = task.options.schedule == "flooding"
     *ran, mantissas, exponents = _bp_deep_kernels.deep_run(
-        tables, kind, scaled, plan, graph.field, task.words, task.limits, start, flooding
+        tables, kind, scaled, plan, graph.field, task.words, limits, start, flooding
     )
+    belief = np.array(graph.field)
     to_factor, to_variable = np.empty((2, start.size // graph.q, graph.q))
     entropy, empty = _bp_deep_kernels.deep_close(
         tables, kind, plan, mantissas, exponents, to_factor, to_variable, belief
     )
-    if not task.options.messages:
-        return tuple(ran), (entropy, empty, None, None)  # type: ignore[return-value]
     places = plan.positions // graph.q
-    return tuple(ran), (entropy, empty, to_factor[places], to_variable[places])  # type: ignore[return-value]
+    read = _Read(belief, entropy, empty, to_factor[places], to_variable[places], plan.order, deep=True)
+    return tuple(ran), read  # type: ignore[return-value]
 
 
 def _check_planted(graph: FactorGraph, planted: ArrayLike | None) -> NDArray[np.int64] | None:
@@ -264,8 +293,8 @@ def run(
     ``key`` addresses the start and the order of the sweeps: the same numbers for any number of threads. ``planted``
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
-    damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice, the
-    second time up to some 20 times slower. Errors: ValueError for a graph over 2**31 numbers and for an assignment that
+    damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice in
+    plain numbers, and if these are not enough a third time, up to some 20 times slower. Errors: ValueError for a graph over 2**31 numbers and for an assignment that
     does not fit. Neither contradiction nor lack of convergence is an error.
     """
     options = options or BPOptions()
@@ -274,24 +303,21 @@ def run(
     tables, shift = tables_to_one(graph.tables)
     field, raised = fields_to_one(graph.field)
     task = _Task(replace(graph, tables=tables, field=field), start, key.fold("order").words(), options)
-    belief = np.array(field)
-    done, bounds = _run_floats(task, belief), (-math.inf, math.inf)
-    if done is None:
-        belief = np.array(field)
-        done, bounds = _run_deep(task, belief), graph.log_weight_bounds
-    (iterations, one, two, vanished, converged), (entropy, empty, to_factor, to_variable) = done
-    contradictory = vanished + empty > 0
-    entropy += math.log(2.0) * (shift[graph.table].sum() + raised)
+    (iterations, one, two, vanished, converged), read = _run_floats(task) or _run_deep(task)
+    least, most = graph.log_weight_bounds if read.deep else (-math.inf, math.inf)
+    contradictory = vanished + read.vanished > 0
+    back = np.argsort(read.order) if options.messages else None
+    entropy = float(read.free_entropy) + math.log(2.0) * (shift[graph.table].sum() + raised)
     return BPResult(
-        marginals=belief[: graph.n_latents],
-        free_entropy=-math.inf if contradictory else min(max(float(entropy), bounds[0]), bounds[1]),
+        marginals=read.belief[: graph.n_latents],
+        free_entropy=-math.inf if contradictory else min(max(entropy, least), most),
         iterations=int(iterations),
         residual=float(one),
         residual_two=float(two),
         converged=bool(converged),
         contradictory=bool(contradictory),
-        to_factor=to_factor,
-        to_variable=to_variable,
+        to_factor=None if back is None else read.to_factor[back],
+        to_variable=None if back is None else read.to_variable[back],
     )
 
 

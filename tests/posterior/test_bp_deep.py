@@ -33,7 +33,7 @@ FROZEN = (nae_sat(5, 15, seed=3), [-1, 1, -1, -1, -1, 1, 1, 1, 0, 1, 1, 1, 1, 1,
 
 def deep(graph: FactorGraph, key: Key, options: BPOptions, monkeypatch: pytest.MonkeyPatch) -> BPResult:
     with monkeypatch.context() as patch:
-        patch.setattr(bp, "_run_floats", lambda task, belief: None)
+        patch.setattr(bp, "_run_floats", lambda task: None)
         return run(graph, key=key, options=options)
 
 
@@ -203,7 +203,7 @@ def test_where_messages_vanish_evidence_is_that_of_a_possible_context(monkeypatc
     tokens = distribution.sample(Key(0), 100)
     tokens[np.random.default_rng(0).random(tokens.shape) < 0.87] = -1
     posterior, deep_runs = BPPosterior(distribution), []
-    monkeypatch.setattr(bp, "_run_deep", lambda task, belief: deep_runs.append(task.graph) or bp_run_deep(task, belief))
+    monkeypatch.setattr(bp, "_run_deep", lambda task, *held: deep_runs.append(task.graph) or bp_run_deep(task, *held))
     found, bethe, least = [], [], []
     for row in tokens:
         graph, before = condition(distribution, row), len(deep_runs)
@@ -262,7 +262,7 @@ def test_weights_of_any_scale() -> None:
 @pytest.mark.parametrize("where", ["close", "pass_once"])
 def test_numbers_lost_while_reading_off_are_read_off_again(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, deep_runs = getattr(bp._bp_closing_kernels, where), []
-    monkeypatch.setattr(bp, "_run_deep", lambda task, belief: deep_runs.append(task) or bp_run_deep(task, belief))
+    monkeypatch.setattr(bp, "_run_deep", lambda task, *held: deep_runs.append(task) or bp_run_deep(task, *held))
     graph = loopy("soft", 2, 3)
     run(graph, key=Key(0))
     assert deep_runs == []
@@ -285,7 +285,7 @@ def test_what_vanishes_during_a_run_or_while_it_is_read_off_is_a_contradiction(
 ) -> None:
     graph, options = contradiction(), BPOptions(schedule, iterations=20, closed_forms=False)
     if deeply:
-        monkeypatch.setattr(bp, "_run_floats", lambda task, belief: None)
+        monkeypatch.setattr(bp, "_run_floats", lambda task: None)
     assert run(graph, key=Key(0), options=options).contradictory
     kernels = bp._bp_closing_kernels
     monkeypatch.setattr(kernels, "take_normalised", lambda *arguments: 0)
@@ -317,7 +317,7 @@ def test_a_free_entropy_that_explodes_is_held_too(monkeypatch: pytest.MonkeyPatc
         weights *= graph.tables[table].reshape((2,) * graph.k)[tuple(states[:, scope].T)]
     assert least <= math.log(weights[weights > 0].min())
     assert math.log(weights.sum()) <= most
-    monkeypatch.setattr(bp, "_run_floats", lambda task, belief: None)
+    monkeypatch.setattr(bp, "_run_floats", lambda task: None)
     for entropy, held in ((1e12, most), (-1e12, least), (least / 2 + most / 2, least / 2 + most / 2)):
         monkeypatch.setattr(bp._bp_deep_kernels, "deep_close", lambda *arguments, entropy=entropy: (entropy, 0))
         shift = bp.tables_to_one(graph.tables)[1][graph.table].sum() * math.log(2.0)
@@ -332,12 +332,56 @@ def test_what_vanishes_before_supports_are_known_is_looked_at_again(
     flood, deep_runs, graph = bp._SCHEDULES["flooding"], [], loopy("soft", 2, 3)
     whole = np.ones((graph.n_factors, graph.k, graph.q), np.uint8)
 
-    def run_once(task: object, support: Support) -> tuple[object, ...]:
-        ran, *rest = flood(task, support)  # type: ignore[arg-type]
+    def run_once(task: object, support: Support, floor: float) -> tuple[object, ...]:
+        ran, *rest = flood(task, support, floor)  # type: ignore[arg-type]
         return (*ran[:3], vanished, *ran[4:]), *rest
 
     monkeypatch.setitem(bp._SCHEDULES, "flooding", run_once)
     monkeypatch.setattr(bp, "find_support", lambda graph, form, start: Support(whole, whole, settled))
-    monkeypatch.setattr(bp, "_run_deep", lambda task, belief: deep_runs.append(task) or bp_run_deep(task, belief))
+    monkeypatch.setattr(bp, "_run_deep", lambda task, *held: deep_runs.append(task) or bp_run_deep(task, *held))
     assert run(graph, key=Key(0), options=BPOptions(noise=0.5, iterations=400)).converged
     assert len(deep_runs) == again
+
+
+def floored(graph: FactorGraph, options: BPOptions, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether two runs above floors are the answer; it is then that of exponents."""
+    with_exponents: list[bool] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(bp, "_run_deep", lambda task, *held: with_exponents.append(not held) or bp_run_deep(task, *held))
+        found = run(graph, key=Key(1), options=options)
+    if with_exponents != [False, False]:
+        return False
+    slow = deep(graph, Key(1), options, monkeypatch)
+    assert (found.iterations, found.contradictory) == (slow.iterations, slow.contradictory)
+    assert found.free_entropy == pytest.approx(slow.free_entropy, rel=1e-12)
+    for name in ("marginals", "to_factor", "to_variable"):
+        np.testing.assert_allclose(getattr(found, name), getattr(slow, name), rtol=0, atol=1e-12)
+    return True
+
+
+def test_a_floor_under_small_numbers_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where most variables freeze, messages vanish at doubly exponential speed, and plain numbers are enough."""
+    instance = planted(nae(2, 3), 300, 20.0, key=Key(0))
+    graph = condition(instance.distribution, instance.tokens)
+    assert floored(graph, BPOptions("sequential", messages=True), monkeypatch)
+    graphs = []
+    for seed in range(10):
+        distribution = FAMILIES["nae"](seed)
+        tokens = distribution.sample(Key(0), 40)
+        tokens[np.random.default_rng(0).random(tokens.shape) < 0.7] = -1
+        graphs += [condition(distribution, row) for row in tokens]
+    for schedule in SCHEDULES:
+        assert sum(floored(graph, BPOptions(schedule, messages=True), monkeypatch) for graph in graphs) > 5
+
+
+def test_an_answer_that_depends_on_the_floor_is_computed_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four equal latents, 1e-400 against value 1 of the first, then 1e-97 against value 0 of each of the others."""
+    equal, rare, frequent = [1.0, 0.0, 0.0, 1.0], [1.0, 1e-200] * 2, [1e-97, 1.0] * 2
+    chain, evidence = [[0, 1], [1, 2], [2, 3]], [[4, 0], [5, 0], [6, 1], [7, 2], [8, 3]]
+    graph = FactorGraph(np.ones((9, 2)), chain + evidence, [0, 0, 0, 1, 1, 2, 2, 2], [equal, rare, frequent], range(8), 9)  # type: ignore[arg-type]
+    options = BPOptions("sequential")
+    result = run(graph, key=Key(0), options=options)
+    np.testing.assert_allclose(result.marginals[:4], [[1.0, 0.0]] * 4, atol=1e-9)
+    assert result.free_entropy == pytest.approx(3 * math.log(1e-97) + 5 * math.log(2), rel=1e-12)
+    monkeypatch.setattr(bp, "_FLOORS", bp._FLOORS[:1])
+    assert run(graph, key=Key(0), options=options).marginals[3, 1] > 0.5
