@@ -294,8 +294,9 @@ def run(
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
     damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice in
-    plain numbers, and if these are not enough a third time, up to some 20 times slower. Errors: ValueError for a graph over 2**31 numbers and for an assignment that
-    does not fit. Neither contradiction nor lack of convergence is an error.
+    plain numbers, and if these are not enough a third time, up to some 20 times slower. Errors: ValueError for a graph
+    over 2**31 numbers and for an assignment that does not fit. Neither contradiction nor lack of convergence is an
+    error.
     """
     options = options or BPOptions()
     check_size(graph)
