@@ -104,7 +104,13 @@ class LODistribution(Record):
             raise ValueError(f"sample takes n >= 0 and start >= 0 with start + n <= 2**63, got n={n}, start={start}")
         shape = (n, self.layout.length)
         if out is None:
-            out = np.empty(shape, np.int8)
+            try:
+                out = np.empty(shape, np.int8)
+            except MemoryError as error:
+                raise MemoryError(
+                    f"{n:,} rows of {shape[1]} tokens do not fit the memory ({error}): draw fewer at a time, the next "
+                    "with start="
+                ) from error
         elif out.shape != shape or out.dtype != np.int8 or not out.flags.c_contiguous or not out.flags.writeable:
             raise ValueError(
                 f"out must be a writeable C-contiguous int8 array of shape {shape}, got {out.dtype} {out.shape}"

@@ -177,3 +177,8 @@ def test_prior_and_order_are_read_only_copies():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make(TableObservations([[0, 1, 2]], EMISSION))
+
+
+def test_more_rows_than_memory_name_the_remedy() -> None:
+    with pytest.raises(MemoryError, match=r"1,000,000,000,000,000 rows of 4 tokens .* draw fewer at a time"):
+        nae_sat(3, 1, seed=0).sample(Key(0), 10**15)
