@@ -20,6 +20,7 @@ from lo_theory.problem import (
     random_slab,
     sparse_parity,
 )
+from lo_theory.rng import Key
 from tests.problem.problems import joint, problems, table_problems
 
 SOME = settings(max_examples=60)
