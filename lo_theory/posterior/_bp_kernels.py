@@ -16,9 +16,8 @@ from lo_theory.posterior._bp_compile import kernel
 from lo_theory.posterior._bp_form_kernels import LOW, edge_message, factor_pass
 from lo_theory.rng import fill_words, shuffle
 
-_SMALL = (
-    2.0**-60
-)  # running products are scaled back below this; eight more messages cannot make them vanish by underflow
+_SMALL = 2.0**-60
+"""Running products are scaled back below this; eight more messages cannot make them vanish by underflow."""
 _SCALE_EVERY = 8
 _DWARFED = 1e-100
 """Below this the largest entry of a message is no longer far above the floor, and the run ends."""
@@ -59,6 +58,31 @@ def hold(numbers, support, settled, floor, q, lossy):
             largest = max(largest, numbers[x])
         if raised:
             found |= HELD if largest >= _DWARFED else GONE
+    return found
+
+
+@kernel
+def _may_vanish(work, blocks):
+    """Whether the positive numbers of a variable, multiplied, fall below ``LOW``; messages as in ``variable_pass``."""
+    width, run, gone = blocks.field.shape[1], blocks.run, False
+    for b in range(blocks.field.shape[0]):
+        for x in range(width):
+            run[x] = blocks.field[b, x] if blocks.field[b, x] > 0.0 else 1.0
+        for row in range(blocks.start[b], blocks.start[b + 1]):
+            for x in range(width):
+                message = work[row * width + x]
+                run[x] *= message if message > 0.0 else 1.0
+        for x in range(width):
+            gone |= run[x] < LOW
+    return gone
+
+
+@kernel
+def _holds_small(work, early):
+    """Whether there is a positive number below ``early``."""
+    found = False
+    for x in range(work.shape[0]):
+        found |= 0.0 < work[x] < early
     return found
 
 
@@ -168,14 +192,16 @@ def compare(work, mark, changes, t, limits):
 
 
 @kernel
-def flood(form, work, plan, blocks, q, limits, support, settled, floor):
+def flood(form, work, plan, blocks, q, limits, support, settled, floors):
     """Run flooding iterations from the messages to factors in ``work``.
 
     ``limits`` = (damping, iterations, tolerance). Messages are marked now and then and compared with those one and two
-    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. Return (iterations,
-    change over one, change over two, vanished messages, converged, what ``hold`` did; ``GONE`` ends the run).
+    iterations later. ``support`` as in ``variable_pass`` counts from iteration ``settled`` on. ``floors``: that of
+    ``hold``, and the smallest number that messages may hold before, when every zero counts as exact. Return
+    (iterations, change over one, change over two, vanished messages, converged, what ``hold`` did; ``GONE`` ends the
+    run).
     """
-    damping, iterations, tolerance = limits
+    (damping, iterations, tolerance), (floor, early) = limits, floors
     changes, vanished, t, done, found = (1, np.inf, np.inf), 0, 0, False, 0
     while t < iterations and not done and found < GONE:
         empty, low = factor_pass(form, work, plan.positions, plan.groups)
@@ -186,7 +212,10 @@ def flood(form, work, plan, blocks, q, limits, support, settled, floor):
         elif damping > 0.0:
             copy(blocks.kept, work)
         changes, done = compare(work, blocks.mark, changes, t, limits)
-        found |= variable_pass(work, blocks, q, support, t >= settled, floor) | (GONE if low else 0)
+        low |= t < settled and _may_vanish(work, blocks)
+        found |= variable_pass(work, blocks, q, support, t >= settled, floor)
+        low |= t < settled and _holds_small(work, early)
+        found |= GONE if low else 0
     one, two = changes[1:]
     return t, one, two, vanished, max(one, two) <= tolerance, found
 
@@ -267,14 +296,29 @@ def _update_variable(i, form, work, plan, field, damping, support, settled, floo
 
 
 @kernel
-def sweep(form, work, plan, field, key, limits, support, settled, floor):
+def _early_loss(i, plan, field, work, early):
+    """Whether a positive number may have been lost in the last update of variable i, or is below ``early`` after it."""
+    q, begin, end = field.shape[1], plan.first[i], plan.first[i + 1]
+    gone = False
+    for v in range(q):
+        product = field[i, v] if field[i, v] > 0.0 else 1.0
+        for e in range(begin, end):
+            message, fresh = plan.received[(e - begin) * q + v], work[e * q + v]
+            product *= message if message > 0.0 else 1.0
+            gone |= 0.0 < fresh < early
+        gone |= product < LOW
+    return gone
+
+
+@kernel
+def sweep(form, work, plan, field, key, limits, support, settled, floors):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
     Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
-    ``limits``, ``settled``, ``floor`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as
+    ``limits``, ``settled``, ``floors`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as
     messages do.
     """
-    damping, iterations, tolerance = limits
+    (damping, iterations, tolerance), (floor, early) = limits, floors
     n, order, words = field.shape[0], plan.variables, plan.words
     for i in range(n):
         order[i] = i
@@ -285,7 +329,7 @@ def sweep(form, work, plan, field, key, limits, support, settled, floor):
         for place in range(n):
             empty, low = _update_variable(order[place], form, work, plan, field, damping, support, t >= settled, floor)
             vanished += empty
-            found |= low
+            found |= GONE if t < settled and _early_loss(order[place], plan, field, work, early) else low
         t += 1
         changes, done = compare(work, plan.mark, changes, t, limits)
     one, two = changes[1:]

@@ -4,9 +4,9 @@ A message to a factor is the product of the field and the other factors' message
 is the weight of the factor summed over its other variables. ``run`` answers one graph, ``run_batch`` many, in threads.
 
 A run is made in plain floating point first, with a floor under every number that is no exact zero (``bp_support`` says
-which zeros are). If a number has met the floor, the run is made again with a higher one: what does not depend on the
-floor is the answer. Else, and where a whole message falls low, it is made again, from the same start and in the same
-order, with an exponent of its own for every number (``_bp_deep_kernels``).
+which zeros are). If a number has met the floor, the run is made again with a higher one; if that changes nothing and no
+weight is tiny itself, this is the answer. Else, and where a whole message falls low, it is made again, from the same
+start and in the same order, with an exponent of its own for every number (``_bp_deep_kernels``).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class BPOptions:
 
 @dataclass(frozen=True, eq=False)
 class BPResult:
-    """What a run ended with; exact on trees once converged, an approximation elsewhere.
+    """What a run ended with; exact on trees once converged without damping, an approximation elsewhere.
 
     ``marginals`` float64[N, q]; ``free_entropy`` the Bethe free entropy in nats (ln of the partition function on trees;
     -inf if contradictory; where numbers underflow held within ``FactorGraph.log_weight_bounds``, since messages that
@@ -135,7 +135,10 @@ _STARTS: dict[str, _Start] = {
     "planted": lambda graph, key, options, planted: _planted_start(graph, planted),
 }
 
+_Floors = tuple[float, float]  # as ``flood`` takes them
 _FLOORS = (LOW, 1e20 * LOW)
+_MILD = 1e-50  # where weights or fields are smaller, numbers near the floor may matter
+_APART = 1e-9  # the most by which runs above two floors may differ
 
 _Run = tuple[int, float, float, int, bool]
 """Iterations, change over one and over two, vanished, converged."""
@@ -171,7 +174,7 @@ class _Task:
         return find_form(graph.tables, graph.q, graph.k, scaled=scaled, closed=self.options.closed_forms)
 
 
-def _flood(task: _Task, support: Support, floor: float) -> tuple[Any, NDArray[np.float64], FloodPlan]:
+def _flood(task: _Task, support: Support, floors: _Floors) -> tuple[Any, NDArray[np.float64], FloodPlan]:
     graph = task.graph
     plan, blocks = flood_plan(graph, damped=task.options.damping > 0.0)
     work = np.ones(len(blocks.mark))
@@ -180,21 +183,21 @@ def _flood(task: _Task, support: Support, floor: float) -> tuple[Any, NDArray[np
     places = np.zeros(len(work), np.uint8)
     _bp_closing_kernels.scatter(support.to_factor[plan.order].ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    ran = _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled, floor)
+    ran = _bp_kernels.flood(form, work, plan, blocks, graph.q, task.limits, places, support.settled, floors)
     return ran, work, plan
 
 
-def _sweep(task: _Task, support: Support, floor: float) -> tuple[Any, NDArray[np.float64], SweepPlan]:
+def _sweep(task: _Task, support: Support, floors: _Floors) -> tuple[Any, NDArray[np.float64], SweepPlan]:
     graph, plan = task.graph, sweep_plan(task.graph)
     work, places = np.empty(task.start.size), np.empty(task.start.size, np.uint8)
     _bp_closing_kernels.scatter(task.start.ravel(), plan.positions, work, graph.q)
     _bp_closing_kernels.scatter(support.to_factor.ravel(), plan.positions, places, graph.q)
     form = task.form(scaled=True)
-    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled, floor)
+    ran = _bp_kernels.sweep(form, work, plan, graph.field, task.words, task.limits, places, support.settled, floors)
     return ran, work, plan
 
 
-_SCHEDULES: dict[str, Callable[[_Task, Support, float], tuple[Any, NDArray[np.float64], FloodPlan | SweepPlan]]] = {
+_SCHEDULES: dict[str, Callable[[_Task, Support, _Floors], tuple[Any, NDArray[np.float64], FloodPlan | SweepPlan]]] = {
     "flooding": _flood,
     "sequential": _sweep,
 }
@@ -216,14 +219,19 @@ def _read_floats(
 
 def _run_floats(task: _Task) -> tuple[_Run, _Read] | None:
     """Run in plain floating point; None if a number was lost by underflow and the answer may depend on it."""
-    graph, tolerance = task.graph, task.options.tolerance
+    graph = task.graph
     closed = not isinstance(task.form(scaled=False), Table)
     allowed = find_form(np.where(graph.tables > 0.0, 1.0, 0.0), graph.q, graph.k, scaled=False, closed=closed)
     support, answers = find_support(graph, allowed, task.start), []
+    least = min(float(numbers[numbers > 0.0].min(initial=1.0)) for numbers in (graph.tables, graph.field))
+    if not support.known:
+        return None
+    early = (LOW / least) ** (1 / max(1, graph.k - 1))  # so that no message to a variable falls below LOW
     for floor in _FLOORS:
-        (*ran, held), work, plan = _SCHEDULES[task.options.schedule](task, support, floor)
+        (*ran, held), work, plan = _SCHEDULES[task.options.schedule](task, support, (floor, early))
         read, lost = _read_floats(task, support, work, plan)
-        if held >= _bp_kernels.GONE or (ran[3] + read.vanished > 0 and support.settled > 0):
+        vanished = ran[3] + read.vanished
+        if held >= _bp_kernels.GONE or (held and least < _MILD) or (vanished > 0 and support.settled > 0):
             return None
         if held or lost:
             read = _run_deep(task, read)[1]
@@ -232,7 +240,7 @@ def _run_floats(task: _Task) -> tuple[_Run, _Read] | None:
             break
     one, other = answers[0][1], answers[-1][1]
     apart = max(np.abs(one[x] - other[x]).max(initial=0.0) for x in (0, 3, 4))  # type: ignore[union-attr]
-    if apart > tolerance or not math.isclose(one.free_entropy, other.free_entropy, rel_tol=1e-9, abs_tol=1e-9):
+    if apart > _APART or not math.isclose(one.free_entropy, other.free_entropy, rel_tol=_APART, abs_tol=_APART):
         return None
     return answers[0]
 
@@ -294,9 +302,9 @@ def run(
     int[N] is for start "planted". Cost an iteration: 2 F k messages, of q**k operations an edge for general tables and
     k q for all-equal and parity tables; memory 8 F k q bytes, twice while change is measured, and once more with
     damping in flooding. A run in which numbers underflow (hard constraints that freeze variables) is made twice in
-    plain numbers, and if these are not enough a third time, up to some 20 times slower. Errors: ValueError for a graph
-    over 2**31 numbers and for an assignment that does not fit. Neither contradiction nor lack of convergence is an
-    error.
+    plain numbers, and if these are not enough a third time, an iteration up to some 20 times slower. Errors:
+    ValueError for a graph over 2**31 numbers and for an assignment that does not fit. Neither contradiction nor lack
+    of convergence is an error.
     """
     options = options or BPOptions()
     check_size(graph)

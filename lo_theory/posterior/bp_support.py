@@ -24,6 +24,7 @@ class Support(NamedTuple):
     to_factor: NDArray[np.uint8]  # [F, k, q]: zero where a message may be zero
     to_variable: NDArray[np.uint8]  # [F, k, q]
     settled: int
+    known: bool = True  # false: no zero is known to be exact
 
 
 def _leaves_all(tables: NDArray[np.float64], q: int, k: int) -> bool:
@@ -38,7 +39,8 @@ def find_support(graph: FactorGraph, form: Form, start: NDArray[np.float64]) -> 
     A value is dropped from a message to a variable if no state of positive weight has it, and from a message to a
     factor if the field or another factor drops it. If a message loses all values, the graph has no state of positive
     weight, and all supports returned are empty. A start with zeros is followed as it grows; if it does not (the start
-    contradicts the graph), all supports are full. ``form`` is that of the tables with 1 for every positive weight.
+    contradicts the graph), supports may come and go, and are not known. ``form`` is that of the tables with 1 for
+    every positive weight.
     Cost: nothing to speak of where no value can be dropped, else an iteration of flooding a round until nothing
     changes.
     """
@@ -58,7 +60,7 @@ def find_support(graph: FactorGraph, form: Form, start: NDArray[np.float64]) -> 
         fresh = inside & (dropped[variables] == ~reached)
         if not fresh.any(axis=1).all() or not (whole or (fresh >= support).all()):
             full = np.full(shape, not whole, np.uint8)
-            return Support(full, full, 0)
+            return Support(full, full, 0, known=whole)
         if (fresh == support).all():
             break
         support, rounds = fresh, rounds + 1

@@ -108,8 +108,8 @@ class LODistribution(Record):
                 out = np.empty(shape, np.int8)
             except MemoryError as error:
                 raise MemoryError(
-                    f"{n:,} rows of {shape[1]} tokens do not fit the memory ({error}): draw fewer at a time, the next "
-                    "with start="
+                    f"{n:,} rows of {shape[1]} tokens do not fit the memory ({error}): draw fewer, with other "
+                    "keys (seeds) or start= for more"
                 ) from error
         elif out.shape != shape or out.dtype != np.int8 or not out.flags.c_contiguous or not out.flags.writeable:
             raise ValueError(

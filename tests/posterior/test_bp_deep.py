@@ -332,8 +332,8 @@ def test_what_vanishes_before_supports_are_known_is_looked_at_again(
     flood, deep_runs, graph = bp._SCHEDULES["flooding"], [], loopy("soft", 2, 3)
     whole = np.ones((graph.n_factors, graph.k, graph.q), np.uint8)
 
-    def run_once(task: object, support: Support, floor: float) -> tuple[object, ...]:
-        ran, *rest = flood(task, support, floor)  # type: ignore[arg-type]
+    def run_once(task: object, support: Support, floors: tuple[float, float]) -> tuple[object, ...]:
+        ran, *rest = flood(task, support, floors)  # type: ignore[arg-type]
         return (*ran[:3], vanished, *ran[4:]), *rest
 
     monkeypatch.setitem(bp._SCHEDULES, "flooding", run_once)
@@ -376,12 +376,50 @@ def test_a_floor_under_small_numbers_changes_no_answer(monkeypatch: pytest.Monke
 
 def test_an_answer_that_depends_on_the_floor_is_computed_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four equal latents, 1e-400 against value 1 of the first, then 1e-97 against value 0 of each of the others."""
-    equal, rare, frequent = [1.0, 0.0, 0.0, 1.0], [1.0, 1e-200] * 2, [1e-97, 1.0] * 2
-    chain, evidence = [[0, 1], [1, 2], [2, 3]], [[4, 0], [5, 0], [6, 1], [7, 2], [8, 3]]
-    graph = FactorGraph(np.ones((9, 2)), chain + evidence, [0, 0, 0, 1, 1, 2, 2, 2], [equal, rare, frequent], range(8), 9)  # type: ignore[arg-type]
+    monkeypatch.setattr(bp, "_MILD", 0.0)
+    tables = [[1.0, 0.0, 0.0, 1.0], [1.0, 1e-200] * 2, [1e-97, 1.0] * 2]
+    scopes = [[0, 1], [1, 2], [2, 3], [4, 0], [5, 0], [6, 1], [7, 2], [8, 3]]
+    graph = FactorGraph(np.ones((9, 2)), scopes, [0, 0, 0, 1, 1, 2, 2, 2], tables, range(8), 9)  # type: ignore[arg-type]
     options = BPOptions("sequential")
     result = run(graph, key=Key(0), options=options)
     np.testing.assert_allclose(result.marginals[:4], [[1.0, 0.0]] * 4, atol=1e-9)
     assert result.free_entropy == pytest.approx(3 * math.log(1e-97) + 5 * math.log(2), rel=1e-12)
     monkeypatch.setattr(bp, "_FLOORS", bp._FLOORS[:1])
     assert run(graph, key=Key(0), options=options).marginals[3, 1] > 0.5
+
+
+PAIR = [[1, 0], [0, 1]]
+EXTREME: dict[str, tuple[list[list[float]], list[list[int]], list[list[float]], list[int] | None, BPOptions]] = {
+    "a start that contradicts": ([[1, 1]] * 2, PAIR, [[1, 1, 0, 1]], [1, 0], BPOptions(damping=0.9)),
+    "the same with a rare value": ([[1e-100, 1], [1, 1]], PAIR, [[1, 0, 1, 1]], [1, 0], BPOptions()),
+    "the same in sweeps": ([[1, 1], [1e-250, 1]], PAIR, [[1e-200, 0, 0, 1]], [1, 0], BPOptions("sequential")),
+    "lost before supports are known": (
+        [[1, 1]] * 2,
+        [[0, 1]] * 3,
+        [[1e-50, 1, 1, 1e-200]],
+        [1, 1],
+        BPOptions("sequential", 0.9, iterations=10),
+    ),
+    "weights near the floor": (
+        [[1, 1], [1, 1e-250]],
+        PAIR,
+        [[1e-150, 0, 1e-50, 1e-150], [1e-250, 1e-100, 1e-50, 1e-200]],
+        None,
+        BPOptions(damping=0.3, start="random", iterations=400),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_where_a_floor_may_matter_there_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    field, scopes, tables, assignment, options = EXTREME[name]
+    table = [min(i, len(tables) - 1) for i in range(len(scopes))]
+    graph = FactorGraph(np.array(field, float), scopes, table, tables, range(len(scopes)), len(field))  # type: ignore[arg-type]
+    if assignment is not None:
+        options = dataclasses.replace(options, start="planted")
+    found = run(graph, key=Key(6128), options=options, planted=assignment)
+    monkeypatch.setattr(bp, "_run_floats", lambda task: None)
+    slow = run(graph, key=Key(6128), options=options, planted=assignment)
+    assert (found.iterations, found.contradictory) == (slow.iterations, slow.contradictory)
+    assert found.free_entropy == pytest.approx(slow.free_entropy, rel=1e-9)
+    np.testing.assert_allclose(found.marginals, slow.marginals, atol=1e-9)

@@ -181,5 +181,5 @@ def test_bad_input_is_named(make, message):
 
 
 def test_more_rows_than_memory_name_the_remedy() -> None:
-    with pytest.raises(MemoryError, match=r"1,000,000,000,000,000 rows of 4 tokens .* draw fewer at a time"):
+    with pytest.raises(MemoryError, match=r"1,000,000,000,000,000 rows of 4 tokens .* draw fewer, with other"):
         nae_sat(3, 1, seed=0).sample(Key(0), 10**15)
