@@ -6,12 +6,14 @@ Hypothesis is repeatable, and the ledger of statistical comparisons is held over
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.budget import LEDGER, current_test, overspent, totals
+from tests.figures import placeholders, rendered
 
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -27,6 +29,23 @@ _WORKERS = pytest.StashKey[list[Any]]()
 def _ledger_of_this_test() -> None:
     """Let a test that runs again spend its share again."""
     LEDGER.begin(current_test())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _placeholders() -> Iterator[None]:
+    """Render no figure in this process; a fixture for many tests that looks at figures uses ``rendered``."""
+    with placeholders():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _renders(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Render figures in a test under the mark ``renders``."""
+    if request.node.get_closest_marker("renders") is None:
+        yield
+    else:
+        with rendered():
+            yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -110,6 +110,11 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     for form, (place, plain) in _METADATA.items():
         metadata = {**plain, place: words}
         path = folder / f"{name}.{form}"
-        write_atomically(path, functools.partial(figure.savefig, format=form, metadata=metadata))
+        _render(figure, path, form, metadata)
         paths.append(path)
     return paths
+
+
+def _render(figure: Figure, path: Path, form: str, metadata: dict[str, Any]) -> None:
+    """Lay a figure out and write it in one form: by far the longest part of a short run."""
+    write_atomically(path, functools.partial(figure.savefig, format=form, metadata=metadata))

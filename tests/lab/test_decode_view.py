@@ -25,6 +25,7 @@ from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
 from tests.cli.complaint import complaint
+from tests.figures import rendered
 from tests.lab.tiny import tiny
 
 PROBLEM = nae_sat(6, 18, seed=0)
@@ -137,14 +138,16 @@ def test_the_command_finds_the_model_of_a_run(tmp_path: Path, capsys: pytest.Cap
     short += ["decoding.extra=[]", "decoding.sequences=4", "evaluation.sequences=4"]
     assert main(["run", str(config), *short, *out, "--quiet"]) == 0
     capsys.readouterr()
-    assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", *out]) == 0
+    with rendered():
+        assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", *out]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.split()]
     assert [path.name for path in paths] == ["decode.png", "decode.pdf", "decode.csv", "decode.gif"]
     assert "model_p1" in paths[2].read_text().splitlines()[0]
     with Image.open(paths[3]) as image:
         assert image.n_frames == 4  # type: ignore[attr-defined]
     before = [path.read_bytes() for path in paths[:3]]
-    assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", "--no-gif", *out]) == 0
+    with rendered():
+        assert main(["decode-view", "tiny", "--steps", "L/8", "--policies", "margin", "--no-gif", *out]) == 0
     assert [path.read_bytes() for path in paths[:3]] == before
     assert capsys.readouterr().err == ""
     wrong = {

@@ -42,6 +42,7 @@ def test_colours_have_one_home() -> None:
     assert named_colours("x = plot(color='#1b7837')\ny = plot(color='black')") == ["#1b7837", "black"]
 
 
+@pytest.mark.renders
 def test_a_user_s_settings_do_not_change_a_figure(tmp_path: Path) -> None:
     def draw(folder: Path) -> bytes:
         folder.mkdir()
@@ -62,6 +63,7 @@ def test_a_user_s_settings_do_not_change_a_figure(tmp_path: Path) -> None:
     assert (tmp_path / "figure.png").read_bytes() != plain
 
 
+@pytest.mark.renders
 def test_a_figure_says_what_it_shows(tmp_path: Path) -> None:
     with styled():
         figure = new_figure(4, 2, "Two panels")
@@ -104,6 +106,7 @@ def test_rows_come_back_from_csv() -> None:
             from_csv(head + line)
 
 
+@pytest.mark.renders
 def test_a_published_figure_can_be_drawn_again_from_its_csv(tmp_path: Path) -> None:
     experiment = resolve(tiny(), preset="exact", sets=["decoding.sequences=16", "evaluation.sequences=16"])
     finished = execute(experiment, Request(tmp_path / "runs", threads=1), SilentProgress())

@@ -34,6 +34,7 @@ from lo_theory.lab.tables import tables
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, Layout, nae_sat, sparse_parity
 from lo_theory.rng import Key
+from tests.figures import rendered
 
 LAYOUT = Layout(3, 6, 2, 2, np.array([4, 0, 8, 1, 2, 3, 5, 6, 7]))
 _LAWS = ["uniform", "two_rates(1,0)", "two_rates(0.5,0)"]
@@ -62,7 +63,8 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +314,7 @@ def test_gaps_of_one_place_do_not_mix_with_those_of_another(finished: FinishedRu
     assert gaps(only)[place] == found[place]
 
 
+@pytest.mark.renders
 def test_the_figure_has_equal_bytes_for_equal_rows(
     finished: FinishedRun, experiment: Experiment, tmp_path: Path
 ) -> None:

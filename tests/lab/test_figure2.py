@@ -24,6 +24,7 @@ from lo_theory.lab.runs import FinishedRun, journal
 from lo_theory.lab.summary import group
 from lo_theory.lab.tables import tables
 from lo_theory.posterior import ExactPosterior, Marginals
+from tests.figures import rendered
 
 FILE = Path(__file__).parents[2] / "experiments" / "figure2.yaml"
 _TINY: dict[str, Any] = {
@@ -45,7 +46,8 @@ def tiny() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 def test_every_law_leaves_rows_by_class_and_role_for_every_posterior(finished: FinishedRun) -> None:

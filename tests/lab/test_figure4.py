@@ -16,6 +16,7 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import group
 from lo_theory.lab.tables import tables
+from tests.figures import rendered
 
 FILE = Path(__file__).parents[2] / "experiments" / "figure4.yaml"
 TINY: dict[str, Any] = {
@@ -37,7 +38,8 @@ def tiny(**over: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
 
 
 def test_below_kesten_stigum_nothing_is_found_and_above_everything(finished: FinishedRun) -> None:

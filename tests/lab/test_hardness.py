@@ -25,6 +25,7 @@ from lo_theory.lab.summary import Measured
 from lo_theory.lab.tables import tables
 from lo_theory.problem import nae, nae_sat
 from lo_theory.thresholds import kesten_stigum, planted_ensemble
+from tests.figures import rendered
 
 _TINY: dict[str, Any] = {
     "experiment": "tiny_hardness",
@@ -49,7 +50,8 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 def test_thresholds_stand_at_the_reveal_rate_that_gives_their_degree(finished: FinishedRun) -> None:

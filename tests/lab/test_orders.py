@@ -35,6 +35,7 @@ from lo_theory.lab.settings import Stage, Training
 from lo_theory.lab.summary import Measured, group
 from lo_theory.lab.tables import tables
 from lo_theory.rng import Key
+from tests.figures import rendered
 
 _TINY: dict[str, Any] = {
     "experiment": "tiny_orders",
@@ -58,7 +59,8 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -369,6 +371,7 @@ def test_rows_of_shorter_trainings_are_shown_beside_those_of_longer_ones(
     assert faint == [2 * len(LEARNERS), len(LEARNERS)]
 
 
+@pytest.mark.renders
 def test_the_figure_has_equal_bytes_for_equal_rows(
     finished: FinishedRun, experiment: Experiment, tmp_path: Path
 ) -> None:

@@ -30,13 +30,15 @@ from lo_theory.lab.table1.work import problem_lines
 from lo_theory.lab.tables import tables
 from lo_theory.lab.tidy import to_csv
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
+from tests.figures import rendered
 from tests.lab.tiny import tiny
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     out = tmp_path_factory.mktemp("runs")
-    return execute(resolve(tiny()), Request(out, threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(out, threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,7 @@ def test_csv_gives_back_every_statistic_in_full(finished: FinishedRun) -> None:
     assert to_csv([]) == "unit,metric,n,sum,squared_deviations,mean,low,high\n"
 
 
+@pytest.mark.renders
 def test_the_figure_has_equal_bytes_for_equal_rows(
     finished: FinishedRun, experiment: Experiment, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from lo_theory.lab.ratio.tables import Decode, _met, decodes, facts, falls, sett
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.sweep.grid import load_grid
 from lo_theory.lab.tables import tables
+from tests.figures import rendered
 
 _TINY: dict[str, Any] = {
     "experiment": "tiny_ratio",
@@ -35,7 +36,8 @@ _TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(_TINY), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(_TINY), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 def curve(*accuracies: float) -> list[Decode]:

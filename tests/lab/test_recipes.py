@@ -24,6 +24,7 @@ from lo_theory.lab.settings import Stage, Training
 from lo_theory.lab.summary import group
 from lo_theory.lab.tables import tables
 from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
+from tests.figures import rendered
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILE = EXPERIMENTS / "recipes.yaml"
@@ -47,7 +48,8 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    with rendered():
+        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")

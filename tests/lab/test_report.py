@@ -26,6 +26,7 @@ from lo_theory.lab.report.source import Failed, find
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.tables import tables
 from tests.cli.complaint import complaint
+from tests.figures import rendered
 from tests.lab.browser import CHROMIUM, DRIVER, open_browser
 from tests.lab.grids import write_grid
 from tests.lab.tiny import tiny
@@ -81,7 +82,8 @@ def outside(text: str) -> list[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     out = tmp_path_factory.mktemp("runs")
     experiment = resolve(tiny(), preset="exact", sets=["decoding.sequences=16", "evaluation.sequences=16"])
-    return execute(experiment, Request(out, threads=1, command="lo-theory run <tiny>"), SilentProgress())
+    with rendered():
+        return execute(experiment, Request(out, threads=1, command="lo-theory run <tiny>"), SilentProgress())
 
 
 def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(

@@ -386,6 +386,7 @@ def bombs() -> list[str]:
     return [f"&{names[i + 1]} [{', '.join([f'*{names[i]}'] * 9)}]" for i in range(7)]
 
 
+@pytest.mark.renders
 def test_a_dollar_begins_no_formula(tmp_path: Path) -> None:
     for i, words in enumerate(("$\\foo$", "a $x$ b", "\\$", "$", "\\frac{")):
         with styled():

@@ -26,6 +26,7 @@ from lo_theory.lab.runs import FinishedRun, Run, read_json
 from lo_theory.lab.summary import group
 from lo_theory.lab.sweep.cells import make_cells
 from lo_theory.lab.sweep.grid import make_grid
+from tests.figures import rendered
 from tests.lab.grids import tiny_grid, write_grid
 
 PART = "grid/sweep-table1/1-of-1"
@@ -49,10 +50,12 @@ def events(out: Path, name: str, part: str = PART) -> list[dict[str, Any]]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished sweep of six cells."""
     out = tmp_path_factory.mktemp("swept")
-    assert sweep(write_grid(out / "grid.yaml"), out / "runs") == 0
+    with rendered():
+        assert sweep(write_grid(out / "grid.yaml"), out / "runs") == 0
     return out / "runs"
 
 
+@pytest.mark.renders
 def test_a_finished_sweep_is_the_finished_run_of_its_cells(swept: Path, tmp_path: Path, capsys: Any) -> None:
     finished = FinishedRun(result_folder(swept))
     experiment = make_grid(tiny_grid()).expand()[0]

@@ -17,6 +17,7 @@ from lo_theory.lab.tables import tables
 from lo_theory.lab.thresholds.tables import with_error
 from lo_theory.lab.workers import Cancelled
 from lo_theory.thresholds import RowSpecification
+from tests.figures import rendered
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY: dict[str, Any] = {
@@ -33,7 +34,8 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(copy.deepcopy(TINY)), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
+    with rendered():
+        return execute(resolve(copy.deepcopy(TINY)), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
 
 
 def test_values_land_in_rows_with_their_errors(finished: FinishedRun) -> None:
