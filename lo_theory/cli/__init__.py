@@ -1,4 +1,4 @@
-"""The command line ``lo-theory``: runs, sweeps, agendas, tables, figures, samples, thresholds, and what they run on.
+"""The command line ``lo-theory``: runs, sweeps, tables, figures, samples, thresholds, and what they run on.
 
 Parses, calls one function of a group of commands, explains errors. Each file of this room is a group: it adds its
 commands to the parser and imports whatever is heavy only when one of them runs, so that ``--help`` is instant. Errors
@@ -18,13 +18,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from lo_theory.cli import agenda, experiments, samples, sweep, thresholds, views
+from lo_theory.cli import experiments, samples, sweep, thresholds, views
 
 __all__ = ["console", "main"]
 
 _INTERRUPTED = 130
 _SECONDS_TO_LEAVE = 0.1
-_GROUPS = (experiments, sweep, agenda, views, samples, thresholds)
+_GROUPS = (experiments, sweep, views, samples, thresholds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -115,8 +115,6 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     Lists replace lists. A ``--set`` of a shared setting also wins over the rows' own. All presets are checked, not only
     the one chosen.
     """
-    if "entries" in document:
-        raise ValueError("entries make an agenda of this file: run it with `lo-theory agenda`")
     if "axes" in document:
         raise ValueError("axes make a sweep of this file: compute it with `lo-theory sweep`")
     base, task = dict(document), _task(document)

@@ -218,9 +218,9 @@ class Chance:
 
     def tree(self, command: str) -> Any:
         """A configuration with one to three faults, or none; of the kind that the command takes most of the time."""
-        key = {"agenda": "entries", "sweep": "axes"}.get(command, "task")
+        key = {"sweep": "axes"}.get(command, "task")
         fitting = [
-            one for one in self.documents if key in one or (key == "task" and not {"axes", "entries"} & one.keys())
+            one for one in self.documents if key in one or (key == "task" and "axes" not in one)
         ]
         tree = copy.deepcopy(self.random.choice(fitting if self.random.random() < 0.9 else self.documents))
         for _ in range(self.random.choice([0, 0, 1, 1, 2, 3])):
@@ -279,7 +279,7 @@ class Chance:
             wanted = action.required or not action.option_strings or self.random.random() < 0.12
             if wanted and self.random.random() < 0.99:
                 line += self.option(action, words[0])
-        if words[0] in ("run", "sweep", "agenda", "decode-view", "table", "figure", "report"):
+        if words[0] in ("run", "sweep", "decode-view", "table", "figure", "report"):
             line += ["--out", str(self.folder / "runs")]
         return line
 
@@ -344,7 +344,6 @@ def _refuse(*arguments: Any, **settings: Any) -> Any:
 def _nothing_long() -> Iterator[None]:
     """In place of what computes: a refusal."""
     import lo_theory.cli.threshold_requests
-    import lo_theory.lab.agenda
     import lo_theory.lab.decode_view.request
     import lo_theory.lab.dry_run
     import lo_theory.lab.sweep.driver  # noqa: F401
@@ -352,7 +351,6 @@ def _nothing_long() -> Iterator[None]:
     names = [
         "lab.execute._Work.begin",
         "lab.sweep.driver.Driver.compute",
-        "lab.agenda.run_entry",
         "lab.dry_run.measure_rate",
     ]
     names += ["lab.figures.write_figures"]

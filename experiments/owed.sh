@@ -1,0 +1,57 @@
+#!/bin/sh
+# What waits for a GPU (experiments/results/README.md), in the order of its worth. Each command has a time limit, after which it is asked to
+# stop and keeps what it has computed; one that fails stops no other. The same call goes on with what is not finished; finished runs
+# cost nothing. Ends with status 1 while anything is left.
+#
+#   sh experiments/owed.sh --device cuda              all of it; words are passed on to every command
+#   sh experiments/owed.sh --dry-run --rate 300       what each trains, and how long that takes at 300 TFLOP/s
+#   ONLY="core-seed figure2" sh experiments/owed.sh --device cuda
+#   LO_THEORY="torchrun --nproc-per-node 8 -m lo_theory.cli" sh experiments/owed.sh --device cuda     (all but the sweep)
+
+here=$(dirname "$0")
+left=""
+
+try() { # NAME MINUTES COMMAND FILE WORDS...
+    name=$1 minutes=$2 command=$3 file=$4
+    shift 4
+    if [ -n "$ONLY" ]; then
+        case " $ONLY " in *" $name "*) ;; *) return ;; esac
+    fi
+    echo "== $name, at most $minutes minutes"
+    program=${LO_THEORY:-lo-theory}
+    if [ "$command" = sweep ]; then program=lo-theory; fi
+    # shellcheck disable=SC2086
+    timeout --signal TERM --kill-after 60 "${minutes}m" $program "$command" "$here/$file" "$@" || left="$left $name"
+}
+
+pairs='rows=[{problem: {N: 25, P: 275}}, {problem: {N: 30, P: 270}}, {problem: {N: 40, P: 260}}, {problem: {N: 50, P: 250}}, {problem: {N: 100, P: 200}}]'
+
+# does the tuned recipe carry over to 19M, and with which batch, rate and scale of embeddings?
+try recipes 60 run recipes.yaml --preset paper "$@"
+# recipe: tuned, four times the sequences of core: half the gap in every row?
+try tuned 90 run table1.yaml --preset tuned "$@"
+# a second training of the five pairs: is margin below vanilla again where the model has learned?
+try core-seed 40 run table1.yaml --preset core --set seed=1 "$@"
+# and a second problem
+try core-problem 40 run table1.yaml --preset core --set problem.seed=1 "$@"
+# core four times as long: is it the recipe, or the length?
+try core-longer 90 run table1.yaml --preset core --set training.steps=5600 "$@"
+# the paper's own training: do its numbers come out, under which reading?
+try paper 60 run table1.yaml --preset paper "$@"
+# error by role for l = 1..19 at 2,000 and 10,000 iterations
+try figure2 45 run figure2.yaml --preset paper "$@"
+# order-aware learners and the masked model at equal FLOPs
+try orders 90 run orders.yaml --preset paper "$@"
+# over all pairs of mask rates at (20, 280) and (100, 200): where does a trained 6M model not know what the exact posterior knows?
+try hardness 45 run hardness.yaml --preset paper "$@"
+# P/N from 2 to 14 at N = 25 and 50: where does a trained model meet the marginals-only value?
+try ratio 60 sweep ratio.yaml --preset paper "$@"
+# the paper's training for 10,000 iterations: does the row order N = 25..100 stay?
+try longer 120 run table1.yaml --preset paper --set training.steps=10000 "$pairs" "$@"
+# 50,000 iterations in place of the exact posterior: how good was the proxy?
+try proxy 150 run figure2.yaml --preset proxy "$@"
+
+if [ -n "$left" ]; then
+    echo "not finished:$left; the same call goes on" >&2
+    exit 1
+fi
