@@ -125,6 +125,11 @@ class Shown(Protocol):
         """The text of every line, in sections."""
 
 
+def _one_section(line: Any) -> Hashable:
+    """All lines in one section."""
+    return None
+
+
 @dataclass(frozen=True)
 class Table:
     """A table: lines that follow each other with equal ``section(line)`` are one section; notes stand below."""
@@ -132,7 +137,7 @@ class Table:
     title: str
     columns: Sequence[Column]
     lines: Sequence[Any]
-    section: Callable[[Any], Hashable] = lambda line: None
+    section: Callable[[Any], Hashable] = _one_section
     notes: Sequence[str] = ()
 
     @property
