@@ -1,6 +1,6 @@
 """A testbed for masked diffusion on Latents-and-Observations distributions, where the truth is known.
 
-The public names below load on first use: importing the package loads neither torch nor matplotlib nor numba.
+The public names below load on first use: importing the package loads neither torch nor matplotlib nor pandas nor numba.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _ROOMS = {
         "save_model",
         "train",
     ),
+    "lo_theory.lab.reading": ("read",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -12,6 +12,7 @@ import pytest
 
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.kinds import COMMON, KEYS, KINDS, columns_page
 from lo_theory.lab.progress import SilentProgress
 from tests.lab.tiny import tiny
 
@@ -20,9 +21,12 @@ COLUMNS = (ROOT / "docs" / "columns.md").read_text()
 
 
 def explained(metric: str) -> bool:
-    """Whether the page names it; a threshold's units and errors are named once for all."""
-    stem = re.sub(r"_(density|neighbours)$", "_c", metric.removesuffix("_error"))
-    return f"`{metric}`" in COLUMNS or (metric != stem and f"`{stem}`" in COLUMNS)
+    return f"| `{metric}` |" in COLUMNS
+
+
+def test_the_page_on_columns_is_what_the_kinds_say() -> None:
+    assert columns_page() == COLUMNS
+    assert {key for kind in KINDS.values() for key in kind.keys} | set(COMMON) <= KEYS.keys()
 
 
 def published() -> set[str]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lo_theory.lab.config import Experiment
     from lo_theory.lab.execute import Request
-    from lo_theory.lab.render import Table
     from lo_theory.lab.runs import FinishedRun
+    from lo_theory.lab.table import Shown
 
 __all__ = [
     "add_checkpoint_seconds",
@@ -115,11 +115,11 @@ def find_run(name: str, out: Path) -> FinishedRun:
     return FinishedRun(found[-1])
 
 
-def show_tables(content: Iterable[Table]) -> None:
+def show_tables(content: Iterable[Shown]) -> None:
     """Print tables: as wide as the terminal, or 120 characters without colours in a pipe."""
     from rich.console import Console
 
-    from lo_theory.lab.render import print_tables
+    from lo_theory.lab.table import print_tables
 
     class Paper(Console):
         def on_broken_pipe(self) -> None:

@@ -1,22 +1,17 @@
-"""Tables on a terminal and as Markdown, and back from there: screen and files show the same characters.
+"""Tables of text, as experiments make them that are not yet written with ``lab.table``; the tables of a run's folder.
 
-What a table holds is text, never markup: it is escaped here, and nowhere else. Writes only below the folder given.
+Writes only below the folder given.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
-
 from lo_theory.lab.rows import Row
+from lo_theory.lab.table import Shown, print_tables, to_markdown
 from lo_theory.lab.tidy import to_csv
 from lo_theory.problem.storage import write_atomically
 
@@ -33,55 +28,10 @@ class Table:
     notes: tuple[str, ...] = ()
     left: tuple[str, ...] = ("N, P", "denoiser", "policy", "law", "latents hidden")
 
-
-def print_tables(console: Console, content: Iterable[Table]) -> None:
-    """Print tables, a rule between sections."""
-    for table in content:
-        grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-        for column in table.columns:
-            grid.add_column(Text(_visible(column, "\n")), justify="left" if column in table.left else "right")
-        for section in table.sections:
-            for row in section:
-                grid.add_row(*(Text(_visible(cell)) for cell in row))
-            grid.add_section()
-        console.print(Text(_visible(table.title), style="bold"))
-        console.print(grid)
-        width = min(console.width, 100)
-        for note in table.notes:
-            console.print(Text(_visible(note), style="dim"), width=width)
-        console.print()
-
-
-def _visible(text: str, kept: str = "") -> str:
-    """The text with escapes (``\\x1b``) for what would command the terminal in place of being shown."""
-    commands = {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")} - set(kept)
-    return "".join(ascii(letter)[1:-1] if letter in commands else letter for letter in text)
-
-
-def to_markdown(content: Iterable[Table]) -> str:
-    """The same tables in Markdown; ``read_tables`` reads them back, but for spaces and line breaks around words."""
-    lines: list[str] = []
-    for table in content:
-        marks = [":--" if column in table.left else "--:" for column in table.columns]
-        names = [name.replace("-\n", "-").replace("\n", " ") for name in table.columns]
-        lines += [f"**{_escaped(table.title)}**", "", _markdown_row(names), "| " + " | ".join(marks) + " |"]
-        lines += [_markdown_row(row) for section in table.sections for row in section]
-        lines += ["", _escaped(" ".join(table.notes), bars=False), ""]
-    return "\n".join(lines)
-
-
-_MARKUP = re.compile(r"[\\*`~]|<(?=[A-Za-z/!?])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
-_BAR = re.compile(r"\|")
-
-
-def _escaped(text: str, *, bars: bool = True) -> str:
-    """Text in one line of Markdown, with a backslash before whatever would be markup."""
-    line = _MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()).strip())
-    return _BAR.sub(r"\|", line) if bars or line.startswith("|") else line
-
-
-def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_escaped, cells)) + " |"
+    @property
+    def heads(self) -> list[tuple[str, bool]]:
+        """Title of each column, and whether it is aligned left."""
+        return [(column, column in self.left) for column in self.columns]
 
 
 _ESCAPE = re.compile(r"\\([\\*`~<\]_&|])")
@@ -109,7 +59,7 @@ def _cells(line: str) -> list[str]:
     return [_ESCAPE.sub(r"\1", part.strip()) for part in parts]
 
 
-def write_tables(folder: Path, content: Iterable[Table], rows: Sequence[Row]) -> None:
+def write_tables(folder: Path, content: Iterable[Shown], rows: Sequence[Row]) -> None:
     """Write table.csv, classes.csv (the losses class by class) and table.md."""
     classes = [row for row in rows if row.keys.get("kind") == "class_losses"]
     others = [row for row in rows if row.keys.get("kind") != "class_losses"]

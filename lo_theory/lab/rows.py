@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.kinds import check_row
 from lo_theory.problem.storage import write_atomically
 
 __all__ = ["STATISTICS", "Contents", "Row", "Rows", "digest", "examine", "file_of", "read_rows", "read_sums"]
@@ -237,8 +238,11 @@ class Rows:
         return self._digest.hexdigest()
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write the rows of one unit to disk, all or none; ValueError if the unit is there already."""
+        """Write the rows of one unit to disk, all or none; ValueError if the unit is there, or a row not in KINDS."""
         fresh = list(rows)
+        for row in fresh:
+            if "kind" in row.keys:
+                check_row(row.keys, row.metric)
         units = {row.unit for row in fresh}
         if len(units) != 1 or units & self.units:
             raise ValueError(f"append takes the rows of one new unit, got {sorted(units)}")

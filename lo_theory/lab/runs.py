@@ -37,6 +37,7 @@ __all__ = [
     "Run",
     "finished_runs",
     "no_finished_run",
+    "published_tables",
     "read_config",
     "read_facts",
     "read_json",
@@ -315,6 +316,11 @@ def _published_rows(folder: Path) -> list[Row]:
             f"{folder} holds the cells of a pooled sweep and no rows.jsonl: read table.md and figure.png there, or its "
             "report"
         )
+    return published_tables(folder)
+
+
+def published_tables(folder: Path) -> list[Row]:
+    """The rows in the CSV files of a published folder; of a pooled sweep those of its cells. ValueError for none."""
     names = ("table.csv", "table.csv.gz", "classes.csv", "classes.csv.gz")
     rows = [row for name in names if (folder / name).exists() for row in _read_table(folder / name)]
     if not rows:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
     from lo_theory.lab.config import Experiment
-    from lo_theory.lab.render import Table
     from lo_theory.lab.rows import Row
+    from lo_theory.lab.table import Shown
     from lo_theory.lab.units import Context, Unit
 
 __all__ = ["TASKS", "Prepared", "Task"]
@@ -46,7 +48,8 @@ class Task:
 
     ``row`` and ``reference`` are the frozen dataclasses that the entries of ``rows`` and the published numbers are made
     into; ``prepared(package, row)`` turns a row into what computes it. How results are shown stands in the package's
-    ``tables.tables`` and ``figure.make_figures``, which are loaded when they are asked for.
+    ``results``: ``tables(frame, experiment)`` and ``figures(frame, experiment)``, sheets by name; or, where there is
+    none yet, in ``tables.tables`` and ``figure.make_figures``. They are loaded when they are asked for.
     """
 
     package: str
@@ -58,15 +61,30 @@ class Task:
         """Make a row ready to compute."""
         return self.prepared(self.package, row)
 
-    def tables(self, experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
+    def tables(self, experiment: Experiment, rows: Sequence[Row]) -> list[Shown]:
         """All tables of finished rows, in the order in which they are shown."""
-        made: list[Table] = importlib.import_module(f"{self.package}.tables").tables(experiment, rows)
+        if (results := self._results()) is not None:
+            return list(results.tables(_frame(rows), experiment))
+        made: list[Shown] = importlib.import_module(f"{self.package}.tables").tables(experiment, rows)
         return made
 
     def figures(self, experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
         """All figures of finished rows: file name without ending -> figure."""
+        if (results := self._results()) is not None:
+            return {name: sheet.draw() for name, sheet in results.figures(_frame(rows), experiment).items()}
         made: Mapping[str, Figure] = importlib.import_module(f"{self.package}.figure").make_figures(experiment, rows)
         return made
+
+    def _results(self) -> Any:
+        """The module ``results`` of an experiment that has its tables and figures as specifications, else None."""
+        name = f"{self.package}.results"
+        return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
+
+
+def _frame(rows: Sequence[Row]) -> DataFrame:
+    from lo_theory.lab.frame import from_rows
+
+    return from_rows(sorted(rows, key=lambda row: int(row.keys.get("row", 0))))
 
 
 def _load(name: str) -> Task:

@@ -8,20 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.hardness.figure import make_figures
+from lo_theory.lab.frame import Record, from_rows
+from lo_theory.lab.hardness.results import figures, marks, problems, rate
 from lo_theory.lab.hardness.row import Cells, Population
-from lo_theory.lab.hardness.tables import Cell, Mark, cells, marks, problems
 from lo_theory.lab.hardness.work import degree
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.summary import Measured
 from lo_theory.lab.tables import tables
 from lo_theory.problem import nae, nae_sat
 from lo_theory.thresholds import kesten_stigum, planted_ensemble
@@ -54,47 +53,54 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
-def test_thresholds_stand_at_the_reveal_rate_that_gives_their_degree(finished: FinishedRun) -> None:
-    (problem,) = problems(finished.rows)
-    found = {mark.observed: mark for mark in marks(finished.rows, problem) if mark.name == "kesten_stigum"}
+@pytest.fixture(scope="module")
+def frame(finished: FinishedRun) -> Any:
+    return from_rows(finished.rows)
+
+
+def test_thresholds_stand_at_the_reveal_rate_that_gives_their_degree(frame: Any) -> None:
+    (own,) = marks(frame).values()
+    found = {mark.observed: mark for mark in own if mark.threshold == "kesten_stigum"}
     distribution = nae_sat(8, 24, seed=0)
     for observed, gamma in (("all", 1.0), ("satisfied", 0.75)):
         mark, ensemble = found[observed], planted_ensemble(nae(2, 3), observed=observed)
         assert mark.c == pytest.approx(kesten_stigum(ensemble).value)
-        assert 3 * 24 / 8 * (1 - mark.rate()) * gamma == pytest.approx(mark.c)
-        assert degree(distribution, ensemble, mark.rate()) == pytest.approx(mark.c)
+        assert 3 * 24 / 8 * (1 - rate(mark)) * gamma == pytest.approx(mark.c)
+        assert degree(distribution, ensemble, rate(mark)) == pytest.approx(mark.c)
 
 
 def test_a_threshold_out_of_reach_is_outside_and_moves_with_the_ratio() -> None:
-    mark = Mark("dynamic", "all", c=6.0, error=0.3, full=3.0)
-    assert mark.rate() == -1
-    assert mark.rate(4.0) == pytest.approx(0.5)
-    assert mark.rate_error == pytest.approx(0.1)
+    mark = Record({"c": 6.0, "full": 3.0})
+    assert rate(mark) == -1
+    assert rate(mark, 4.0) == pytest.approx(0.5)
 
 
-def test_cells_are_pooled_over_problem_seeds_with_intervals_between_them(finished: FinishedRun) -> None:
-    (places,) = cells(finished.rows, "plane").values()
-    assert len(places) == 8  # (0, 0) hides nothing
-    cell = places[1.0, 0.5]
-    assert [part.n for part in cell.measured["exact"].metrics["joint_entropy"].parts.values()] == [20, 20]
-    one, two = Sums.of([0.0] * 9 + [0.2]), Sums.of([1.0] * 10)
-    three = Sums.of([0.5] * 9 + [0.3])
-    pooled = Cell({"exact": Measured({}, {"joint_entropy": Runs({0: one, 1: two, 2: three})})})
-    value, low, high = pooled.estimate("exact", "joint_entropy")
-    means = [0.02, 1.0, 0.48]
-    assert (value, low, high) == pytest.approx((0.5, *stats.t.interval(0.95, 2, 0.5, stats.sem(means))))
-    assert high - low > 2 > 2 * (one.interval()[1] - one.interval()[0])
-    assert math.isnan(Cell({}).value("bp", "kl_latent"))
+def test_cells_are_pooled_over_problem_seeds_with_intervals_between_them(finished: FinishedRun, frame: Any) -> None:
+    (cells,) = problems(frame, "plane").values()
+    assert len(cells) == 8  # (0, 0) hides nothing
+    (cell,) = [cell for cell in cells if (cell.a, cell.b) == (1, 0.5)]
+    means = [
+        row.sums.mean
+        for row in finished.rows
+        if row.metric == "joint_entropy" and (row.keys["a"], row.keys["b"], row.keys["form"]) == (1, 0.5, "plane")
+    ]
+    assert len(means) == 2
+    expected = (np.mean(means), *stats.t.interval(0.95, 1, np.mean(means), stats.sem(means)))
+    assert cell.estimate("exact joint_entropy") == pytest.approx(expected)
+    assert math.isnan(cell.value("model kl_latent"))
 
 
-def test_what_does_not_fit_is_counted_and_the_rest_goes_on(finished: FinishedRun) -> None:
-    places = {problem.P: found for problem, found in cells(finished.rows, "lines").items()}
-    assert places[8][1.0, 0.5].refused == 0
-    assert places[40][1.0, 1.0].refused == 0
-    assert any(cell.refused > 0 for cell in places[40].values())
+def test_what_does_not_fit_is_counted_and_the_rest_goes_on(frame: Any) -> None:
+    refused = {
+        name[2]: {(cell.a, cell.b): cell.value("exact refused") for cell in cells}
+        for name, cells in problems(frame, "lines").items()
+    }
+    assert refused[8][1.0, 0.5] == 0
+    assert refused[40][1.0, 1.0] == 0
+    assert any(share > 0 for share in refused[40].values())
 
 
-def test_tables_and_the_figure_hold_everything(finished: FinishedRun) -> None:
+def test_tables_and_the_figure_hold_everything(finished: FinishedRun, frame: Any) -> None:
     experiment = resolve(tiny())
     titles = [table.title for table in tables(experiment, finished.rows)]
     assert [title.split(":")[0] for title in titles] == [
@@ -103,11 +109,32 @@ def test_tables_and_the_figure_hold_everything(finished: FinishedRun) -> None:
         "Population dynamics",
         "All cells",
     ]
-    figures = make_figures(experiment, finished.rows)
-    assert list(figures) == ["figure"]
-    panels = [axes for axes in figures["figure"].axes if axes.get_title()]
+    sheets = figures(frame, experiment)
+    assert list(sheets) == ["figure"]
+    panels = [axes for axes in sheets["figure"].draw().axes if axes.get_title()]
     assert len(panels) == 7 + 1 + 4
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in panels)
+
+
+def test_every_number_of_a_panel_is_in_the_frame(frame: Any) -> None:
+    """Taken from the colours of the drawn maps, and made from the rows without pool()."""
+    cells = frame[frame.kind == "cell"]
+    keys = ["family", "N", "P", "form", "a", "b", "posterior", "metric"]
+    runs = cells[cells.n > 0].groupby([*keys, "row"])[["sum", "n"]].sum()
+    means = (runs["sum"] / runs["n"]).astype(float).groupby(level=keys).mean()
+    starts = (
+        frame[frame.kind == "population"].set_index(["observed", "a", "b", "metric"])["sum"].astype(float).unstack()
+    )
+    apart = (starts["planted"] - starts["uninformed"]).where(starts["coexist"] == 1, 0.0)
+    known = np.unique(np.clip(np.abs([*means, *apart]), 0, 10))
+    (sheet,) = figures(frame, resolve(tiny())).values()
+    maps = [
+        axes.collections[0] for axes in sheet.draw().axes if axes.get_title(loc="left")
+    ]  # bars of colours have none
+    values = np.concatenate([drawn.get_array().compressed() for drawn in maps])
+    values = values[values > 1e-4]
+    assert len(values) > 40
+    assert all(np.isclose(known, value, rtol=1e-9, atol=0).any() for value in values)
 
 
 def test_a_run_that_lost_its_last_units_ends_in_the_same_rows(finished: FinishedRun, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from lo_theory.lab.render import Table
 from lo_theory.lab.report.look import SCRIPT, STYLE
 from lo_theory.lab.report.source import Source
+from lo_theory.lab.table import to_html
 from lo_theory.problem.storage import write_atomically
 
 __all__ = ["page", "write_report"]
@@ -35,7 +35,7 @@ def write_report(source: Source, path: Path) -> Path:
 def page(source: Source) -> str:
     """The whole page. Its policy for the browser forbids every request, whatever its content."""
     parts = {
-        "tables": ("Tables", "".join(map(_table, source.tables))),
+        "tables": ("Tables", "".join(map(to_html, source.tables))),
         "figures": ("Figures", "".join(_figure(source, path) for path in source.figures)),
         "data": ("Data", _data(source)),
         "versions": ("How it was made", _facts(source.facts)),
@@ -116,28 +116,6 @@ def _failures(source: Source) -> str:
         f'<h2 id="failed-title">Not everything is here</h2><p>{said}; the same command computes what is missing.</p>'
         f"{failed}</section>"
     )
-
-
-def _table(table: Table) -> str:
-    sides = ["left" if column in table.left else "" for column in table.columns]
-    names = [name.replace("-\n", "-").replace("\n", " ") for name in table.columns]
-    heads = "".join(_cell("th", name, side, ' scope="col"') for name, side in zip(names, sides, strict=True))
-    bodies = "".join(f"<tbody>{''.join(_rows(section, sides))}</tbody>" for section in table.sections if section)
-    notes = f'<p class="notes">{escape(" ".join(table.notes))}</p>' if table.notes else ""
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}"><table class="data">'
-        f"<caption>{escape(table.title)}</caption><thead><tr>{heads}</tr></thead>{bodies}</table></div>{notes}"
-    )
-
-
-def _rows(section: Iterable[Iterable[str]], sides: list[str]) -> Iterator[str]:
-    for row in section:
-        yield "<tr>" + "".join(_cell("td", text, side) for text, side in zip(row, sides, strict=True)) + "</tr>"
-
-
-def _cell(tag: str, text: str, side: str, more: str = "") -> str:
-    style = f' class="{side}"' if side else ""
-    return f"<{tag}{style}{more}>{escape(text.strip())}</{tag}>"
 
 
 def _figure(source: Source, path: Path) -> str:

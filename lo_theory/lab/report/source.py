@@ -15,6 +15,7 @@ from lo_theory.lab.figures import write_figures
 from lo_theory.lab.render import Table, read_tables
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run, read_config
+from lo_theory.lab.table import Shown
 from lo_theory.lab.tables import tables
 
 __all__ = ["Failed", "Source", "find"]
@@ -37,7 +38,7 @@ class Source:
     title: str
     config: str
     facts: Mapping[str, Any]
-    tables: Sequence[Table]
+    tables: Sequence[Shown]
     figures: Sequence[Path]
     finished: tuple[int, int] | None = None  # cells of a sweep: finished, all
     failed: Sequence[Failed] = ()
@@ -72,7 +73,8 @@ def _figures(folder: Path) -> list[Path]:
 
 def _of_run(run: FinishedRun) -> Source:
     experiment = resolve(run.config)
-    content, paths = _published_tables(run), _figures(run.folder)
+    content: Sequence[Shown] = _published_tables(run)
+    paths = _figures(run.folder)
     if not content:
         content = tables(experiment, run.rows)
     if not any(path.name.startswith("figure") for path in paths):

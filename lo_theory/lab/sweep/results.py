@@ -26,6 +26,7 @@ from lo_theory.lab.schema import dump_yaml
 from lo_theory.lab.summary import RUN
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
+from lo_theory.lab.table import Shown
 from lo_theory.lab.tables import tables
 from lo_theory.problem.storage import remove_leftovers, write_atomically
 
@@ -50,7 +51,7 @@ class Results:
     name: str
 
     @property
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[Shown]:
         """The grid, and the task's tables."""
         return [self.grid, *tables(self.experiment, self.rows)]
 

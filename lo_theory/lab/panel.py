@@ -1,0 +1,315 @@
+"""Panels as data: what stands on x, on y, in colour, marker and fill; one painter for all, and sheets of them.
+
+Loads matplotlib when drawing, no display. Draws only what it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
+from lo_theory.lab.frame import Record
+from lo_theory.lab.style import COLOURS, NO_DATA, SEQUENTIAL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Colours", "Level", "Look", "Panel", "Sheet", "edges", "handle", "heat"]
+
+Look = Mapping[str, Any]
+"""How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""
+
+Of = str | Callable[[Record], Any]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A line behind the data: a number for the whole panel, or what each line of the panel says (nan: nothing)."""
+
+    value: float | Callable[[Record], float]
+    look: Look
+
+
+@dataclass(frozen=True)
+class Colours:
+    """The colours of a map, from low to high; logarithmic: of absolute values. ``ticks``: place on the bar -> text."""
+
+    low: float
+    high: float
+    ticks: Mapping[float, str] | None = None
+    logarithmic: bool = False
+    pad: float = 0.02
+
+
+def _plain(record: Record) -> Look:
+    """As matplotlib draws it."""
+    return {}
+
+
+def _as_it_is(axes: Axes) -> None:
+    """Nothing is added."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity of the lines of a pooled frame.
+
+    ``form`` points: ``y`` with its interval, side by side over the places of ``x``, which may be texts. curves: ``y``
+    with its interval along the number ``x``, one curve for each look. spans: ``x`` with its interval at the places of
+    ``y``, from the top. map: ``z`` in colour at the numbers ``x`` and ``y``; grey where it is nan, white where there is
+    no line, or a function says None.
+
+    ``x``, ``y`` and ``z`` are a key, a metric or a function of a record. ``look`` says how a record is drawn (of a map:
+    what is marked on its cell); looks with a ``label`` make the sheet's legend. ``scale`` multiplies what is measured;
+    of a map it is its ``Colours``. ``levels`` are lines behind. ``dress(axes)`` adds what is special, last.
+    """
+
+    title: str
+    form: Literal["points", "curves", "spans", "map"] = "points"
+    lines: Sequence[Record] = ()
+    x: Of = "row"
+    y: Of = ""
+    z: Of = ""
+    look: Callable[[Record], Look] = _plain
+    levels: Sequence[Level] = ()
+    scale: float | Colours = 1.0
+    xlabel: str = ""
+    ylabel: str = ""
+    dress: Callable[[Axes], object] = _as_it_is
+
+    def draw(self, axes: Axes) -> None:
+        """Draw it on the axes."""
+        _PAINTERS[self.form](self, axes)
+        axes.set_title(self.title)
+        if self.xlabel:
+            axes.set_xlabel(self.xlabel)
+        if self.ylabel:
+            axes.set_ylabel(self.ylabel)
+        self.dress(axes)
+
+    @property
+    def looks(self) -> list[Look]:
+        """The looks that the legend names, each once, in order."""
+        every = [*(self.look(line) for line in self.lines), *(level.look for level in self.levels)]
+        return list({look["label"]: look for look in every if look.get("label")}.values())
+
+    def places(self, of: Of) -> list[Any]:
+        """The places on an axis, in the order of the lines; of a map ascending."""
+        found = dict.fromkeys(_place(line, of) for line in self.lines)
+        return sorted(found) if self.form == "map" else list(found)
+
+    def numbers(self) -> list[float]:
+        """Every measured number that is drawn, as the lines hold it."""
+        of = {"map": self.z, "spans": self.x}.get(self.form, self.y)
+        return [value for line in self.lines for value in _estimate(line, of) if not math.isnan(value)]
+
+    @property
+    def factor(self) -> float:
+        """What multiplies the measured numbers."""
+        return self.scale if isinstance(self.scale, (int, float)) else 1.0
+
+
+def _place(record: Record, of: Of) -> Any:
+    return of(record) if callable(of) else record.keys[of] if of in record.keys else record.value(of)
+
+
+def _estimate(record: Record, of: Of) -> Estimate:
+    found = record.estimate(of) if isinstance(of, str) else of(record)
+    if isinstance(found, Estimate):
+        return found
+    return Estimate(math.nan if found is None else float(found), math.nan, math.nan)
+
+
+def _scaled(panel: Panel, record: Record, of: Of) -> tuple[float, Any]:
+    """A value, and the lengths of its interval to both sides, or None."""
+    value, low, high = (panel.factor * number for number in _estimate(record, of))
+    return value, None if math.isnan(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
+
+
+def _spread(place: float, i: int, count: int) -> float:
+    return place + 0.8 * ((i + 0.5) / count - 0.5)
+
+
+def _unlabelled(look: Look) -> dict[str, Any]:
+    return {name: value for name, value in look.items() if name != "label"}
+
+
+def _points(panel: Panel, axes: Axes) -> None:
+    places = panel.places(panel.x)
+    for place, name in enumerate(places):
+        here = [line for line in panel.lines if _place(line, panel.x) == name]
+        for i, line in enumerate(here):
+            value, error = _scaled(panel, line, panel.y)
+            if not math.isnan(value):
+                style: dict[str, Any] = {"elinewidth": 1, "linestyle": "", **_unlabelled(panel.look(line))}
+                axes.errorbar(_spread(place, i, len(here)), value, yerr=error, **style)
+        for level in panel.levels:
+            if callable(level.value):
+                for height in dict.fromkeys(level.value(line) for line in here):
+                    ends = [place - 0.46, place + 0.46]
+                    axes.plot(ends, [panel.factor * height] * 2, **_behind(level.look))
+    _across(panel, axes)
+    axes.set_xticks(range(len(places)), [str(name) for name in places])
+    axes.set_xlim(-0.6, max(0, len(places) - 1) + 0.6)
+    axes.grid(axis="x", visible=False)
+
+
+def _curves(panel: Panel, axes: Axes) -> None:
+    curves: dict[Hashable, list[Record]] = {}
+    for line in panel.lines:
+        curves.setdefault(tuple(panel.look(line).items()), []).append(line)
+    for part in curves.values():
+        drawn = [(_place(line, panel.x), *_scaled(panel, line, panel.y)) for line in part]
+        known = [(x, y, error or [[0.0], [0.0]]) for x, y, error in drawn if not math.isnan(y)]
+        x_values, y_values = [x for x, _, _ in known], [y for _, y, _ in known]
+        errors = [[error[side][0] for _, _, error in known] for side in (0, 1)]
+        style: dict[str, Any] = {"elinewidth": 1, **_unlabelled(panel.look(part[0]))}
+        axes.errorbar(x_values, y_values, yerr=errors, **style)
+    for level in panel.levels:
+        if callable(level.value):
+            heights = {_place(line, panel.x): panel.factor * level.value(line) for line in panel.lines}
+            axes.plot(list(heights), list(heights.values()), **_behind(level.look))
+    _across(panel, axes)
+
+
+def _across(panel: Panel, axes: Axes) -> None:
+    for level in panel.levels:
+        if not callable(level.value):
+            axes.axhline(panel.factor * level.value, **_behind(level.look))
+
+
+def _behind(look: Look) -> dict[str, Any]:
+    return {"color": COLOURS["line"], "linewidth": 1, "zorder": 0, **_unlabelled(look)}
+
+
+def _spans(panel: Panel, axes: Axes) -> None:
+    places = panel.places(panel.y)
+    for line in panel.lines:
+        value, error = _scaled(panel, line, panel.x)
+        if not math.isnan(value):
+            style: dict[str, Any] = {"elinewidth": 1, "linestyle": "", **_unlabelled(panel.look(line))}
+            axes.errorbar(value, places.index(_place(line, panel.y)), xerr=error, **style)
+    for level in panel.levels:
+        if not callable(level.value):
+            axes.axvline(panel.factor * level.value, **_behind(level.look))
+    axes.set_yticks(range(len(places)), [str(name) for name in places])
+    axes.set_ylim(len(places) - 0.4, -0.6)
+
+
+def edges(centres: ArrayLike) -> NDArray[np.float64]:
+    """Borders of cells around their centres, float64[n + 1]."""
+    places = np.asarray(centres, np.float64)
+    if len(places) == 1:
+        return np.array([places[0] - 0.5, places[0] + 0.5])
+    middle = 0.5 * (places[1:] + places[:-1])
+    return np.concatenate([[2 * places[0] - middle[0]], middle, [2 * places[-1] - middle[-1]]])
+
+
+def heat(axes: Axes, x: Sequence[float], y: Sequence[float], values: ArrayLike, colours: Colours) -> None:
+    """A heat map of values [y, x] with its colour bar; what is nan is grey."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm, Normalize
+
+    palette = colormaps[SEQUENTIAL].with_extremes(bad=NO_DATA)
+    shown = np.ma.masked_invalid(np.asarray(values, np.float64))
+    if colours.logarithmic:
+        norm: Normalize = LogNorm(colours.low, colours.high)
+        shown = np.ma.clip(np.abs(shown), colours.low, colours.high)
+    else:
+        norm = Normalize(colours.low, colours.high)
+    mesh = axes.pcolormesh(edges(x), edges(y), shown, norm=norm, cmap=palette, rasterized=True)
+    bar = axes.figure.colorbar(mesh, ax=axes, pad=colours.pad, shrink=0.9, extend="neither")
+    if colours.ticks:
+        bar.set_ticks(list(colours.ticks), labels=list(colours.ticks.values()))
+    axes.grid(visible=False)
+
+
+def _map(panel: Panel, axes: Axes) -> None:
+    if not isinstance(panel.scale, Colours):
+        raise ValueError(f"the scale of a map is its Colours, got {panel.scale!r}")
+    x, y = panel.places(panel.x), panel.places(panel.y)
+    there = {(_place(line, panel.x), _place(line, panel.y)): line for line in panel.lines}
+    there = {place: line for place, line in there.items() if not (callable(panel.z) and panel.z(line) is None)}
+    values = [[_estimate(there[a, b], panel.z).value if (a, b) in there else math.nan for a in x] for b in y]
+    heat(axes, x, y, values, panel.scale)
+    columns, rows = edges(x), edges(y)
+    for i, a in enumerate(x):
+        for j, b in enumerate(y):
+            if (a, b) not in there:
+                left, right, low, high = columns[i], columns[i + 1], rows[j], rows[j + 1]
+                axes.fill([left, right, right, left], [low, low, high, high], color="white", linewidth=0)
+            elif look := panel.look(there[a, b]):
+                axes.plot(a, b, **_unlabelled(look))
+
+
+_PAINTERS: Mapping[str, Callable[[Panel, Axes], None]] = {
+    "points": _points,
+    "curves": _curves,
+    "spans": _spans,
+    "map": _map,
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A figure: lettered panels in ``columns`` columns (None leaves a place empty), and below one legend for all.
+
+    ``legend``: looks of what is drawn by ``dress``, before those of the panels. ``size``: inches.
+    ``grid``: what ``subplots`` takes, such as ``width_ratios`` or ``sharey``; ``entries``: legend's columns.
+    """
+
+    title: str
+    panels: Sequence[Panel | None]
+    columns: int
+    size: tuple[float, float]
+    legend: Sequence[Look] = ()
+    entries: int = 4
+    grid: Mapping[str, Any] | None = None
+
+    def draw(self) -> Figure:
+        """The figure, inside ``drawing.styled``."""
+        figure = new_figure(*self.size, self.title)
+        bands = max(1, -(-len(self.panels) // self.columns))
+        places = figure.subplots(bands, self.columns, squeeze=False, **(self.grid or {})).flat
+        drawn = []
+        for axes, panel in zip(
+            places, [*self.panels, *[None] * (bands * self.columns - len(self.panels))], strict=True
+        ):
+            if panel is None:
+                axes.set_axis_off()
+            else:
+                panel.draw(axes)
+                drawn.append(axes)
+        mark_empty(drawn)
+        letter_panels(drawn)
+        if handles := [handle(look) for look in self.looks]:
+            figure.legend(handles=handles, loc="outside lower center", ncols=self.entries)
+        return figure
+
+    @property
+    def looks(self) -> list[Look]:
+        """What the legend names, each label once."""
+        every = [*self.legend, *(look for panel in self.panels if panel is not None for look in panel.looks)]
+        found: dict[str, Look] = {}
+        for look in every:
+            found.setdefault(look["label"], look)
+        return list(found.values())
+
+
+def handle(look: Look) -> Any:
+    """A look as an entry of a legend: an area with ``facecolor``, else a line or a symbol."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    if "facecolor" in look:
+        return Patch(**look)
+    drawn = {name: value for name, value in look.items() if name not in ("elinewidth", "capsize")}
+    return Line2D([], [], **{"linestyle": "" if "marker" in look else "-", **drawn})

@@ -1,0 +1,51 @@
+"""``read``: the rows of a run, of a published folder or of a sweep as one pandas DataFrame. Reads only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lo_theory.lab.frame import from_rows
+from lo_theory.lab.rows import Row, read_rows
+from lo_theory.lab.runs import finished_runs, no_finished_run, published_tables, read_config
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["read"]
+
+
+def read(source: str | Path, out: str | Path = "runs") -> DataFrame:
+    """All rows that a folder holds: a run's (finished or not), a published one's, a sweep's with whatever is finished.
+
+    ``source`` may also be the name of an experiment: then its latest finished run below ``out``. A line is a row:
+    ``unit``, the keys, ``metric``, ``n``, ``sum``, ``squared_deviations`` (docs/columns.md); in a sweep the values of
+    its axes are keys too. Costs some 20 us a row. Errors: ValueError where there is nothing to read, or it is damaged.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        found = finished_runs(Path(out), str(source))
+        if not found:
+            raise no_finished_run(str(source), Path(out))
+        folder = found[-1]
+    return from_rows(_rows(folder))
+
+
+def _rows(folder: Path) -> list[Row]:
+    if any(folder.glob("*-of-*/config.yaml")):
+        return _sweep(folder)
+    if (folder / "rows.jsonl").exists():
+        return read_rows(folder / "rows.jsonl")
+    return published_tables(folder)
+
+
+def _sweep(folder: Path) -> list[Row]:
+    """Rows of all finished cells, whoever computed them, in the order of the grid."""
+    from lo_theory.lab.sweep.grid import make_grid
+    from lo_theory.lab.sweep.results import collect
+    from lo_theory.lab.sweep.sweeps import prepare_sweep, stored_rows
+
+    document = read_config(next(folder.glob("*-of-*/config.yaml")).parent)
+    sets = document.pop("set", ())
+    sweep = prepare_sweep(make_grid(document, sets=sets), folder.resolve().parent.parent)
+    return collect(sweep.experiment, sweep.cells, (), stored_rows(sweep)).tidy

@@ -1,0 +1,229 @@
+"""Tables as data: a column is a title and a function from a line to text; one renderer for screen, Markdown and HTML.
+
+What a table holds is text, never markup: it is escaped here, and nowhere else. Touches nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any, Protocol
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab.frame import Record
+
+__all__ = [
+    "Column",
+    "Shown",
+    "Table",
+    "key",
+    "mean",
+    "measured",
+    "number",
+    "percent",
+    "plus_minus",
+    "print_tables",
+    "text",
+    "to_html",
+    "to_markdown",
+    "with_expected",
+]
+
+
+def number(value: float, form: str = ".3f") -> str:
+    """A number in a form, ``-`` for nan."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
+def plus_minus(estimate: Estimate, form: str = ".2f", scale: float = 1.0) -> str:
+    """``16.40 ±1.20``: a value and half of its 95 % interval (``Estimate.half``); the value alone where there is none.
+
+    A sign in the form, as in ``+.1f``, is the value's only.
+    """
+    half, shown = estimate.half, number(scale * estimate.value, form)
+    return shown if math.isnan(half) or shown == "-" else f"{shown} ±{format(scale * half, form.lstrip('+z'))}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title (``\\n`` where a screen may break it), the text of a line, whether it is aligned left."""
+
+    title: str
+    text: Callable[[Any], str]
+    left: bool = False
+
+
+def text(title: str, of: Callable[[Any], str], *, left: bool = True) -> Column:
+    """A column of whatever text a function makes of a line."""
+    return Column(title, of, left)
+
+
+def key(name: str, title: str | None = None, form: str = "", *, left: bool = False) -> Column:
+    """A key of the lines; empty where a line lacks it."""
+
+    def of(line: Record) -> str:
+        value = line.get(name)
+        return "" if value is None else format(value, form)
+
+    return Column(name if title is None else title, of, left)
+
+
+def mean(metric: str, title: str | None = None, form: str = ".3f", scale: float = 1.0) -> Column:
+    """Means of a metric without intervals."""
+    return Column(metric if title is None else title, lambda line: number(scale * line.value(metric), form))
+
+
+def measured(metric: str, title: str | None = None, form: str = ".3f", scale: float = 1.0) -> Column:
+    """Means of a metric, each with half of its 95 % interval."""
+    title = metric if title is None else title
+    return Column(title, lambda line: plus_minus(line.estimate(metric), form, scale))
+
+
+def percent(metric: str, title: str | None = None) -> Column:
+    """``93.4 ±0.5``: ``measured`` in per cent."""
+    return measured(metric, title, ".1f", 100)
+
+
+def with_expected(metric: str, title: str, form: str, scale: float = 1.0) -> Column:
+    """``99.1 (98.9)``: a metric, and beside it ``<metric>_expected``."""
+
+    def of(line: Record) -> str:
+        found, expected = (scale * line.value(f"{metric}{end}") for end in ("", "_expected"))
+        return "-" if math.isnan(found) else f"{found:{form}} ({expected:{form}})"
+
+    return Column(title, of)
+
+
+class Shown(Protocol):
+    """What is rendered: a title, heads (title and whether aligned left), sections of lines of text, notes."""
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What stands below it."""
+
+    @property
+    def heads(self) -> Sequence[tuple[str, bool]]:
+        """Title of each column, and whether it is aligned left."""
+
+    @property
+    def sections(self) -> Sequence[Sequence[Sequence[str]]]:
+        """The text of every line, in sections."""
+
+
+def _one_section(line: Any) -> Hashable:
+    """All lines in one section."""
+    return None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: lines that follow each other with equal ``section(line)`` are one section; notes stand below."""
+
+    title: str
+    columns: Sequence[Column]
+    lines: Sequence[Any]
+    section: Callable[[Any], Hashable] = _one_section
+    notes: Sequence[str] = ()
+
+    @property
+    def heads(self) -> list[tuple[str, bool]]:
+        """Title of each column, and whether it is aligned left."""
+        return [(column.title, column.left) for column in self.columns]
+
+    @cached_property
+    def sections(self) -> list[list[list[str]]]:
+        """The text of every line, in sections."""
+        return [
+            [[column.text(line) for column in self.columns] for line in part]
+            for _, part in itertools.groupby(self.lines, key=self.section)
+        ]
+
+
+def print_tables(console: Console, tables: Iterable[Shown]) -> None:
+    """Print tables, a rule between sections."""
+    for table in tables:
+        grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+        for title, left in table.heads:
+            grid.add_column(Text(_visible(title, "\n")), justify="left" if left else "right")
+        for section in table.sections:
+            for line in section:
+                grid.add_row(*(Text(_visible(cell)) for cell in line))
+            grid.add_section()
+        console.print(Text(_visible(table.title), style="bold"))
+        console.print(grid)
+        width = min(console.width, 100)
+        for note in table.notes:
+            console.print(Text(_visible(note), style="dim"), width=width)
+        console.print()
+
+
+def _visible(text: str, kept: str = "") -> str:
+    """The text with escapes (``\\x1b``) for what would command the terminal in place of being shown."""
+    commands = {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")} - set(kept)
+    return "".join(ascii(letter)[1:-1] if letter in commands else letter for letter in text)
+
+
+def to_markdown(tables: Iterable[Shown]) -> str:
+    """The same tables in Markdown."""
+    lines: list[str] = []
+    for table in tables:
+        marks = [":--" if left else "--:" for _, left in table.heads]
+        lines += [f"**{_escaped(table.title)}**", "", _row(_one_line(title) for title, _ in table.heads)]
+        lines += ["| " + " | ".join(marks) + " |", *(_row(line) for section in table.sections for line in section)]
+        lines += ["", _escaped(" ".join(table.notes), bars=False), ""]
+    return "\n".join(lines)
+
+
+def _one_line(title: str) -> str:
+    return title.replace("-\n", "-").replace("\n", " ")
+
+
+_MARKUP = re.compile(r"[\\*`~]|<(?=[A-Za-z/!?])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+
+
+def _escaped(text: str, *, bars: bool = True) -> str:
+    """Text in one line of Markdown, with a backslash before whatever would be markup."""
+    line = _MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()).strip())
+    return line.replace("|", r"\|") if bars or line.startswith("|") else line
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def to_html(table: Shown) -> str:
+    """A table as HTML, its notes below."""
+    sides = ["left" if left else "" for _, left in table.heads]
+    titles = [_one_line(title) for title, _ in table.heads]
+    heads = "".join(_cell("th", title, side, ' scope="col"') for title, side in zip(titles, sides, strict=True))
+    bodies = "".join(f"<tbody>{''.join(_html_rows(section, sides))}</tbody>" for section in table.sections if section)
+    notes = f'<p class="notes">{escape(" ".join(table.notes))}</p>' if table.notes else ""
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}"><table class="data">'
+        f"<caption>{escape(table.title)}</caption><thead><tr>{heads}</tr></thead>{bodies}</table></div>{notes}"
+    )
+
+
+def _html_rows(section: Iterable[Iterable[str]], sides: Sequence[str]) -> Iterator[str]:
+    for line in section:
+        yield "<tr>" + "".join(_cell("td", cell, side) for cell, side in zip(line, sides, strict=True)) + "</tr>"
+
+
+def _cell(tag: str, content: str, side: str, more: str = "") -> str:
+    style = f' class="{side}"' if side else ""
+    return f"<{tag}{style}{more}>{escape(content.strip())}</{tag}>"
