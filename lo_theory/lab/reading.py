@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pandas import DataFrame
 
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row, read_rows
 from lo_theory.lab.runs import finished_runs, no_finished_run, published_tables, read_config
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from lo_theory.problem.seams import checked
 
 __all__ = ["read"]
 
 
+@checked
 def read(source: str | Path, out: str | Path = "runs") -> DataFrame:
     """All rows that a folder holds: a run's (finished or not), a published one's, a sweep's with whatever is finished.
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import lo_theory
 from lo_theory.cli import main
 from lo_theory.diffusion.statistics import between
 from lo_theory.lab.config import resolve
@@ -375,3 +376,14 @@ def test_asking_for_help_loads_nothing_heavy() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("[]\n")
     assert "--shard" in shown.stdout
+
+
+def test_a_sweep_a_run_and_a_name_are_read_as_frames(swept: Path) -> None:
+    frame = lo_theory.read(swept / "grid" / "sweep-table1")
+    results = FinishedRun(result_folder(swept))
+    assert len(frame) == len(results.rows)
+    assert frame["sum"].tolist() == [row.sums.total for row in results.rows]
+    assert {"problem.P", "kind", "metric"} <= set(frame.columns)
+    assert frame["problem.P"].nunique() > 1
+    with pytest.raises(ValueError, match="absent"):
+        lo_theory.read("absent", out=swept)
