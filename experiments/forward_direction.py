@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, TextIO
 import torch
 
 from lo_theory.diffusion.masks import TwoRates
-from lo_theory.lab.execute import processor
+from lo_theory.lab.machine import processor
 from lo_theory.lab.training import choose_device
 from lo_theory.neural import Masked, Observer, TrainConfig, TransformerConfig, flop_per_token, train
 from lo_theory.neural.model import SHAPES

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import importlib
 import importlib.util
 import inspect
@@ -112,6 +113,76 @@ def test_an_import_from_a_floor_above_is_seen(monkeypatch):
     ]:
         monkeypatch.setattr(sys.modules[__name__], "tree", lambda path, source=source: ast.parse(source))
         assert rooms_above(ROOT / "problem" / "families.py") == [], source
+
+
+# --- no circles -------------------------------------------------------------------------------------------------------------------
+
+
+BY_NAME = {module_name(path): path for path in FILES}
+
+
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below that can run, in functions too; what stands under TYPE_CHECKING is for the checker of types."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for branch in child.orelse:
+                yield branch
+                yield from executed(branch)
+        else:
+            yield child
+            yield from executed(child)
+
+
+@functools.cache
+def needs(name: str, source: str) -> frozenset[str]:
+    """The files of the package that a file imports when it is loaded or later; packages above them do not count."""
+    package = name.split(".") if BY_NAME[name].name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in executed(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            home = ".".join([*base, *([node.module] if node.module else [])])
+            names = {f"{home}.{alias.name}" for alias in node.names}
+            found |= (names & BY_NAME.keys()) | ({home} if names - BY_NAME.keys() else set())
+    return frozenset(found & BY_NAME.keys()) - {name}
+
+
+def circle(**sources: str) -> list[str]:
+    """Files that import each other round about, the first of them named again at the end; empty where none do.
+
+    ``sources``, by names of modules, stand in place of what the files hold.
+    """
+    read = {name: path.read_text() for name, path in BY_NAME.items()} | sources
+    try:
+        graphlib.TopologicalSorter({name: needs(name, source) for name, source in read.items()}).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_files_import_each_other_directly_or_round_about():
+    assert circle() == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("from lo_theory.lab.units import Unit", "import lo_theory.lab.rows"),
+        ("from lo_theory.lab import units", "def f():\n    from .rows import Row"),
+        ("from . import units", "if x:\n    pass\nelse:\n    from lo_theory.lab import rows"),
+        (
+            "def f():\n    import lo_theory.lab.units",
+            "if TYPE_CHECKING:\n    import x\nelse:\n    from .rows import Row",
+        ),
+    ],
+)
+def test_a_circle_is_seen(one, other):
+    sources = {"lo_theory.lab.rows": one, "lo_theory.lab.units": other}
+    assert set(circle(**sources)) == {"lo_theory.lab.rows", "lo_theory.lab.units"}
+    for_types = "if TYPE_CHECKING:\n    from lo_theory.lab.rows import Row"
+    assert circle(**sources | {"lo_theory.lab.units": for_types}) == []
 
 
 # --- what importing loads -------------------------------------------------------------------------------------------------------

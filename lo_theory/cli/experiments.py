@@ -154,7 +154,7 @@ def _compile(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
     import torch
 
-    from lo_theory.lab.execute import available_processors, processor, versions
+    from lo_theory.lab.machine import available_processors, processor, versions
 
     facts = {
         **versions(),

@@ -7,17 +7,16 @@ are made for reading: table.csv, table.md, figure.png, figure.pdf.
 from __future__ import annotations
 
 import math
-import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.machine import available_processors, processor, versions
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
 from lo_theory.lab.runs import FinishedRun, Run
@@ -32,17 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Request",
     "assist",
-    "available_processors",
     "check_rows",
     "choose_run_device",
     "execute",
     "prepare",
-    "processor",
-    "versions",
     "write_outputs",
 ]
-
-_PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -67,33 +61,6 @@ class Request:
                 check_threads(getattr(self, name), name)
         if not 0 <= self.checkpoint_seconds < math.inf:
             raise ValueError(f"the time between checkpoints is 0 seconds or more, got {self.checkpoint_seconds}")
-
-
-def available_processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def installed_version(name: str) -> str:
-    """Version of an installed package; "not installed" for a checkout that runs without having been installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}}
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def execute(experiment: Experiment, request: Request, progress: Progress) -> FinishedRun:

@@ -10,9 +10,9 @@ import torch
 
 from lo_theory.diffusion import Rotation
 from lo_theory.diffusion.masks import MaskLaw
-from lo_theory.lab.execute import available_processors
 from lo_theory.lab.held_out import HeldOut
 from lo_theory.lab.laws import mask_law
+from lo_theory.lab.machine import available_processors
 from lo_theory.lab.settings import Model, Shape, Training
 from lo_theory.lab.settings import Objective as ObjectiveSetting
 from lo_theory.lab.units import Context

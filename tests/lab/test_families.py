@@ -18,9 +18,9 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.families.figure import make_figures
-from lo_theory.lab.families.row import Evaluation, Row, evaluation_law
+from lo_theory.lab.families.row import Evaluation, Row, check_exact, evaluation_law
 from lo_theory.lab.families.tables import Gaps, Place, along, gaps
-from lo_theory.lab.families.work import SingleTokens, check_exact
+from lo_theory.lab.families.work import SingleTokens
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.laws import check_laws
 from lo_theory.lab.problems import NaeSat

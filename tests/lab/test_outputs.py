@@ -17,8 +17,9 @@ from rich.console import Console
 
 from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, resolve
-from lo_theory.lab.execute import Request, execute, versions
+from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
+from lo_theory.lab.machine import versions
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.rows import Row
@@ -293,7 +294,9 @@ def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, exp
 def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Experiment) -> None:
     def filled(rows: list[Row]) -> list[bool]:
         axes = make_figures(experiment, rows)["figure"].axes[0]
-        drawn = [container.lines[0] for container in axes.containers if container.lines[0].get_color() != COLOURS["paper"]]
+        drawn = [
+            container.lines[0] for container in axes.containers if container.lines[0].get_color() != COLOURS["paper"]
+        ]
         return [line.get_markerfacecolor() != "white" for line in drawn]
 
     steps = [int(cell.keys["steps"]) for cell in group(finished.rows, "decode")]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lo_theory.diffusion.masks import MaskLaw
     from lo_theory.problem import LODistribution
 
-__all__ = ["Evaluation", "Reference", "Row", "evaluation_law"]
+__all__ = ["Evaluation", "Reference", "Row", "check_exact", "evaluation_law"]
 
 _SATISFIED = re.compile(r"^satisfied(?:\(([0-9.]+)\))?$")
 
@@ -99,11 +99,30 @@ class Row:
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law does not fit the problem, or the exact posterior does not fit in memory."""
-        from lo_theory.lab.families.work import check_exact
-
         self.as_orders().check_fits(distribution)
         check_laws([("evaluation.laws", self.evaluation.laws)], distribution.layout, evaluation_law)
         check_exact(self, distribution)
+
+
+def check_exact(row: Row, distribution: LODistribution) -> None:
+    """Raise ValueError if the exact posterior does not fit on one sequence under a mask law."""
+    import numpy as np
+
+    from lo_theory.diffusion.masks import draw_masks
+    from lo_theory.posterior import ExactPosterior
+    from lo_theory.problem import MASK
+    from lo_theory.rng import Key
+
+    setting, key = row.evaluation, Key(row.seed).fold("check")
+    exact, tokens = ExactPosterior(distribution, limit=setting.limit_states), distribution.sample(key, 1)
+    for text in setting.laws:
+        masks, _ = draw_masks(evaluation_law(text), key, tokens, distribution.layout)
+        cost = exact.estimate_cost(np.where(masks[0], np.int8(MASK), tokens))
+        if not cost.fits.all():
+            raise ValueError(
+                f"evaluation.laws: under {text} the exact posterior needs {cost.states.max():.4g} states, over the "
+                f"limit of {setting.limit_states}: take a smaller problem, or raise evaluation.limit_states"
+            )
 
 
 @dataclass(frozen=True)

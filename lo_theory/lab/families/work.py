@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lo_theory.diffusion.masks import draw_masks
 from lo_theory.diffusion.orders import AlongOrder, order_losses
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.execute import available_processors
 from lo_theory.lab.families.row import Row, evaluation_law
+from lo_theory.lab.machine import available_processors
 from lo_theory.lab.orders.learners import Networks, Reader, readers
 from lo_theory.lab.orders.row import Row as OrdersRow
 from lo_theory.lab.rows import Row as Line
@@ -23,26 +22,11 @@ from lo_theory.lab.units import Unit, Watched
 from lo_theory.lab.work import ProblemWork, network_facts
 from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
 from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
-from lo_theory.rng import Key
 
-__all__ = ["ROLE_METRICS", "RowWork", "SingleTokens", "check_exact"]
+__all__ = ["ROLE_METRICS", "RowWork", "SingleTokens"]
 
 ROLE_METRICS = ("model", "exact", "kl", "kl_above", "deterministic", "excluded", "converged")
 """What is kept role by role; ``kl_above``: minus belief propagation, where there is a factor graph."""
-
-
-def check_exact(row: Row, distribution: LODistribution) -> None:
-    """Raise ValueError if the exact posterior does not fit on one sequence under a mask law."""
-    setting, key = row.evaluation, Key(row.seed).fold("check")
-    exact, tokens = ExactPosterior(distribution, limit=setting.limit_states), distribution.sample(key, 1)
-    for text in setting.laws:
-        masks, _ = draw_masks(evaluation_law(text), key, tokens, distribution.layout)
-        cost = exact.estimate_cost(np.where(masks[0], np.int8(MASK), tokens))
-        if not cost.fits.all():
-            raise ValueError(
-                f"evaluation.laws: under {text} the exact posterior needs {cost.states.max():.4g} states, over the "
-                f"limit of {setting.limit_states}: take a smaller problem, or raise evaluation.limit_states"
-            )
 
 
 @dataclass(frozen=True)

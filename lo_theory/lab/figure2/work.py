@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.diffusion.leaks import find_leaks, leak_threshold
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.execute import available_processors
 from lo_theory.lab.figure2.row import Row
+from lo_theory.lab.machine import available_processors
 from lo_theory.lab.once import Once
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import mask_law

@@ -58,9 +58,14 @@ class Row:
 
     def check_fits(self) -> None:
         """Raise ValueError for a degree that N latents cannot hold; draws nothing."""
-        from lo_theory.lab.figure4.work import check_degrees
+        from lo_theory.problem.planted import check_request
 
-        check_degrees(self)
+        predicate = self.ensemble.specification.predicate
+        for i, degree in enumerate(self.degrees):
+            try:
+                check_request(predicate, self.N, degree, self.ensemble.observed, self.size)
+            except ValueError as error:
+                raise ValueError(f"degrees[{i}]: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -21,21 +21,11 @@ from lo_theory.lab.units import Context, Unit
 from lo_theory.posterior import BPOptions, BPResult, condition
 from lo_theory.posterior.bp import run
 from lo_theory.posterior.overlap import overlap
-from lo_theory.problem.planted import PlantedInstance, check_request, planted
+from lo_theory.problem.planted import PlantedInstance, planted
 from lo_theory.rng import Key
 from lo_theory.thresholds import find_transition
 
-__all__ = ["RowWork", "check_degrees"]
-
-
-def check_degrees(row: Row) -> None:
-    """Raise ValueError for degrees that the row's N latents cannot hold."""
-    predicate = row.ensemble.specification.predicate
-    for i, degree in enumerate(row.degrees):
-        try:
-            check_request(predicate, row.N, degree, row.ensemble.observed, row.size)
-        except ValueError as error:
-            raise ValueError(f"degrees[{i}]: {error}") from error
+__all__ = ["RowWork"]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from lo_theory.lab.settings import Model, Objective, Training, check_laws
 
 if TYPE_CHECKING:
     from lo_theory.problem import LODistribution
+    from lo_theory.thresholds import PlantedEnsemble
 
-__all__ = ["Cells", "NoReference", "Observed", "Population", "Row", "check_rates"]
+__all__ = ["OBSERVED", "Cells", "NoReference", "Observed", "Population", "Row", "check_rates", "ensembles"]
 
 Observed = Literal["all", "satisfied"]
+OBSERVED = ("all", "satisfied")
 
 _TENTHS = tuple(round(0.1 * i, 1) for i in range(11))
 
@@ -121,13 +123,30 @@ class Row:
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law, belief propagation or an ensemble does not fit the problem."""
-        from lo_theory.lab.hardness.work import ensembles
         from lo_theory.problem import TableObservations
 
         check_laws(self.objective.named_laws(), distribution.layout)
         if "bp" in self.judged and not isinstance(distribution.observations, TableObservations):
             raise ValueError("judged names bp, but this problem has no factor graph: leave bp out")
         ensembles(self, distribution)
+
+
+def ensembles(row: Row, distribution: LODistribution) -> dict[str, PlantedEnsemble]:
+    """The planted ensembles that a row needs, by what is observed; ValueError where they make no sense."""
+    from lo_theory.problem import TableObservations
+    from lo_theory.thresholds import planted_ensemble
+
+    wanted = set(OBSERVED if row.thresholds is not None else ())
+    wanted |= set(row.population.observed if row.population is not None else ())
+    law = distribution.observations
+    if wanted and not isinstance(law, TableObservations):
+        raise ValueError(
+            "thresholds of random slabs are no transitions of a planted CSP: set thresholds and population to null"
+        )
+    try:
+        return {name: planted_ensemble(law, observed=name) for name in OBSERVED if name in wanted}  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{error}; set thresholds and population to null to draw the map without them") from error
 
 
 @dataclass(frozen=True)

@@ -15,35 +15,18 @@ from lo_theory.diffusion.masks import TwoRates
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab.ensembles import Budget
-from lo_theory.lab.hardness.row import Population, Row
+from lo_theory.lab.hardness.row import OBSERVED, Population, Row, ensembles
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.units import Unit, Watched
 from lo_theory.lab.work import ModelWork, network_facts
 from lo_theory.posterior import BPPosterior, ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations
-from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition, planted_ensemble, transition_columns
+from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition, transition_columns
 
 if TYPE_CHECKING:
     from lo_theory.neural import TrainedPosterior
 
-__all__ = ["RowWork", "degree", "ensembles"]
-
-_OBSERVED = ("all", "satisfied")
-
-
-def ensembles(row: Row, distribution: LODistribution) -> dict[str, PlantedEnsemble]:
-    """The planted ensembles that a row needs, by what is observed; ValueError where they make no sense."""
-    wanted = set(_OBSERVED if row.thresholds is not None else ())
-    wanted |= set(row.population.observed if row.population is not None else ())
-    law = distribution.observations
-    if wanted and not isinstance(law, TableObservations):
-        raise ValueError(
-            "thresholds of random slabs are no transitions of a planted CSP: set thresholds and population to null"
-        )
-    try:
-        return {name: planted_ensemble(law, observed=name) for name in _OBSERVED if name in wanted}  # type: ignore[arg-type]
-    except ValueError as error:
-        raise ValueError(f"{error}; set thresholds and population to null to draw the map without them") from error
+__all__ = ["RowWork", "degree"]
 
 
 def degree(distribution: LODistribution, ensemble: PlantedEnsemble, masked: float) -> float:
@@ -99,7 +82,7 @@ class RowWork(ModelWork):
             yield from self._population_units(self.row.population)
 
     def _threshold_units(self, budget: Budget) -> Iterator[Unit]:
-        for name in _OBSERVED:
+        for name in OBSERVED:
             yield self._unit(f"thresholds/{name}", f"thresholds, {name} observations", self._thresholds(name, budget))
 
     def _population_units(self, setting: Population) -> Iterator[Unit]:

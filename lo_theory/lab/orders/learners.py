@@ -11,7 +11,6 @@ import numpy as np
 
 from lo_theory.diffusion.orders import reading_order
 from lo_theory.lab.once import Once
-from lo_theory.lab.orders.row import MaskedLearner, Row
 from lo_theory.lab.units import Context
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, Layout, LODistribution
@@ -20,6 +19,7 @@ from lo_theory.rng import Key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lo_theory.lab.orders.row import MaskedLearner, Row
     from lo_theory.neural import Objective, Trained, TrainedPosterior, TransformerConfig
     from lo_theory.neural.causal import CausalLearner
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lo_theory.lab.execute import Request, available_processors
+from lo_theory.lab.execute import Request
+from lo_theory.lab.machine import available_processors
 from lo_theory.lab.runs import read_json, write_json
 from lo_theory.lab.sweep.cluster import DaskCrew
 from lo_theory.lab.sweep.crews import Crew, LocalCrew, SerialCrew

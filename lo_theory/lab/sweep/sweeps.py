@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.execute import Request, processor, versions
+from lo_theory.lab.execute import Request
+from lo_theory.lab.machine import processor, versions
 from lo_theory.lab.rows import Row, examine, read_rows
 from lo_theory.lab.runs import Run, journal
 from lo_theory.lab.schema import plain
