@@ -333,6 +333,6 @@ def test_a_checkout_that_was_never_installed_says_so_among_its_versions(monkeypa
             raise metadata.PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr("lo_theory.lab.execute.metadata.version", version)
+    monkeypatch.setattr("lo_theory.lab.machine.metadata.version", version)
     assert versions()["lo_theory"] == "not installed"
     assert versions()["numpy"] == "1"
