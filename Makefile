@@ -24,7 +24,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 table1: $(VENV)/ready
 	$(BIN)/lo-theory run experiments/table1.yaml --preset $(PRESET)
 
-test: $(VENV)/ready
+# The kernels first: both processes of the tests would compile them, and slow cells of a sweep are not short ones.
+test: kernels
 	$(BIN)/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
 
 $(VENV)-lowest/ready: pyproject.toml constraints-lowest.txt
