@@ -237,9 +237,10 @@ def _run_floats(task: _Task) -> tuple[_Run, _Read] | None:
             read = _run_deep(task, read)[1]
         answers.append((tuple(ran), read))
         if not held:
-            break
+            return answers[0]
     one, other = answers[0][1], answers[-1][1]
-    apart = max(np.abs(one[x] - other[x]).max(initial=0.0) for x in (0, 3, 4))  # type: ignore[union-attr]
+    names = ("belief", "to_factor", "to_variable")
+    apart = max(np.abs(getattr(one, name) - getattr(other, name)).max(initial=0.0) for name in names)
     if apart > _APART or not math.isclose(one.free_entropy, other.free_entropy, rel_tol=_APART, abs_tol=_APART):
         return None
     return answers[0]
