@@ -22,9 +22,8 @@ from rich.console import Console
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import new_figure, styled, write_figure
-from lo_theory.lab.render import Table, print_tables, read_tables, to_markdown
-from lo_theory.lab.report.page import page
-from lo_theory.lab.report.source import Source
+from lo_theory.lab.render import Table, print_tables, to_markdown
+from lo_theory.lab.report import Source, page
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import dump_yaml, parse_yaml
 from lo_theory.lab.sweep.axes import parse_axes, with_axes
