@@ -193,12 +193,13 @@ def _one_line(title: str) -> str:
 
 
 _MARKUP = re.compile(r"[\\*`~]|<(?=[A-Za-z/!?])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+_START = re.compile(r"^(?=[-+#>|])|^(\d+)(?=[.)])")  # of a paragraph: it would be a heading, a list or a quotation
 
 
 def _escaped(text: str, *, bars: bool = True) -> str:
     """Text in one line of Markdown, with a backslash before whatever would be markup."""
     line = _MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()).strip())
-    return line.replace("|", r"\|") if bars or line.startswith("|") else line
+    return line.replace("|", r"\|") if bars else _START.sub(r"\1\\", line)
 
 
 def _row(cells: Iterable[str]) -> str:
