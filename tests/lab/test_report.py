@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +28,9 @@ from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.tables import tables
 from tests.cli.complaint import complaint
 from tests.figures import rendered
-from tests.lab.browser import CHROMIUM, DRIVER, open_browser
+from tests.lab.browser import CHROMIUM, DRIVER, Reading, open_browser
 from tests.lab.grids import write_grid
 from tests.lab.tiny import tiny
-
-_EMPTY = {"meta", "link", "img", "br", "hr"}
-
-
-class Reading(HTMLParser):
-    """Tags, addresses, tables and text of a page; every tag must be closed in its turn."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.cells: list[list[str]] = []
-        self.ids: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.ids += [str(value) for name, value in attrs if name == "id"]
-        if tag == "tr":
-            self.cells.append([])
-        if tag in ("td", "th"):
-            self.cells[-1].append("")
-        if tag not in _EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("td", "th"):
-            self.cells[-1][-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def outside(text: str) -> list[str]:
@@ -96,11 +59,11 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     assert capsys.readouterr().out.strip() == str(path)
     text = path.read_text()
     assert outside(text) == []
-    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    reading = Reading(text)
+    (script,) = reading.texts["script"]
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert "default-src 'none'" in text
     assert f"script-src 'sha256-{allowed}'" in text
-    reading = Reading(text)
     shown = tables(resolve(finished.config), finished.rows)
     expected = [[cell.strip() for cell in row] for table in shown for section in table.sections for row in section]
     assert [row for row in reading.cells if row in expected] == expected
@@ -109,9 +72,12 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     assert len(images) == len(list(finished.folder.glob("*.png"))) == 2  # the table's figure and that of its readings
     assert any(str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b") for image in images)
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in images)
-    assert {"tables", "figures", "repeat", "settings", "data"} <= set(reading.ids)
-    assert len(set(reading.ids)) == len(reading.ids)
+    ids = [attributes["id"] for _, attributes in reading.tags if "id" in attributes]
+    assert {str(link["href"]) for link in reading.all("a")} >= {f"#{name}" for name in ("tables", "figures", "data")}
+    assert {str(link["href"]) for link in reading.all("a") if "download" not in link} <= {f"#{name}" for name in ids}
+    assert len(set(ids)) == len(ids)
     assert len(reading.all("h1")) == 1
+    assert reading.texts["h2"] == ["Tables", "Figures", "How to repeat it", "Settings", "Data"]
     for word in ("lo-theory run &lt;tiny&gt;", "numpy", "numba", "sequences: 16", "cpu", 'download="table.csv"'):
         assert word in text
     assert path.read_text() == page(find(str(finished.folder), Path("runs")))  # equal bytes for equal runs

@@ -11,7 +11,6 @@ import random
 import subprocess
 import sys
 import unicodedata
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from lo_theory.lab.schema import dump_yaml, parse_yaml
 from lo_theory.lab.sweep.axes import parse_axes, with_axes
 from lo_theory.lab.sweep.grid import make_grid
 from lo_theory.lab.tidy import from_csv, to_csv
+from tests.lab.browser import Reading
 from tests.lab.tiny import tiny
 
 KNOWN = (
@@ -230,30 +230,9 @@ def through_terminal(texts: list[str], chance: random.Random) -> None:
         assert value in shown, value
 
 
-class _Cells(HTMLParser):
-    """The texts of titles, captions and cells."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: dict[str, list[str]] = {}
-        self._tag = ""
-        self.feed(content)
-
-    def handle_starttag(self, tag: str, attributes: Any) -> None:
-        self._tag = tag
-        self.found.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._tag = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._tag:
-            self.found[self._tag][-1] += data
-
-
 def through_html(texts: list[str], chance: random.Random) -> None:
     source = Source(Path("runs/x"), texts[0], dump_yaml({"a": texts}), {"seconds": 1.0}, [table(texts)], [])
-    found = _Cells(page(source).encode().decode()).found
+    found = Reading(page(source).encode().decode()).texts
     assert found["title"] == found["h1"] == [texts[0]] == found["caption"]
     assert found["td"][::2] == texts
     assert found["th"][1] == texts[-1]
