@@ -70,8 +70,13 @@ def place_look(place: int) -> Look:
     return {"color": CATEGORICAL[_STRIDE * place % count], "linestyle": _DASHES[place // count % len(_DASHES)]}
 
 
-def gap_panel(title: str, curves: Sequence[Curve], by: Cost, look: Callable[[Record], Look]) -> Panel:
-    """Gap closed against cost, each curve from (0, 0): from a little below 0 (marginals only) to what is reached."""
+def gap_panel(
+    title: str, curves: Sequence[Curve], by: Cost, look: Callable[[Record], Look], *, bare: bool = False
+) -> Panel:
+    """Gap closed against cost, each curve from (0, 0): from a little below 0 (marginals only) to what is reached.
+
+    ``bare``: without intervals.
+    """
     points = [point for curve in curves for point in curve]
     starts = [Record({**curve[0].keys, by: 0.0}, {"gap": (Estimate(0.0, math.nan, math.nan), {})}) for curve in curves]
     dotted = {"linewidth": 0.8, "linestyle": ":", "zorder": 2}
@@ -87,7 +92,7 @@ def gap_panel(title: str, curves: Sequence[Curve], by: Cost, look: Callable[[Rec
         "curves",
         [*starts, *points],
         x=by,
-        y="gap",
+        y=(lambda point: point.value("gap")) if bare else "gap",
         look=lambda point: {"gid": f"training {point.curve}", **look(point)},  # one curve for each training
         levels=[Level(0.0, dotted), Level(1.0, dotted)],
         xlabel="training FLOPs" if by == "flops" else f"{clock}, evaluations left out",
