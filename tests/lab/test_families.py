@@ -14,28 +14,28 @@ import pytest
 
 from lo_theory.diffusion import LAWS, TwoRates, Uniform
 from lo_theory.diffusion.satisfied import Satisfied
-from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.families.figure import make_figures
+from lo_theory.lab.families.results import figures, gaps, nothing, verdict
 from lo_theory.lab.families.row import Evaluation, Row, check_exact, evaluation_law
-from lo_theory.lab.families.tables import Gaps, Place, along, gaps
 from lo_theory.lab.families.work import SingleTokens
 from lo_theory.lab.figures import write_figures
+from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.laws import check_laws
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import to_markdown
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Training
-from lo_theory.lab.summary import group
+from lo_theory.lab.table import to_markdown
 from lo_theory.lab.tables import tables
 from lo_theory.posterior import ExactPosterior
-from lo_theory.problem import MASK, Layout, nae_sat, sparse_parity
+from lo_theory.problem import MASK, Layout, nae_sat
 from lo_theory.rng import Key
 from tests.figures import rendered
 
+Found = dict[tuple[str, str, str], Record]
 LAYOUT = Layout(3, 6, 2, 2, np.array([4, 0, 8, 1, 2, 3, 5, 6, 7]))
 _LAWS = ["uniform", "two_rates(1,0)", "two_rates(0.5,0)"]
 _TINY: dict[str, Any] = {
@@ -72,6 +72,16 @@ def experiment(finished: FinishedRun) -> Experiment:
     return resolve(finished.config)
 
 
+@pytest.fixture(scope="module")
+def frame(finished: FinishedRun) -> Any:
+    return from_rows(finished.rows)
+
+
+@pytest.fixture(scope="module")
+def found(frame: Any, experiment: Experiment) -> Found:
+    return {(gap.law, gap.family, gap.role): gap for gap in gaps(frame, experiment)}
+
+
 # --- the mask law -----------------------------------------------------------------------------------------------------
 
 
@@ -89,18 +99,12 @@ def test_satisfied_hides_the_observations_of_value_zero_and_latents_at_its_rate(
     assert ((weight > 0) == masked).all()
 
 
-def test_satisfied_with_nothing_hidden_weighs_nothing() -> None:
-    masked, weight = Satisfied(0.0).sample(Key(1), np.ones((3, 9), np.int8), LAYOUT)
-    assert not masked.any()
-    assert not weight.any()
-
-
-def test_satisfied_answers_a_row_by_its_number_alone() -> None:
+def test_satisfied_answers_a_row_by_its_number_alone_and_weighs_nothing_where_nothing_is_hidden() -> None:
     tokens = np.random.default_rng(0).integers(0, 2, (20, 9)).astype(np.int8)
-    whole = Satisfied(0.5).sample(Key(2), tokens, LAYOUT)
-    part = Satisfied(0.5).sample(Key(2), tokens[7:], LAYOUT, start=7)
+    whole, part = (Satisfied(0.5).sample(Key(2), tokens[i:], LAYOUT, start=i) for i in (0, 7))
     for one, other in zip(whole, part, strict=True):
         assert (one[:, 7:] == other).all()
+    assert not any(array.any() for array in Satisfied(0.0).sample(Key(1), np.ones((3, 9), np.int8), LAYOUT))
 
 
 def test_satisfied_is_refused_where_it_means_nothing() -> None:
@@ -195,61 +199,48 @@ def test_single_tokens_answer_whatever_is_revealed_as_bayes_does_with_nothing_re
     assert probs[0, ::2] == pytest.approx(hidden[::2])
 
 
-def test_every_unit_leaves_its_rows(finished: FinishedRun) -> None:
-    assert [item.keys["family"] for item in group(finished.rows, "problem")] == ["not all equal", "odd parity", "slab"]
-    trainings = group(finished.rows, "training")
-    assert [(item.keys["learner"], item.keys["training_steps"]) for item in trainings[:4]] == [
+def test_every_unit_leaves_its_rows(frame: Any, found: Found) -> None:
+    names = ["not all equal", "odd parity", "slab"]
+    assert [line.family for line in records(pool(kind(frame, "problem")))] == names
+    trainings = records(pool(kind(frame, "training")))
+    assert [(line.learner, line.training_steps) for line in trainings[:4]] == [
         (name, steps) for steps in (20, 40) for name in ("latents_first", "mdm")
     ]
     assert len(trainings) == 12
     for steps in (20, 40):  # both learners of a row at equal FLOPs
-        flops = [item.keys["flops"] for item in trainings if item.keys["training_steps"] == steps]
+        flops = [line.flops for line in trainings if line.training_steps == steps]
         assert flops[::2] == flops[1::2]
-    found = gaps(finished.rows)
-    whole = [place for place in found if place.role == "all"]
-    assert [(place.law, place.row) for place in whole] == [
-        *((law, row) for law in _LAWS for row in range(3)),
-        ("satisfied", 0),
-    ]
-    assert all(list(gap.models) == [20, 40] for gap in found.values())
-    assert {row: list(items) for row, items in along(finished.rows).items()} == {row: [20, 40] for row in range(3)}
+    whole = [place[:2] for place in found if place[2] == "all"]
+    assert whole == [*((law, name) for law in _LAWS for name in names), ("satisfied", "not all equal")]
+    ends = ("first kl", "last kl", "aware first kl", "aware last kl", "marginals kl", "last kl_above")
+    for (_, family, _), gap in found.items():
+        known = {metric for metric in (*ends, "bp kl") if not math.isnan(gap.value(metric))}
+        assert known == ({*ends} - {"last kl_above"} if family == "slab" else {*ends, "bp kl"}), "no factor graph"
 
 
-def test_a_problem_without_a_factor_graph_is_judged_without_belief_propagation(finished: FinishedRun) -> None:
-    for place, gap in gaps(finished.rows).items():
-        assert (gap.bp is None) == (place.family == "slab")
+def test_first_and_last_are_the_shortest_and_the_longest_training(finished: FinishedRun, found: Found) -> None:
+    for law, family, role in found:
+        own = {"kind": "losses", "posterior": "mdm", "law": law, "role": role}
+        for who, keys in {"": own, "aware ": {"kind": "along"}}.items():
+            for name, steps in (("first", 20), ("last", 40)):
+                asked = {**keys, "family": family, "training_steps": steps}
+                (row,) = (row for row in finished.rows if row.metric == "kl" and asked.items() <= row.keys.items())
+                assert found[law, family, role].value(f"{who}{name} kl") == row.sums.mean
 
 
-def test_symmetric_problems_leave_single_latents_unknown_and_odd_parities_do_not(finished: FinishedRun) -> None:
-    found = gaps(finished.rows)
-    inverse = {place.family: gap for place, gap in found.items() if place.law == "two_rates(1,0)"}
-    assert inverse["not all equal"].nothing
-    assert inverse["slab"].nothing
-    assert not inverse["odd parity"].nothing
-    shown = {place.family: gap for place, gap in found.items() if place.law == "two_rates(0.5,0)"}
-    assert not any(gap.nothing for gap in shown.values())
-    assert inverse["not all equal"].verdict == "nothing to know"
+def test_symmetric_problems_leave_single_latents_unknown_and_odd_parities_do_not(
+    found: Found,
+) -> None:
+    unknown = {place[:2] for place, gap in found.items() if place[2] == "all" and nothing(gap)}
+    assert unknown == {("two_rates(1,0)", "not all equal"), ("two_rates(1,0)", "slab")}
+    assert verdict(found["two_rates(1,0)", "not all equal", "all"]) == "nothing to know"
 
 
-def test_odd_parities_determine_their_latents() -> None:
-    distribution = sparse_parity(5, 12, 3, 0.0, seed=0)
-    tokens = distribution.sample(Key(0), 1)
-    tokens[:, distribution.layout.latent_positions] = MASK
-    exact = ExactPosterior(distribution).marginals(tokens).probs[0, distribution.layout.latent_positions]
-    assert exact.max(axis=1) == pytest.approx(1.0)
-
-
-def test_the_gap_of_bp_on_odd_parities_is_all_there_is_to_know(finished: FinishedRun) -> None:
-    (gap,) = (
-        gap
-        for place, gap in gaps(finished.rows).items()
-        if (place.family, place.law, place.role) == ("odd parity", "two_rates(1,0)", "all")
-    )
-    assert gap.bp is not None
-    assert gap.marginals is not None
-    assert gap.marginals.mean == pytest.approx(math.log(2))
-    assert gap.bp.mean == pytest.approx(math.log(2))
-    assert gap.verdict == f"level with BP; gap {gap.trend}", "neither knows anything"
+def test_the_gap_of_bp_on_odd_parities_is_all_there_is_to_know(found: Found) -> None:
+    gap = found["two_rates(1,0)", "odd parity", "all"]
+    assert gap.value("marginals kl") == pytest.approx(math.log(2)), "Bayes knows every latent"
+    assert gap.value("bp kl") == pytest.approx(math.log(2))
+    assert verdict(gap).startswith("level with BP; gap "), "neither knows anything"
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
@@ -259,8 +250,16 @@ def around(mean: float, spread: float = 0.01) -> Sums:
     return Sums.of([mean - spread, mean + spread] * 50)
 
 
+def judged(**measured: Sums | None) -> str:
+    """The verdict on what was measured, of what there is to know where it is left out."""
+    names = {"first": "first kl", "last": "last kl", "bp": "bp kl", "above": "last kl_above", "known": "marginals kl"}
+    given = {"known": around(0.7), **measured}
+    sums = {names[name]: Runs.of(one) for name, one in given.items() if one is not None}
+    return verdict(Record({"learned": 0.05}, {name: (runs.estimate(), runs) for name, runs in sums.items()}))
+
+
 @pytest.mark.parametrize(
-    ("half", "whole", "above", "verdict"),
+    ("half", "whole", "above", "expected"),
     [
         (0.5, 0.01, None, "learned"),
         (0.5, 0.2, 0.2, "above BP; gap falls"),
@@ -272,46 +271,49 @@ def around(mean: float, spread: float = 0.01) -> Sums:
         (0.5, 0.2, None, "not compared with BP; gap falls"),
     ],
 )
-def test_a_verdict_follows_from_the_intervals(half: float, whole: float, above: float | None, verdict: str) -> None:
-    models, difference = {20: around(half), 40: around(whole)}, None if above is None else around(above)
-    assert Gaps(models, around(0.7), around(0.3), difference).verdict == verdict
+def test_a_verdict_follows_from_the_intervals(half: float, whole: float, above: float | None, expected: str) -> None:
+    difference = None if above is None else around(above)
+    assert judged(first=around(half), last=around(whole), bp=around(0.3), above=difference) == expected
 
 
 def test_wide_intervals_say_little() -> None:
     wide = around(0.01, spread=0.5)
-    models = {20: around(0.5), 40: wide}
-    assert Gaps(models, around(0.7)).verdict == "no BP; gap falls"
-    assert Gaps(models, around(0.7), wide, wide).verdict == "not told apart from BP; gap falls"
-    assert Gaps(models, around(0.7), wide, around(0.0)).verdict == "level with BP; gap falls", "paired, they are level"
-    assert Gaps({20: around(0.5), 40: around(0.5)}, Sums.of([0.0] * 9), None).verdict == "nothing to know"
+    models = {"first": around(0.5), "last": wide}
+    assert judged(**models) == "no BP; gap falls"
+    assert judged(**models, bp=wide, above=wide) == "not told apart from BP; gap falls"
+    assert judged(**models, bp=wide, above=around(0.0)) == "level with BP; gap falls", "paired, they are level"
+    assert judged(last=around(0.5)) == "no BP; gap flat", "one training"
+    assert judged(first=around(0.5), last=around(0.5), known=Sums.of([0.0] * 9)) == "nothing to know"
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def test_tables_hold_every_family_and_the_figure_every_law(finished: FinishedRun, experiment: Experiment) -> None:
+def test_tables_hold_every_family_and_the_figure_every_law(
+    finished: FinishedRun, frame: Any, experiment: Experiment
+) -> None:
     content = tables(experiment, finished.rows)
     assert [sum(map(len, table.sections)) for table in content] == [3, 3, 3, 1, 6 + 3 + 3 + 2]
-    for table in content:
-        assert all(len(line) == len(table.columns) for section in table.sections for line in section)
     assert [line[2] for line in content[0].sections[0]][2] == "-"
     markdown = to_markdown(content)
     assert markdown == (finished.folder / "table.md").read_text()
     for word in ("Above Bayes under satisfied", "missing at random", "nothing to know", "10^-3 nats", "odd parity"):
         assert word in markdown
-    figure = make_figures(experiment, finished.rows)["figure"]
-    panels = [axes for axes in figure.axes if axes.axison]
-    assert len(panels) == 4 + 1
+    sheets = figures(frame, experiment)
+    assert list(sheets) == ["figure"], "no training was evaluated on its way"
+    panels = [axes for axes in sheets["figure"].draw().axes if axes.axison]
     assert all(axes.get_yscale() == "log" for axes in panels)
     assert [len(axes.get_xticks()) for axes in panels] == [3, 3, 3, 1, 3]
     assert len(panels[0].containers) == 3 * 3 + 2  # two trainings and what there is to know; belief propagation of two
 
 
-def test_gaps_of_one_place_do_not_mix_with_those_of_another(finished: FinishedRun) -> None:
-    found = gaps(finished.rows)
-    place = Place(1, "odd parity", "two_rates(0.5,0)", "all")
-    only = [row for row in finished.rows if row.unit in ("row1/losses/two_rates(0.5,0)", "row1/problem")]
-    assert gaps(only)[place] == found[place]
+def test_every_number_of_a_panel_is_in_the_frame(frame: Any, experiment: Experiment) -> None:
+    rows = frame[(frame.metric == "kl") & frame.kind.isin(["losses", "along"])]
+    known = np.array([*(rows["sum"] / rows["n"]).astype(float), 1e-6])
+    panels = [panel for panel in figures(frame, experiment)["figure"].panels if panel is not None]
+    numbers = [number for panel in panels for number in panel.numbers()[::3]]  # without the ends of intervals
+    assert len(numbers) == 3 * (3 * 3 + 2) - 2 + 4 + 3 * 2
+    assert all(np.isclose(known, number, rtol=1e-12, atol=0).any() for number in numbers)
 
 
 @pytest.mark.renders

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -12,16 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lo_theory.diffusion.statistics import between, welch
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.frame import from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.recipes.figure import make_figures
-from lo_theory.lab.recipes.tables import difference_table, recipes
-from lo_theory.lab.render import to_markdown
+from lo_theory.lab.recipes.results import differences, figures, recipes
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
-from lo_theory.lab.summary import group
+from lo_theory.lab.table import to_markdown
 from lo_theory.lab.tables import tables
 from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
 from tests.figures import rendered
@@ -55,6 +52,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 @pytest.fixture(scope="module")
 def experiment(finished: FinishedRun) -> Experiment:
     return resolve(finished.config)
+
+
+@pytest.fixture(scope="module")
+def frame(finished: FinishedRun) -> Any:
+    return from_rows(finished.rows)
 
 
 # --- recipes by name --------------------------------------------------------------------------------------------------
@@ -168,59 +170,55 @@ def test_the_presets() -> None:
 # --- the experiment ---------------------------------------------------------------------------------------------------
 
 
-def test_every_training_has_its_curve(finished: FinishedRun, experiment: Experiment) -> None:
-    found = recipes(experiment, finished.rows)
-    assert [(one.setting.name, one.pair, len(one.curves)) for one in found] == [
-        ("first", (5, 12), 2),
-        ("second", (5, 12), 2),
-        ("elsewhere", (6, 12), 1),
+def test_every_training_has_its_curve(frame: Any, experiment: Experiment) -> None:
+    found = recipes(frame, experiment)
+    assert [(one.name, one.N, one.P, len(one.curves)) for one in found] == [
+        ("first", 5, 12, 2),
+        ("second", 5, 12, 2),
+        ("elsewhere", 6, 12, 1),
     ]
+    curves = [curve for one in found for curve in one.curves]
+    assert [[point.step for point in curve] for curve in curves] == [[10, 20, 30]] * 5
     assert len({gap for one in found for gap in one.finals}) == 5, "every training has its own data and contexts"
-    items = group(finished.rows, "held_out")
-    assert [item.keys["step"] for item in items] == [10, 20, 30] * 5
-    assert all(item.metrics["excess"].n == 32 for item in items)
-    flops = {one.setting.name: one.curves[0].flops[-1] for one in found}
-    assert flops["first"] == flops["second"]
-    assert all(item.value("diverged") == 0 for item in group(finished.rows, "training"))
-
-
-def test_intervals_are_students_and_welchs() -> None:
-    from scipy import stats
-
-    first, second = [0.1, 0.4, 0.3], [0.5, 0.65]
-    low, high = stats.t.interval(0.95, 2, loc=np.mean(first), scale=stats.sem(first))
-    assert between(first) == pytest.approx((np.mean(first), low, high))
-    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
-    assert welch(first, second)[1:] == pytest.approx((expected.low, expected.high))
-    assert np.isnan(between([0.5])[1])
-    assert np.isnan(welch([0.5], first)[1])
+    assert set(pool(kind(frame, "held_out")).query("metric == 'excess'")["n"]) == {32}
+    assert curves[0][-1].flops == curves[2][-1].flops
+    assert all(line.value("diverged") == 0 for line in records(pool(kind(frame, "training"))))
 
 
 def test_the_tables_hold_every_recipe(finished: FinishedRun, experiment: Experiment) -> None:
     content = tables(experiment, finished.rows)
-    assert [table.title for table in content] == [
-        "What each recipe reaches",
-        "What it costs to get there",
-        "Against the first recipe",
-    ]
-    assert [sum(map(len, table.sections)) for table in content] == [3, 3, 1]
-    assert all(len(row) == len(table.columns) for table in content for section in table.sections for row in section)
+    assert {table.title: [len(part) for part in table.sections] for table in content} == {
+        "What each recipe reaches": [2, 1],
+        "What it costs to get there": [2, 1],
+        "Against the first recipe": [1],
+    }
     assert to_markdown(content) == (finished.folder / "table.md").read_text()
     second = content[0].sections[0][1]
-    assert second[1:10] == ("second", "rope", "0.2", "adamw", "0.0004", "8", "30", "none", "2")
+    assert second[1:10] == ["second", "rope", "0.2", "adamw", "0.0004", "8", "30", "none", "2"]
     assert content[0].sections[0][0][8] == "27 % two_rates(0.1,0.9)", "8 of 30 steps"
 
 
-def test_the_figure_has_a_line_of_panels_for_each_problem(finished: FinishedRun, experiment: Experiment) -> None:
-    (figure,) = make_figures(experiment, finished.rows).values()
-    assert len(figure.axes) == 6
-    ends = [axes for axes in figure.axes if "after the last step" in axes.get_xlabel()]
-    assert [[label.get_text() for label in axes.get_yticklabels()] for axes in ends] == [
-        ["first", "second"],
-        ["elsewhere"],
-    ]
-    lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 4]
-    assert len(lines) == 4
+def test_the_figure_has_a_line_of_panels_for_each_problem(frame: Any, experiment: Experiment) -> None:
+    (sheet,) = figures(frame, experiment).values()
+    axes = sheet.draw().axes
+    names = [[label.get_text() for label in axes[place].get_yticklabels()] for place in (2, 5)]
+    assert names == [["first", "second"], ["elsewhere"]]
+    assert [len(axes[place].containers) for place in range(6)] == [4, 4, 4 + 2, 1, 1, 1 + 1], "a line for each training"
+    assert all(len(one.lines[0].get_xdata()) == 4 for one in axes[0].containers)
+
+
+def test_every_number_of_a_panel_is_in_the_frame(frame: Any, experiment: Experiment) -> None:
+    sums = frame.set_index(["metric", "row"])["sum"].astype(float)
+    span = sums["marginals_only"] - sums["floor"]
+    excess = frame[frame.metric == "excess"]
+    known = np.array([0.0, *(1 - excess["sum"] / excess["n"] / excess["row"].map(span)).astype(float)])
+    (sheet,) = figures(frame, experiment).values()
+    curves = [number for i, panel in enumerate(sheet.panels) if panel and i % 3 < 2 for number in panel.numbers()]
+    assert len(curves) == 2 * 5 * 4
+    for recipe in recipes(frame, experiment):
+        assert recipe.value("gap") == pytest.approx(np.mean(recipe.finals))
+        curves += recipe.finals
+    assert all(np.isclose(known, number, rtol=1e-9, atol=1e-12).any() for number in curves)
 
 
 def test_a_killed_run_goes_on_to_the_same_gaps(finished: FinishedRun, tmp_path: Path) -> None:
@@ -240,19 +238,17 @@ def test_a_recipe_that_diverges_is_a_result(tmp_path: Path) -> None:
     rate = {"learning_rate": 1e30, "warmup_share": 0.0, "clip": 1e30, "optimiser": "adamw"}
     document = tiny(rows=[{"name": "steady", "recipe": "tuned"}, {"name": "wild", "recipe": "tuned", "training": rate}])
     run = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
-    found = {one.setting.name: one for one in recipes(resolve(document), run.rows)}
-    assert found["wild"].diverged == 1
-    assert not found["wild"].curves
-    assert found["steady"].diverged == 0
-    text = (run.folder / "table.md").read_text()
-    assert "0 (1 diverged)" in text
+    steady, wild = recipes(from_rows(run.rows), resolve(document))
+    assert (steady.diverged, wild.diverged) == (0, 1)
+    assert not wild.curves
+    assert "0 (1 diverged)" in (run.folder / "table.md").read_text()
+    (sheet,) = figures(from_rows(run.rows), resolve(document)).values()
+    assert "diverged" in [text.get_text() for text in sheet.draw().axes[2].texts]
 
 
-def test_there_is_no_verdict_on_a_recipe_that_diverged_now_and_then(
-    finished: FinishedRun, experiment: Experiment
-) -> None:
-    first, second, _ = recipes(experiment, finished.rows)
-    ((line,),) = difference_table([first, second]).sections
-    assert line[-1] in ("better than first", "worse than first", "not told apart from first")
-    ((line,),) = difference_table([first, dataclasses.replace(second, diverged=1)]).sections
-    assert line[-1] == "none: 1 of 2 of second diverged"
+def test_there_is_no_verdict_on_a_recipe_that_diverged_now_and_then(frame: Any, experiment: Experiment) -> None:
+    first, second, _ = recipes(frame, experiment)
+    (line,) = differences([first, second])
+    assert line.verdict in ("better than first", "worse than first", "not told apart from first")
+    (line,) = differences([first, second.plus(diverged=1)])
+    assert line.verdict == "none: 1 of 2 of second diverged"

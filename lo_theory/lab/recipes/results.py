@@ -1,0 +1,213 @@
+"""What the experiment on recipes shows: what each reaches, what it costs to get there, and who is better.
+
+A row of panels for each problem; the names in the last panel, in colour, are the legend of all three.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lo_theory.diffusion.statistics import Estimate, pooled, welch
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, place_look
+from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.recipes.row import Row
+from lo_theory.lab.seeds import seed_texts
+from lo_theory.lab.table import Column, Table, key, measured, number, text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+__all__ = ["differences", "figures", "recipes", "tables"]
+
+
+def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
+    """One record for each row of the experiment that has results, those of one problem together.
+
+    ``name`` and ``setting``; ``curves`` of its trainings that ended, ``finals``: their gaps closed at the end, and how
+    many ``diverged``. The metric ``gap`` is the mean of the finals: its interval is over trainings (Student's t) or, of
+    one, over contexts.
+    """
+    training = [line for line in records(pool(kind(frame, "training"))) if line.value("diverged") > 0]
+    lost = {(line.row, line.draw) for line in training}
+    curves, seeds = learning_curves(frame), seed_texts(experiment)
+    found = []
+    for line in records(pool(kind(frame, "problem"))):
+        ended = [own for own in curves if own[0].row == line.row and (line.row, own[0].draw) not in lost]
+        ends = [end for own in ended for end in own[-1].runs("gap").values()]
+        setting = experiment.rows[line.row]
+        name = f"{setting.name} {seeds[line.row]}".strip()
+        keys = {"row": line.row, "N": line.N, "P": line.P, "name": name, "setting": setting, "curves": ended}
+        keys |= {"finals": [end.value for end in ends], "diverged": sum(row == line.row for row, _ in lost)}
+        found.append(Record(keys, {"gap": (pooled(ends), {})} if ends else {}))
+    pairs = list(dict.fromkeys(map(_pair, found)))
+    return sorted(found, key=lambda recipe: pairs.index(_pair(recipe)))
+
+
+def _pair(recipe: Record) -> tuple[int, int]:
+    return recipe.N, recipe.P
+
+
+def _problems(found: Sequence[Record]) -> list[list[Record]]:
+    return [[recipe for recipe in found if _pair(recipe) == pair] for pair in dict.fromkeys(map(_pair, found))]
+
+
+# --- tables ---
+
+_NAMES = (text("N, P", lambda recipe: f"{recipe.N}, {recipe.P}"), key("name", "recipe", left=True))
+
+
+def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+    """What each recipe reaches, the cost of the targets, differences from the first recipe."""
+    found = recipes(frame, experiment)
+    yield _reached(found, experiment)
+    costs = []
+    for target in dict.fromkeys(target for recipe in found for target in recipe.setting.targets):
+        costs += [_cost("FLOPs", target, "flops", ".2e"), _cost("seconds", target, "seconds", ".0f")]
+    notes = ["Until the gap closed first passes a share; means over the trainings that reach it; -: none does."]
+    yield Table("What it costs to get there", [*_NAMES, *costs], found, _pair, notes)
+    notes = [
+        "Gap closed minus that of the first row of the problem, percentage points, 95 % interval over trainings "
+        "(Welch's t, which does not use that the trainings of two recipes share their seeds). No verdict where a "
+        "training diverged: the mean is then of those that ended. Several comparisons: one in twenty such intervals "
+        "misses by chance."
+    ]
+    columns = [*_NAMES, measured("difference", None, ".1f", 100), key("verdict", left=True)]
+    yield Table("Against the first recipe", columns, differences(found), _pair, notes)
+
+
+def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
+    """Settings, cost and gap closed of every recipe."""
+    clocks = {point.clock for recipe in found for curve in recipe.curves for point in curve}
+    seconds = "of the training thread on a processor" if clocks == {"processor_seconds"} else "of the wall"
+    notes = [
+        "Embedding std: at the start. Gap closed after the last step: (marginals only - loss)/"
+        "(marginals only - floor) on held-out contexts of the uniform law, with 95 % intervals, over trainings where "
+        f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out."
+    ]
+    notes += [] if experiment.reference is None else [f"Paper: {experiment.reference.source}."]
+    columns = (
+        *_NAMES,
+        text("positions", lambda recipe: recipe.setting.model.positions),
+        text("embedding\nstd", lambda recipe: f"{recipe.setting.model.embedding_scale:g}", left=False),
+        text("optimiser", lambda recipe: recipe.setting.training.optimiser),
+        text("rate", lambda recipe: f"{recipe.setting.training.learning_rate:g}", left=False),
+        text("batch", lambda recipe: f"{recipe.setting.training.batch}", left=False),
+        text("steps", lambda recipe: f"{recipe.setting.training.steps}", left=False),
+        text("first stage", lambda recipe: _stages(recipe.setting)),
+        text("trainings", _trainings, left=False),
+        text("FLOPs", lambda recipe: number(_whole(recipe, "flops"), ".2e"), left=False),
+        text("seconds", lambda recipe: number(_whole(recipe, "seconds"), ".0f"), left=False),
+        measured("gap", "gap closed, %", ".1f", 100),
+    )
+    return Table("What each recipe reaches", columns, found, _pair, notes)
+
+
+def _stages(setting: Row) -> str:
+    steps = setting.training.steps
+    stages = [f"{100 * stage.length(steps) / steps:.0f} % {'+'.join(stage.laws)}" for stage in setting.objective.stages]
+    return "; ".join(stages) or "none"
+
+
+def _trainings(recipe: Record) -> str:
+    return f"{len(recipe.finals)}" + (f" ({recipe.diverged} diverged)" if recipe.diverged else "")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _whole(recipe: Record, by: Cost) -> float:
+    """Mean cost of its whole trainings."""
+    return _mean([curve[-1].keys[by] for curve in recipe.curves])
+
+
+def _cost(title: str, target: float, by: Cost, form: str) -> Column:
+    """Mean cost of a target over the trainings that reach it, and how many do where not all."""
+
+    def of(recipe: Record) -> str:
+        costs = [cost_of(curve, target, by) for curve in recipe.curves]
+        known = [cost for cost in costs if not math.isnan(cost)]
+        some = f" ({len(known)} of {len(costs)})" if 0 < len(known) < len(costs) else ""
+        return number(_mean(known), form) + some
+
+    return Column(f"{title}\nto {target:g}", of)
+
+
+def differences(found: Sequence[Record]) -> list[Record]:
+    """Every recipe with several trainings against the first row of its problem: ``difference`` and ``verdict``."""
+    return [
+        other.plus(Record({"verdict": _verdict(apart, first, other)}, {"difference": (apart, {})}))
+        for first, *others in _problems(found)
+        for other in others
+        if min(len(first.finals), len(other.finals)) > 1
+        for apart in [welch(other.finals, first.finals)]
+    ]
+
+
+def _verdict(difference: Estimate, first: Record, other: Record) -> str:
+    if lost := [f"{one.diverged} of {one.setting.draws} of {one.name}" for one in (other, first) if one.diverged]:
+        return f"none: {' and '.join(lost)} diverged"
+    apart = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else "not told apart from"
+    return f"{apart} {first.name}"
+
+
+# --- figures ---
+
+_LEFT = -0.1  # of the last panel, where the lines of the others are named
+
+
+def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+    """Gap closed against operations and seconds, and at the end, for each problem."""
+    parts = _problems(recipes(frame, experiment))
+    heights = [max(4.0, 0.34 * len(part)) for part in parts] or [4.0]
+    panels = [panel for part in parts for panel in (_curves(part, "flops"), _curves(part, "seconds"), _ends(part))]
+    title = experiment.title or experiment.experiment
+    grid = {"height_ratios": heights, "width_ratios": (1, 1, 0.9)}
+    return {"figure": Sheet(title, panels, 3, (16, 0.8 + sum(heights)), grid=grid)}
+
+
+def _curves(part: Sequence[Record], by: Cost) -> Panel:
+    """Every training a line, those of the first recipe wider."""
+    places = {recipe.row: place for place, recipe in enumerate(part)}
+
+    def look(point: Record) -> Look:
+        place = places[point.row]
+        return {**place_look(place), "linewidth": 1.2 if place else 2.2, "alpha": 0.85}
+
+    curves = [curve for recipe in part for curve in recipe.curves]
+    return gap_panel("N = {}, P = {}: every line a training".format(*_pair(part[0])), curves, by, look, bare=True)
+
+
+def _ends(part: Sequence[Record]) -> Panel:
+    """Gap closed at the end, recipe by recipe: single trainings as dots, mean and interval beside."""
+    lines = []
+    for place, recipe in enumerate(part):
+        colour = place_look(place)["color"]
+        dot = {"marker": ".", "color": colour, "markersize": 7, "alpha": 0.6}
+        sign = {"marker": "D" if len(recipe.finals) > 1 else "o", "markersize": 6, "elinewidth": 1.4, "capsize": 3}
+        lines += [
+            Record({"place": place, "look": dot}, {"gap": (Estimate(final, math.nan, math.nan), {})})
+            for final in recipe.finals
+        ]
+        lines.append(recipe.plus(place=place, look={**sign, "color": colour}))
+
+    def dress(axes: Axes) -> None:
+        axes.set_yticks(range(len(part)), [recipe.name for recipe in part])
+        for place, (recipe, label) in enumerate(zip(part, axes.get_yticklabels(), strict=True)):
+            own = place_look(place)
+            label.set_color(own["color"])
+            axes.plot((_LEFT, _LEFT + 0.06), (place, place), linewidth=2, **own)
+            words = f"{100 * recipe.value('gap'):.0f} %" if recipe.curves else "diverged"
+            where = 1.02 if recipe.curves else 0.01
+            axes.text(where, place, words, va="center", fontsize=8, color=own["color"])
+        axes.set_xlim(_LEFT, 1.0)
+        axes.grid(axis="y", visible=False)
+
+    title = "diamonds: mean and 95 % interval over trainings;\ncircles: one training, interval over contexts"
+    xlabel = "gap closed after the last step"
+    return Panel(title, "spans", lines, x="gap", y="place", look=lambda line: line.look, xlabel=xlabel, dress=dress)
