@@ -1,37 +1,25 @@
-"""Thresholds in words and as records: what ``lo-theory thresholds`` prints. Computes nothing."""
+"""Thresholds as tables, in words and as records: what ``lo-theory thresholds`` prints. Computes nothing."""
 
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from lo_theory.cli.shared import show_tables
 from lo_theory.cli.threshold_requests import Request
 from lo_theory.thresholds import Fold, MaskWindow, Threshold, Transition, threshold_columns, transition_columns
 
+if TYPE_CHECKING:
+    from lo_theory.lab.rows import Row
+    from lo_theory.lab.table import Shown
+
 __all__ = ["show_kesten_stigum", "show_results", "show_words", "transition_record", "window_record"]
 
-_WIDTHS = (20, 21, 21, 0)
 _WIDTH = 100  # of words
-_NO_TRANSITION = "infinite: from a weak start belief propagation learns nothing at any finite degree"
-
-
-def _row(*cells: str) -> str:
-    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=False)).rstrip()
-
-
-def _number(value: float, error: float) -> str:
-    """A value with two digits of its error, or six digits where it has none."""
-    if error == 0:
-        return f"{value:.6g}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f} +- {error:.{digits}f}"
-
-
-def _threshold_row(name: str, threshold: Threshold) -> str:
-    if math.isinf(threshold.value):
-        return _row(name, _NO_TRANSITION)
-    return _row(name, *(_number(*pair) for pair in threshold.units.values()))
+_FAMILIES = ("nae", "xor", "colouring")  # whose thresholds are published, where they are
 
 
 def show_words(words: str) -> None:
@@ -40,31 +28,57 @@ def show_words(words: str) -> None:
     print(textwrap.fill(kept, _WIDTH, break_long_words=False, break_on_hyphens=False).replace("\0", " "))
 
 
-def show_kesten_stigum(request: Request) -> None:
-    """Print the head of the table and the row that is known at once."""
+def _observed(request: Request) -> str:
     observed = request.settings["observed"]
-    named = observed if isinstance(observed, str) else "values " + ", ".join(map(str, observed))
-    share = request.ensemble.revealed
-    print(f"{request.ensemble.name}, revealed: {named} ({share:.4g} of all observations); 95 % errors")
+    return observed if isinstance(observed, str) else "values " + ", ".join(map(str, observed))
+
+
+def show_kesten_stigum(request: Request) -> None:
+    """Print what was asked, and the threshold that is known at once."""
+    share, critical = request.ensemble.revealed, request.kesten_stigum
+    print(f"{request.ensemble.name}, revealed: {_observed(request)} ({share:.4g} of all observations)")
+    infinite = "infinite: from a weak start belief propagation learns nothing at any finite degree"
+    show_words(f"Kesten-Stigum: {infinite if math.isinf(critical.value) else critical}")
     print()
-    print(_row("", "c", "density M/N = c/k", "neighbours (k-1)c"))
-    print(_threshold_row("Kesten-Stigum", request.kesten_stigum))
 
 
 def show_results(request: Request, found: Transition | None, window: MaskWindow | None, fold: Fold | None) -> None:
-    """Print the other rows and what follows from them."""
+    """Print the tables of the thresholds found and what follows from them."""
+    from lo_theory.lab.ensembles import fold_lines, transition_lines
+    from lo_theory.lab.frame import from_rows
+    from lo_theory.lab.thresholds.results import fold_units
+
     if found is None:
         return
-    for name, threshold in (("dynamic", found.dynamic), ("condensation", found.condensation)):
-        none = "= Kesten-Stigum" if found.decided else "not resolved"
-        print(_row(name, none) if found.continuous else _threshold_row(name, threshold))
-    print()
+    keys = _keys(request)
+    _show(transition_lines("thresholds", keys, found))
     show_words(_transition_words(found))
     if window is not None and found.decided:
         print()
         show_words(f"{_window_title(request)}: {window.statement}")
     if fold is not None:
-        _show_fold(fold)
+        rows = fold_lines("thresholds", {**keys, "revealed": fold.rate}, fold)
+        print()
+        _show(rows, [fold_units(from_rows(rows))] if fold.survives else ())
+        show_words(f"with a share {fold.rate:g} of the latents revealed: {_fold_words(fold)}")
+
+
+def _keys(request: Request) -> dict[str, Any]:
+    """What identifies the ensemble in rows; a family only where no noise or table makes it another one."""
+    settings = request.settings
+    keys = {"row": 0, "label": request.ensemble.name, "q": settings["q"], "k": settings["k"]}
+    keys |= {"observed": _observed(request), "revealed": 0.0, "seed": settings["seed"]}
+    plain = settings["law"] in _FAMILIES and settings["noise"] == 0 and isinstance(settings["observed"], str)
+    return keys | ({"family": settings["law"]} if plain else {})
+
+
+def _show(rows: Sequence[Row], more: Sequence[Shown] = ()) -> None:
+    """Print the tables of the experiment on thresholds that these rows fill."""
+    from lo_theory.lab.frame import from_rows
+    from lo_theory.lab.thresholds.results import titled
+
+    sys.stdout.flush()
+    show_tables([*(table for table in titled(from_rows(rows), "Thresholds") if any(table.sections)), *more])
 
 
 def _transition_words(found: Transition) -> str:
@@ -97,14 +111,6 @@ def _window_title(request: Request) -> str:
         count = math.perm(request.n_latents or 0, request.ensemble.k)
         return f"all ordered {request.ensemble.k}-subsets of N = {request.n_latents} latents (P = {count})"
     return f"N = {request.n_latents} latents and P = {request.n_observations} observations"
-
-
-def _show_fold(fold: Fold) -> None:
-    print()
-    show_words(f"with a share {fold.rate:g} of the latents revealed: {_fold_words(fold)}")
-    for name, threshold in _fold_thresholds(fold).items():
-        if threshold is not None:
-            print(_threshold_row(name.replace("_", " "), threshold))
 
 
 def _fold_words(fold: Fold) -> str:

@@ -1,4 +1,4 @@
-"""Planted ensembles as settings, what may be spent on their thresholds, and the lines that a found transition leaves.
+"""Planted ensembles as settings, what may be spent on their thresholds, and the lines that what is found leaves.
 
 Shared by the experiments on thresholds and on belief propagation.
 """
@@ -12,9 +12,9 @@ from typing import Any, Literal
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.schema import setting
-from lo_theory.thresholds import Curve, Effort, RowSpecification, Transition, transition_columns
+from lo_theory.thresholds import Curve, Effort, Fold, RowSpecification, Transition, transition_columns
 
-__all__ = ["Budget", "Ensemble", "curve_lines", "transition_lines"]
+__all__ = ["Budget", "Ensemble", "curve_lines", "fold_lines", "transition_lines"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ def transition_lines(unit: str, keys: Mapping[str, Any], found: Transition) -> l
     """Rows of kind ``threshold`` and, point by point, ``curve``; what is infinite or absent leaves no row."""
     columns = {name: value for name, value in transition_columns(found).items() if value is not None}
     lines = [Line(unit, name, Sums.single(value), {"kind": "threshold", **keys}) for name, value in columns.items()]
+    return lines + curve_lines(unit, keys, found.curve)
+
+
+def fold_lines(unit: str, keys: Mapping[str, Any], found: Fold) -> list[Line]:
+    """Rows of kind ``fold`` and, point by point, ``curve``; a threshold that is not there leaves no row."""
+    values: dict[str, float] = {"survives": found.survives, "resolution": found.resolution}
+    for name in ("dynamic", "crossing", "spinodal"):
+        if (threshold := getattr(found, name)) is not None:
+            values |= {f"{name}_c": threshold.value, f"{name}_c_error": threshold.error}
+    lines = [Line(unit, name, Sums.single(value), {"kind": "fold", **keys}) for name, value in values.items()]
     return lines + curve_lines(unit, keys, found.curve)
 
 

@@ -21,7 +21,7 @@ from lo_theory.lab.rows import STATISTICS, Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Record", "from_rows", "gap", "kind", "minus", "pool", "records"]
+__all__ = ["Record", "from_rows", "gap", "grouped", "kind", "minus", "pool", "records"]
 
 _RESULTS = ("metric", "n", "mean", "low", "high", "runs")
 _WHICH_RUN = ("row", "run", "problem", "seed", "seeds", "problem.seed")  # keys in which runs of one place may differ
@@ -286,6 +286,15 @@ class Record:
             return {run: _estimate(name, metric.split()[-1], Runs.of(sums)) for run, sums in found.parts.items()}
         return dict(found)
 
+    def by_run(self) -> list[Record]:
+        """The same run by run: of each run a record of what it has measured, with the key ``run``."""
+        found = {metric: self.runs(metric) for metric in self.metrics}
+        names = dict.fromkeys(run for runs in found.values() for run in runs)
+        return [
+            Record({**self.keys, "run": run}, {name: (runs[run], {}) for name, runs in found.items() if run in runs})
+            for run in names
+        ]
+
     def plus(self, *others: Record, **keys: Any) -> Record:
         """The same with more keys, and with keys and metrics of other records, of which it keeps its own."""
         metrics: dict[str, Any] = {}
@@ -309,6 +318,13 @@ def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
         name = f"{line[spread]} {line['metric']}" if spread else line["metric"]
         metrics[name] = (Estimate(line["mean"], line["low"], line["high"]), line["runs"])
     return [Record(keys, metrics) for keys, metrics in found.values()]
+
+
+def grouped(lines: Iterable[Record], *keys: str) -> list[Record]:
+    """Records with equal values of the keys beside each other, by the first key first, values as they first appear."""
+    found = list(lines)
+    places = [{value: i for i, value in enumerate(dict.fromkeys(line.get(key) for line in found))} for key in keys]
+    return sorted(found, key=lambda line: [place[line.get(key)] for key, place in zip(keys, places, strict=True)])
 
 
 def _lines(frame: DataFrame) -> Iterator[dict[str, Any]]:

@@ -36,6 +36,7 @@ __all__ = [
     "print_tables",
     "text",
     "to_markdown",
+    "with_error",
     "with_expected",
 ]
 
@@ -52,6 +53,16 @@ def plus_minus(estimate: Estimate, form: str = ".2f", scale: float = 1.0) -> str
     """
     half, shown = estimate.half, number(scale * estimate.value, form)
     return shown if math.isnan(half) or shown == "-" else f"{shown} ±{format(scale * half, form.lstrip('+z'))}"
+
+
+def with_error(value: float, error: float) -> str:
+    """``8.4602 ±0.0050``: as many digits as two of the error's; six significant ones where it is zero or unknown."""
+    if math.isnan(value):
+        return "-"
+    if math.isnan(error) or error == 0:
+        return f"{value:.6g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ±{error:.{digits}f}"
 
 
 @dataclass(frozen=True)

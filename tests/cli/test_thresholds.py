@@ -64,18 +64,22 @@ def test_a_discontinuous_transition(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = show(["xor", "--k", "3", *TINY], capsys)
     found = find_transition(planted_ensemble(xor(3)), Key(0).fold("xor q=2 k=3 observed=satisfied"), EFFORT)
     assert not found.continuous
-    assert "Kesten-Stigum infinite: from a weak start belief propagation learns nothing" in out
-    for name, threshold in (("dynamic", found.dynamic), ("condensation", found.condensation)):
-        c, error = (float(number) for number in re.findall(rf"{name} ([\d.]+) \+- ([\d.]+) ", out)[0])
-        assert c == pytest.approx(threshold.value, abs=threshold.error / 10)
-        assert error == pytest.approx(threshold.error, rel=0.06)
+    assert "Kesten-Stigum: infinite: from a weak start belief propagation learns nothing" in out
+    in_c, in_units = re.findall(r"XOR k=3 satisfied (\d.*?) infinite", out)
+    shown = [float(number) for number in re.findall(r"[\d.]+", f"{in_c} {in_units}")]
+    both = (found.dynamic, found.condensation)
+    expected = [number for unit in ("c", "density") for one in both for number in one.units[unit]]
+    errors = np.repeat(expected[1::2], 2)
+    assert np.allclose(shown, expected, rtol=0, atol=0.1 * errors)
+    assert re.search(r"infinite 2\.45541 \([+-][\d.]+ %\) 2\.75381 \(", out)  # published
     assert "discontinuous transition" in out
     assert re.fullmatch(r"population dynamics, 1e\+05 factor messages: about \d+ s \(Ctrl-C to stop\)\n", err)
 
 
 def test_a_continuous_transition(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = show(["xor", "--k", "2", "--messages", "3e6", "--N", "10"], capsys)
-    assert "Kesten-Stigum 1 0.5 1 dynamic = Kesten-Stigum condensation = Kesten-Stigum" in out
+    assert re.search(r"XOR k=2 satisfied continuous: = KS no dip[^X]* 1 Mean degree", out)
+    assert "XOR k=2 satisfied 0.5 0.5 0.5 1 1 1" in out
     assert re.search(r"continuous transition: dynamic = .* more than [\d.]+ % below Kesten-Stigum is excluded", out)
     assert "all ordered 2-subsets of N = 10 latents (P = 90): no mask rate is in the window" in out
     assert "is continuous" in out
@@ -83,9 +87,19 @@ def test_a_continuous_transition(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_too_little_effort_to_decide_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = show(["xor", "--k", "2", *TINY, "--N", "10"], capsys)
-    assert "dynamic not resolved condensation not resolved" in out
+    assert re.search(r"XOR k=2 satisfied not decided no dip over [\d.]+ % 1 Mean degree", out)
     assert re.search(r"not decided: .* one up to [\d.]+ % below is not excluded; take more --messages", out)
     assert "mask rate" not in out
+
+
+def test_values_are_published_for_the_plain_law_only(capsys: pytest.CaptureFixture[str]) -> None:
+    for more, published in (([], "Published: closed equations."), (["--noise", "0.01"], "Published: none")):
+        out, _ = show(["xor", "--k", "3", *TINY, *more], capsys)
+        assert published in out
+    assert "XOR k=3, noise 0.01 satisfied" in out
+    out, _ = show(["xor", "--k", "3", *TINY, "--observed", "0"], capsys)
+    assert "XOR k=3 values 0" in out
+    assert "Published: none" in out
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -120,7 +134,10 @@ def test_noise_and_what_is_observed_reach_the_ensemble(capsys: pytest.CaptureFix
 def test_closed_form_computes_nothing_else(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thresholds, "_run_population", None)
     out, err = show(["nae", "--q", "3", "--k", "3", "--closed-form"], capsys)
-    assert out.endswith("Kesten-Stigum 32 10.6667 64")
+    assert out == (
+        "NAE q=3 k=3, revealed: satisfied (0.8889 of all observations) "
+        "Kesten-Stigum: c = 32, density = 10.6667, neighbours = 64"
+    )
     assert err == ""
 
 
@@ -135,7 +152,7 @@ def test_kesten_stigum_is_shown_before_the_long_part(
 
     monkeypatch.setattr(thresholds, "_run_population", long_part)
     assert main(["thresholds", "nae", "--q", "3", "--k", "3"]) == 2
-    assert "64" in seen[0].splitlines()[-1]
+    assert "neighbours = 64" in seen[0]
 
 
 def test_windows_are_those_of_the_thresholds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +182,11 @@ def test_side_information(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["xor", "--k", "3", *TINY, "--revealed"]
     out, _ = show([*arguments, "0.02"], capsys)
     assert "with a share 0.02 of the latents revealed: the hard phase survives" in out
-    assert re.search(r"equal free entropy 2\.\d+ \+- ", out)
+    in_c, in_units = re.findall(r"XOR k=3 satisfied 2 % (.*?) (?:Mean|with a share)", out)
+    ends = re.findall(r"([\d.]+) ±", in_c)
+    assert len(ends) == 3
+    units = [scale * float(end) for scale in (1 / 3, 2) for end in ends]
+    assert [float(end) for end in re.findall(r"([\d.]+) ±", in_units)] == pytest.approx(units, rel=0.01)
     fold = record([*arguments, "0.02"], capsys)["fold"]
     key = Key(0).fold("xor q=2 k=3 observed=satisfied")
     expected = find_fold(planted_ensemble(xor(3)), 0.02, key, EFFORT)
@@ -173,6 +194,8 @@ def test_side_information(capsys: pytest.CaptureFixture[str]) -> None:
     assert expected.spinodal is not None
     assert fold["end_of_uninformed_c"] == expected.spinodal.value
     out, _ = show([*arguments, "0.3"], capsys)
+    assert re.search(r"XOR k=3 satisfied 30 % no fold (none over [\d.]+ % of c )?Mean degree", out)
+    assert "Side information, as density" not in out
     assert re.search(r"no fold is resolved, so no hard phase; one wider than [\d.]+ % of c is excluded", out)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figure4.tables import degree_points
+from lo_theory.lab.figure4.results import degree_points, figures
+from lo_theory.lab.frame import from_rows, kind
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.summary import group
 from lo_theory.lab.tables import tables
 from tests.figures import rendered
 
@@ -44,18 +44,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 def test_below_kesten_stigum_nothing_is_found_and_above_everything(finished: FinishedRun) -> None:
     """NAE q=2 k=3 is continuous at c = 4.5: all starts forget at 2 and agree at 9."""
-    points = degree_points(finished.rows, 0)
-    assert list(points) == ["planted", "random", "noise"]
-    for low, high in points.values():
-        assert (low.keys["c"], high.keys["c"]) == (2, 9)
-        assert low.metrics["overlap"].n == high.metrics["overlap"].n == 2  # instances pool
+    points = {(point.start, point.c): point for point in degree_points(from_rows(finished.rows))}
+    assert list(points) == [(start, c) for start in ("planted", "random", "noise") for c in (2, 9)]
+    assert all(len(point.runs("overlap")) == 2 for point in points.values())  # instances pool
+    for low in (point for (_, c), point in points.items() if c == 2):
         assert abs(low.value("overlap")) < 1e-6
         assert low.value("confidence") == pytest.approx(0.5, abs=1e-3)
         assert low.value("excess") == pytest.approx(0, abs=1e-8)  # the uniform fixed point
         assert low.value("degree") == pytest.approx(2, rel=0.1)
-    assert points["planted"][1].value("overlap") > 0.9
-    assert points["noise"][1].value("overlap") == pytest.approx(points["planted"][1].value("overlap"), abs=1e-3)
-    assert points["noise"][1].value("excess") > 0.05
+    planted, noise = points["planted", 9], points["noise", 9]
+    assert planted.value("overlap") > 0.9
+    assert noise.value("overlap") == pytest.approx(planted.value("overlap"), abs=1e-3)
+    assert noise.value("excess") > 0.05
 
 
 def test_the_uniform_fixed_point_has_no_excess_with_all_observations(tmp_path: Path) -> None:
@@ -64,25 +64,44 @@ def test_the_uniform_fixed_point_has_no_excess_with_all_observations(tmp_path: P
         ensemble={"family": "nae", "q": 3, "k": 3, "observed": "all"}, degrees=[1], thresholds=None, starts=["noise"]
     )
     found = execute(resolve(document), Request(tmp_path), SilentProgress())
-    (item,) = group(found.rows, "propagation")
-    assert item.value("converged") == 1
-    assert item.value("excess") == pytest.approx(0, abs=1e-8)
-    assert not group(found.rows, "threshold")
+    frame = from_rows(found.rows)
+    (point,) = degree_points(frame)
+    assert point.value("converged") == 1
+    assert point.value("excess") == pytest.approx(0, abs=1e-8)
+    assert kind(frame, "threshold").empty
 
 
-def test_tables_and_figure(finished: FinishedRun) -> None:
-    experiment = resolve(finished.config)
-    thresholds, overlaps = tables(experiment, finished.rows)
+def test_tables_and_files(finished: FinishedRun) -> None:
+    thresholds, overlaps = tables(resolve(finished.config), finished.rows)
     assert [len(section) for section in thresholds.sections] == [3]
     assert thresholds.sections[0][2][-1] == "9"  # the stated value stands in the row of its threshold
     assert float(thresholds.sections[0][2][4]) == pytest.approx(9)
-    assert [len(section) for section in overlaps.sections] == [2, 2, 2]
-    assert all(len(line) == len(overlaps.columns) for section in overlaps.sections for line in section)
+    assert [[line[:3] for line in section] for section in overlaps.sections] == [
+        [[start, "2", "4"], [start, "9", "18"]] for start in ("planted", "random", "noise")
+    ]
+    assert all(line[-1] == "0/2" for section in overlaps.sections for line in section)
     names = {path.name for path in finished.folder.iterdir()}
     assert {"figure.png", "figure.pdf", "table.csv", "table.md", "done.json"} <= names
-    curve = group(finished.rows, "curve")
+
+
+def test_every_number_of_a_panel_is_in_the_frame(finished: FinishedRun) -> None:
+    """Every instance as a point and the means as a line; the limit of many latents by its overlaps."""
+    frame = from_rows(finished.rows)
+    (sheet,) = figures(frame, resolve(finished.config)).values()
+    part = frame[frame.kind == "propagation"]
+    curve = frame[(frame.kind == "curve") & (frame.metric == "c")]
     assert len(curve) > 5
-    assert all(math.isfinite(point.value("c")) for point in curve)
+    for panel, metric in zip(sheet.panels, ("overlap", "belief", "excess", "iterations"), strict=True):
+        known = part[part.metric == metric]
+        means = known.groupby(["start", "c"], sort=False)["sum"].mean()
+        limit = curve.overlap if metric == "belief" else []
+        assert panel is not None
+        assert set(panel.numbers()) >= {*known["sum"], *limit}
+        expected = np.unique([*known["sum"], *means, *limit])
+        assert all(np.isclose(expected, value, rtol=1e-12, atol=1e-15).any() for value in panel.numbers())
+    axes = sheet.draw().axes[1]
+    assert axes.get_xlim() == pytest.approx((4 - 0.7, 18 + 0.7))  # degrees 2 and 9, whatever the limit's
+    assert {line.get_xdata()[0] for line in axes.get_lines()} >= {2 * min(curve["sum"])}
 
 
 def test_the_same_rows_on_one_thread_and_on_two(finished: FinishedRun, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 import lo_theory
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.drawing import styled
-from lo_theory.lab.frame import Record, from_rows, gap, kind, minus, pool, records
+from lo_theory.lab.frame import Record, from_rows, gap, grouped, kind, minus, pool, records
 from lo_theory.lab.kinds import check_row
 from lo_theory.lab.panel import Level, Panel, Sheet
 from lo_theory.lab.rows import Row
@@ -55,6 +55,14 @@ def test_over_rows_the_interval_is_students_over_their_means() -> None:
         mean, low, high = t_interval(RUNS[line.policy])
         assert line.estimate("consistent") == pytest.approx((mean, max(0, low), min(1, high)))  # a share
     assert [len(line.runs("consistent")) for line in pooled] == [3, 3]
+    for line in pooled:
+        alone = [(one.policy, one.run, one.value("consistent")) for one in line.by_run()]
+        assert alone == [(line.policy, (row,), pytest.approx(mean)) for row, mean in enumerate(RUNS[line.policy])]
+
+
+def test_grouped_records_keep_the_order_of_first_appearance() -> None:
+    lines = [Record({"a": a, "b": b}) for a, b in ("y2", "x1", "y1", "x2", "y2")]
+    assert [line.a + line.b for line in grouped(lines, "a", "b")] == ["y2", "y2", "y1", "x2", "x1"]
 
 
 def test_over_sequences_all_count_together() -> None:

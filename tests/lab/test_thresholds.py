@@ -10,11 +10,12 @@ import pytest
 
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.summary import group
+from lo_theory.lab.table import with_error
 from lo_theory.lab.tables import tables
-from lo_theory.lab.thresholds.tables import with_error
+from lo_theory.lab.thresholds.results import figures
 from lo_theory.lab.workers import Cancelled
 from lo_theory.thresholds import RowSpecification
 from tests.figures import rendered
@@ -30,6 +31,7 @@ TINY: dict[str, Any] = {
         {"ensemble": {"family": "colouring", "q": 4, "k": 2}, "revealed": 0.1},
     ],
 }
+_BOTH = ("dynamic", "condensation")
 
 
 @pytest.fixture(scope="module")
@@ -38,33 +40,60 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         return execute(resolve(copy.deepcopy(TINY)), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
 
 
+def found(run: FinishedRun, name: str) -> list[Record]:
+    return records(pool(kind(from_rows(run.rows), name)))
+
+
 def test_values_land_in_rows_with_their_errors(finished: FinishedRun) -> None:
-    continuous, parity = group(finished.rows, "threshold")
+    continuous, parity = found(finished, "threshold")
     assert continuous.value("continuous") == 1
     assert continuous.value("condensation_c") == pytest.approx(4.5)
     assert continuous.value("condensation_c_error") == 0
     assert "kesten_stigum_c" not in parity.metrics  # infinite
     assert parity.value("condensation_density") == pytest.approx(0.9179, abs=0.02)
     assert 0 < parity.value("condensation_c_error") < 0.2
-    (fold,) = group(finished.rows, "fold")
+    (fold,) = found(finished, "fold")
     assert fold.value("survives") == 0  # a tenth of the latents is far more than four colours bear
-    assert len(group(finished.rows, "curve")) > 20
+    assert len(found(finished, "curve")) > 20
 
 
 def test_tables_say_continuous_and_infinite_in_words(finished: FinishedRun) -> None:
     degrees, units, folds = tables(resolve(finished.config), finished.rows)
-    assert [len(section) for section in degrees.sections] == [2]
-    nae, xor = degrees.sections[0]
-    continuous = group(finished.rows, "threshold")[0]
-    assert nae[2] == ("continuous: = KS" if continuous.value("resolution") <= 0.02 else "not decided")
+    ((nae, xor),) = degrees.sections
+    decided = found(finished, "threshold")[0].value("resolution") <= 0.02
+    assert nae[2] == ("continuous: = KS" if decided else "not decided")
     assert nae[3].startswith("no dip")
     assert xor[4] == "infinite"
     assert xor[5].startswith("2.45541 (")  # the closed equations beside ours
-    assert [len(section) for section in units.sections] == [2]
-    assert folds.sections[0][0][2:4] == ("10 %", "no fold")
-    for table in (degrees, units, folds):
-        assert all(len(line) == len(table.columns) for section in table.sections for line in section)
+    ((nae, xor),) = units.sections
+    assert nae[2:] == ["1.5"] * 3 + ["9"] * 3
+    assert xor[4] == xor[7] == "infinite"
+    assert folds.sections[0][0][2:4] == ["10 %", "no fold"]
     assert {path.name for path in finished.folder.iterdir()} >= {"figure.png", "figure.pdf", "table.md"}
+
+
+def test_every_number_of_a_panel_is_in_the_frame(finished: FinishedRun) -> None:
+    """Two curves in units of condensation, one without in units of its least degree; all three rows have a place."""
+    (sheet,) = figures(from_rows(finished.rows), resolve(finished.config)).values()
+    points, phases = sheet.panels
+    assert points is not None
+    assert phases is not None
+    parity = found(finished, "threshold")[1]
+    unit, curve = parity.value("condensation_c"), found(finished, "curve")
+    assert sorted(points.numbers()) == sorted(point.overlap for point in curve)
+    places = {(line.row, line.overlap): points.x(line) for line in points.lines if callable(points.x)}
+    for row, scale in ((0, 4.5), (1, unit), (2, min(point.value("c") for point in curve if point.row == 2))):
+        own = {(row, point.overlap): point.value("c") / scale for point in curve if point.row == row}
+        assert {place: x for place, x in places.items() if place[0] == row} == pytest.approx(own)
+    ends = [parity.value(f"{name}_c") + sign * parity.value(f"{name}_c_error") for name in _BOTH for sign in (0, -1, 1)]
+    assert phases.numbers() == pytest.approx([1.0] * 9 + [end / unit for end in ends])
+    left, right = sheet.draw().axes
+    assert len([line for line in left.get_lines() if str(line.get_gid()).startswith("row")]) == 3
+    names = ["NAE q=2 k=3, satisfied", "XOR k=3, satisfied", "4-colouring, satisfied, 10 % revealed"]
+    assert [label.get_text() for label in right.get_yticklabels()] == names
+    crosses = [line.get_xdata()[0] for line in right.get_lines() if line.get_marker() == "x"]
+    assert crosses == pytest.approx([2.45541 / unit, 2.75381 / unit], rel=1e-5)
+    assert [line.get_xdata()[0] for line in right.get_lines() if line.get_marker() == ">"] == pytest.approx([1, 1.6])
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(finished: FinishedRun, tmp_path: Path) -> None:

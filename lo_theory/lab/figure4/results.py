@@ -1,0 +1,206 @@
+"""What Figure 4 shows: thresholds beside the paper's values, and what each start reaches, against the degree.
+
+Instances are points of their own: near a threshold some find the planted state and some do not, which a mean with an
+interval would hide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.figure4.row import Stated
+from lo_theory.lab.frame import Record, grouped, kind, pool, records
+from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.style import BP_SHADES, COLOURS, INK
+from lo_theory.lab.table import Column, Table, key, mean, measured, text, with_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+__all__ = ["degree_points", "figures", "tables"]
+
+_PLACE = ("row", "label", "k", "observed", "N", "start", "c")
+_NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
+
+
+def degree_points(frame: DataFrame) -> list[Record]:
+    """What each start reached at each degree, its instances as runs: by row and start, in ascending degree."""
+    found = records(pool(kind(frame, "propagation"), _PLACE, over="unit"))
+    return grouped(sorted(found, key=lambda line: float(line.c)), "row", "start")
+
+
+def _stated(experiment: Experiment) -> Sequence[Stated]:
+    return experiment.reference.rows if experiment.reference is not None else ()
+
+
+# --- tables ---
+
+
+def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+    """The three thresholds in three units; what every start reached at every degree."""
+    stated, source = _stated(experiment), experiment.reference.source if experiment.reference is not None else ""
+
+    def paper(line: Record) -> str:
+        return ", ".join(f"{value.neighbours:g}" for value in stated if value.name == line.threshold)
+
+    yield Table(
+        "Thresholds",
+        (
+            *(key("label", "ensemble", left=True), text("threshold", lambda line: _NAMES[line.threshold])),
+            *(_threshold("c", "c = kM/N"), _threshold("density", "M/N"), _threshold("neighbours", "neighbours (k-1)c")),
+            text("paper states", paper, left=False),
+        ),
+        [line.plus(threshold=name) for line in records(pool(kind(frame, "threshold"))) for name in _NAMES],
+        section=lambda line: line.row,
+        notes=(
+            "Computed by population dynamics and in closed form (Kesten-Stigum), with 95 % errors.",
+            *([f"Paper: {source}."] if source else ()),
+        ),
+    )
+    yield Table(
+        experiment.title or experiment.experiment,
+        (
+            *(key("start", left=True), key("c", form="g")),
+            text("(k-1)c", lambda line: f"{_neighbours(line):g}", left=False),
+            *(measured("overlap", form="z.3f"), measured("belief", form="z.3f")),
+            *(mean("excess", "excess,\n1e-3 nats", "z.3f", 1000), mean("iterations", "itera-\ntions", ".0f")),
+            *(_count("converged", "con-\nverged"), _count("contradictory", "contra-\ndictory")),
+        ),
+        degree_points(frame),
+        section=lambda line: (line.row, line.start),
+        notes=(
+            "Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted ones, "
+            "0 a guess, 1 all right, under the best permutation of the values. Belief: the same of the probability "
+            "given to the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "
+            "contradictory: runs.",
+        ),
+    )
+
+
+def _threshold(unit: str, title: str) -> Column:
+    def of(line: Record) -> str:
+        return with_error(*(line.value(f"{line.threshold}_{unit}{end}") for end in ("", "_error")))
+
+    return Column(title, of)
+
+
+def _count(metric: str, title: str) -> Column:
+    """Of how many instances a metric is 1."""
+
+    def of(line: Record) -> str:
+        found = line.runs(metric)
+        return f"{sum(round(one.value) for one in found.values())}/{len(found)}"
+
+    return Column(title, of)
+
+
+def _neighbours(line: Record) -> float:
+    """The paper's axis, (k-1)c, of a degree or of a point of the curve c(overlap)."""
+    return float((line.k - 1) * (line.value("c") if line.kind == "curve" else line.c))
+
+
+# --- figures ---
+
+_MARKERS = dict(zip(BP_SHADES, "os^", strict=True))
+_LINES: Mapping[str, Look] = {
+    name: {"color": COLOURS["alarm"], "linestyle": style, "label": _NAMES[name]}
+    for name, style in {"dynamic": ":", "condensation": "--", "kesten_stigum": "-"}.items()
+}
+_BRANCHES: Mapping[str, Look] = {
+    "stable": {"linewidth": 1.6, "label": "belief for N to infinity"},
+    "unstable": {"linewidth": 1, "linestyle": (0, (2, 2)), "label": "its unstable branch"},
+}
+_PAPER: Look = {"color": COLOURS["paper"], "marker": "v", "linestyle": ""}
+
+
+def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+    """Four panels for every row of the experiment."""
+    stated = _stated(experiment)
+    rows = [list(lines) for _, lines in groupby(degree_points(frame), lambda line: line.row)]
+    legend: list[Look] = [
+        *({"color": BP_SHADES[start], "marker": _MARKERS[start], "label": f"{start} start"} for start in BP_SHADES),
+        {"color": INK, "marker": "o", "markerfacecolor": "white", "label": "not converged"},
+        *_LINES.values(),
+        *([{**_PAPER, "label": "stated in the paper"}] if stated else ()),
+    ]
+    panels = [panel for means in rows for panel in _panels(frame, means, stated)]
+    size = (12, 8.4 * max(1, len(rows)))
+    return {"figure": Sheet(experiment.title or experiment.experiment, panels, 2, size, legend, entries=5)}
+
+
+def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:
+    """Overlap, belief, free entropy and iterations of one row."""
+    row, points = means[0].row, [*(one for line in means for one in line.by_run()), *means]
+    thresholds = next(iter(records(pool(kind(frame, "threshold", row=row)))), Record({}))
+
+    def dress(axes: Axes, metric: str) -> None:
+        _draw_marks(axes, means, thresholds, stated)
+        if metric == "excess":  # the crossing is what matters; degrees far above it would flatten it
+            known = [value for line in points if not math.isnan(value := line.value(metric))] or [0.0]
+            axes.set_yscale("symlog", linthresh=max(1e-4, 0.01 * (max(known) - min(known))))
+            axes.axhline(0, color=COLOURS["line"], linewidth=0.8)
+        elif metric == "iterations":
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(-0.02, 1.04)
+
+    titles = {
+        "overlap": ("Overlap; {label}, {observed} observations, N = {N}".format(**means[0].keys), "overlap"),
+        "belief": ("Belief, and its limit of many latents", "belief in the planted values"),
+        "excess": (
+            "Free entropy: where it crosses zero is condensation",
+            "free entropy above uniform messages,\nnats a latent",
+        ),
+        "iterations": ("Iterations", "iterations until converged"),
+    }
+    for metric, (title, ylabel) in titles.items():
+        lines = [*_limit(frame, row), *points] if metric == "belief" else points
+        more: dict[str, Any] = {"xlabel": "neighbours (k-1)c", "ylabel": ylabel, "dress": partial(dress, metric=metric)}
+        yield Panel(title, "curves", lines, x=_neighbours, y=_of(metric), look=_look, **more)
+
+
+def _limit(frame: DataFrame, row: int) -> list[Record]:
+    """The fixed points of population dynamics: its curve from the least degree up to overlap 1, then down to 0."""
+    curve = sorted(records(pool(kind(frame, "curve", row=row))), key=lambda point: float(point.overlap))
+    least = min(range(len(curve)), key=lambda i: curve[i].value("c"), default=0)
+    branches = {"stable": curve[least:], "unstable": curve[: least + 1]}
+    return [point.plus(branch=branch) for branch, part in branches.items() for point in part]
+
+
+def _of(metric: str) -> Callable[[Record], float]:
+    """A metric without its interval; of a point of the limit its overlap."""
+    return lambda line: float(line.overlap) if line.kind == "curve" else line.value(metric)
+
+
+def _look(line: Record) -> Look:
+    """Instances as points, hollow where the run did not converge; their means, and the limit, as curves."""
+    if line.kind == "curve":
+        return {"color": COLOURS["exact"], "zorder": 0, **_BRANCHES[line.branch]}
+    colour = BP_SHADES[line.start]
+    if "run" not in line.keys:
+        return {"color": colour, "linewidth": 0.9, "alpha": 0.7}
+    face = colour if line.value("converged") == 1 else "white"
+    point = {"marker": _MARKERS[line.start], "linestyle": "", "markersize": 3.5, "alpha": 0.75}
+    return {"color": colour, "markerfacecolor": face, **point}
+
+
+def _draw_marks(axes: Axes, means: Sequence[Record], thresholds: Record, stated: Sequence[Stated]) -> None:
+    """Computed thresholds as lines, each with its error as a band, and the paper's values as symbols on top."""
+    places = [*map(_neighbours, means), *(value.neighbours for value in stated)]
+    for name, look in _LINES.items():
+        value, error = (thresholds.value(f"{name}_neighbours{end}") for end in ("", "_error"))
+        if math.isfinite(value):
+            axes.axvline(value, linewidth=1, zorder=0, color=look["color"], linestyle=look["linestyle"])
+            axes.axvspan(value - error, value + error, color=look["color"], alpha=0.12, linewidth=0, zorder=0)
+            places += [value - error, value + error]
+    for one in stated:
+        axes.plot(one.neighbours, 1.0, transform=axes.get_xaxis_transform(), clip_on=False, **_PAPER)
+    low, high = min(places), max(places)
+    margin = 0.05 * (high - low) or 1.0
+    axes.set_xlim(low - margin, high + margin)
