@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lo_theory.diffusion import Sums
+from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figure2.figure import make_figures
-from lo_theory.lab.figure2.tables import leaking_rows, short
+from lo_theory.lab.figure2.results import figures, leaking, short
 from lo_theory.lab.figure2.work import CLASS_METRICS, RowWork
+from lo_theory.lab.frame import Record, from_rows, kind, pool, records
+from lo_theory.lab.kinds import is_share
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, journal
-from lo_theory.lab.summary import group
+from lo_theory.lab.table import to_markdown
 from lo_theory.lab.tables import tables
 from lo_theory.posterior import ExactPosterior, Marginals
 from tests.figures import rendered
@@ -50,14 +50,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
+@pytest.fixture(scope="module")
+def frame(finished: FinishedRun) -> Any:
+    return from_rows(finished.rows)
+
+
+def measured(rows: Any, name: str, **where: Any) -> list[Record]:
+    return records(pool(kind(from_rows(rows), name, **where)))
+
+
 def test_every_law_leaves_rows_by_class_and_role_for_every_posterior(finished: FinishedRun) -> None:
-    roles = {
-        (row.keys["law"], row.keys["posterior"], row.keys["iterations"], row.keys["role"])
-        for row in finished.rows
-        if row.keys["kind"] == "losses"
-    }
+    losses = measured(finished.rows, "losses")
+    roles = {(line.law, line.posterior, line.get("iterations"), line.role) for line in losses}
     laws = {"suffix": 2, "two_rates(1,0)": 1, "uniform": 2, "pattern(1)": 2, "pattern(4)": 2}
-    who = [("model", 40), ("model", 60), ("bp", "")]
+    who = [("model", 40), ("model", 60), ("bp", None)]
     expected = {
         (law, *one, role)
         for law, count in laws.items()
@@ -65,15 +71,14 @@ def test_every_law_leaves_rows_by_class_and_role_for_every_posterior(finished: F
         for role in ("all", "latent", "observation")[: count + 1]
     }
     assert roles == expected
-    classes = group(finished.rows, "class_losses")
-    assert {item.keys["law"] for item in classes} == {"suffix", "uniform"}, "of the others the rows by role say it all"
-    assert all(set(item.metrics) == set(CLASS_METRICS) for item in classes)
-    for item in group(finished.rows, "losses"):
-        hidden = (item.keys["latents_hidden"], item.keys["observations_hidden"])
-        known = {"pattern(1)": (1, 2), "pattern(4)": (4, 10), "two_rates(1,0)": (5, 0)}
-        assert hidden == known.get(item.keys["law"], ("", ""))
-    suffix = [item for item in classes if item.keys["law"] == "suffix" and item.keys["posterior"] == "bp"]
-    assert sum(item.metrics["model"].n for item in suffix) == 80
+    classes = measured(finished.rows, "class_losses")
+    assert {line.law for line in classes} == {"suffix", "uniform"}, "of the others the rows by role say it all"
+    assert all(set(line.metrics) == set(CLASS_METRICS) for line in classes)
+    known = {"pattern(1)": (1, 2), "pattern(4)": (4, 10), "two_rates(1,0)": (5, 0)}
+    for line in losses:
+        assert (line.get("latents_hidden"), line.get("observations_hidden")) == known.get(line.law, (None, None))
+    suffix = kind(from_rows(finished.rows), "class_losses", law="suffix", posterior="bp", metric="model")
+    assert suffix.n.sum() == 80
 
 
 def test_the_rows_are_those_of_the_library(finished: FinishedRun) -> None:
@@ -87,13 +92,11 @@ def test_the_rows_are_those_of_the_library(finished: FinishedRun) -> None:
     key = Key(0).fold("losses").fold("pattern(4)")
     exact, bp = ExactPosterior(distribution), BPPosterior(distribution)
     (expected,) = pattern_losses({"bp": bp}, exact, distribution, Pattern(4), key=key, n=80).values()
-    items = [item for item in group(finished.rows, "losses") if item.keys["posterior"] == "bp"]
-    found = {item.keys["role"]: item for item in items if item.keys["law"] == "pattern(4)"}
-    for role in ("latent", "observation"):
-        own = {name: sums for name, sums in found[role].metrics.items() if name not in ("proxy_log_ratio", "kl_above")}
-        assert own.keys() == expected.roles[role].keys()
-        for name, sums in own.items():
-            assert sums.sums == expected.roles[role][name] or sums.n == 0
+    for line in measured(finished.rows, "losses", posterior="bp", law="pattern(4)", role=["latent", "observation"]):
+        own = {name: runs for name, (_, runs) in line.metrics.items() if name not in ("proxy_log_ratio", "kl_above")}
+        assert own.keys() == expected.roles[line.role].keys()
+        for name, runs in own.items():
+            assert runs.sums == expected.roles[line.role][name] or runs.n == 0
 
 
 def test_longer_trainings_start_alike_and_end_apart(finished: FinishedRun) -> None:
@@ -121,28 +124,56 @@ def test_the_tables_hold_every_quantity(finished: FinishedRun) -> None:
         "No model beats Bayes",
     ]
     assert [sum(map(len, table.sections)) for table in content] == [9, 9, 9, 3, 3]
-    assert all(len(row) == len(table.columns) for table in content for section in table.sections for row in section)
+    assert all(len(row) == len(table.heads) for table in content for section in table.sections for row in section)
     text = to_markdown(content)
     assert text == (finished.folder / "table.md").read_text()
     for word in ("| 5, 12 | pattern(4) | latent | 4+10 |", "Paper: latents err more (made up)", "| none |", "BP"):
         assert word in text
     assert "LEAK" not in text
-    line = next(row for row in content[0].sections[0] if row[1:3] == ("suffix", "latent"))
-    assert line[4:6] == ("0.0", "0.6931")
+    line = next(row for row in content[0].sections[0] if row[1:3] == ["suffix", "latent"])
+    assert line[4:6] == ["0.0", "0.6931"]
 
 
-def test_the_figure_shows_every_law_and_the_papers_panel(finished: FinishedRun) -> None:
-    experiment = resolve(finished.config)
-    (figure,) = make_figures(experiment, finished.rows).values()
+def test_the_figure_shows_every_law_and_the_papers_panel(finished: FinishedRun, frame: Any) -> None:
+    (sheet,) = figures(frame, resolve(finished.config)).values()
+    figure = sheet.draw()
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels[:2] == ["loss, nats per scored token", "KL from the exact marginals, nats"]
     for axes in figure.axes[:2]:
         names = [label.get_text() for label in axes.get_xticklabels()]
         assert names == ["suffix", "uniform", "pattern(1)", "pattern(4)", "two_rates(1,0)"]
-    assert len(figure.axes[0].containers) == 3 * 9, "three posteriors, nine pairs of law and role"
+    points = [container.lines[0] for container in figure.axes[0].containers]
+    assert sum(len(line.get_xdata()) for line in points) == 3 * 9, "three posteriors, nine pairs of law and role"
     assert any("Figure 2" in axes.get_title() for axes in figure.axes)
     assert any("proxy" in axes.get_title() for axes in figure.axes)
     assert (finished.folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_number_of_a_panel_is_in_the_frame(finished: FinishedRun, frame: Any) -> None:
+    known: set[float] = set()
+    for row in finished.rows:
+        known |= {row.sums.mean, *row.sums.interval(share=is_share(row.keys["kind"], row.metric))}
+    (sheet,) = figures(frame, resolve(finished.config)).values()
+    assert len(sheet.panels) == 8
+    for panel in sheet.panels:
+        assert panel.numbers()
+        assert set(panel.numbers()) <= known, panel.title
+
+
+def test_many_places_of_an_order_are_shown_in_groups() -> None:
+    values = {place: Sums.of([place, place + 0.5]) for place in range(60)}
+    keys = {"row": 0, "N": 20, "P": 40, "law": "suffix", "posterior": "bp"}
+    rows = [Row("u", "kl", values[0], {"kind": "losses", "role": "latent", **keys})]
+    for place, sums in values.items():
+        hidden = {"latents_hidden": max(0, 20 - place), "observations_hidden": min(40, 60 - place)}
+        role = "latent" if place < 20 else "observation"
+        rows.append(Row("u", "kl", sums, {"kind": "class_losses", "role": role, **keys, **hidden}))
+    (sheet,) = figures(from_rows(rows), resolve(tiny())).values()
+    panel = next(panel for panel in sheet.panels if panel.title.startswith("suffix"))
+    found = {(line.position, line.role): line.estimate("kl") for line in panel.lines}
+    assert len(found) == 21, "groups of three places, in the seventh of which both roles are"
+    assert found[1, "latent"] == pytest.approx(Runs.of(values[0] + values[1] + values[2]).estimate())
+    assert found[19, "latent"] == pytest.approx(Runs.of(values[18] + values[19]).estimate())
 
 
 def without_done(folder: Path, copy_to: Path, units: int) -> Path:
@@ -191,14 +222,12 @@ def test_a_leak_is_reported_as_a_metric_and_in_the_table(tmp_path: Path, monkeyp
     document["evaluation"] |= {"laws": ["uniform"], "patterns": [4], "sequences": 1_000, "proxy": False}
     experiment = resolve(document)
     run = execute(experiment, Request(tmp_path, threads=1), SilentProgress())
-    leaks = {(item.keys["posterior"], item.keys["iterations"]): item for item in group(run.rows, "leaks")}
-    assert leaks["model", 40].value("leaks") >= 1
-    assert leaks["model", 60].value("leaks") == leaks["bp", ""].value("leaks") == 0
-    tested = sum(item.value("rows_tested") for item in leaks.values())
+    leaks = {line.get("iterations"): line for line in measured(run.rows, "leaks")}
+    assert leaks[40].value("leaks") >= 1
+    assert leaks[60].value("leaks") == leaks[None].value("leaks") == 0
+    tested = sum(line.value("rows_tested") for line in leaks.values())
     assert tested == len([row for row in run.rows if row.metric == "evidence"])
-    found = leaking_rows(run.rows)
-    assert len(found) == leaks["model", 40].value("leaks")
-    assert {row.keys["iterations"] for row in found} == {40}
+    assert [line.iterations for line in leaking(from_rows(run.rows))] == [40] * int(leaks[40].value("leaks"))
     text = (run.folder / "table.md").read_text()
     assert "LEAK in " in text
     assert "LEAK: model, 40 steps, pattern(4), 4+10 hidden, latents: evidence" in text
@@ -279,18 +308,14 @@ def test_the_presets_are_what_the_paper_says() -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert [short(value) for value in (0.25, 0.0, -1e-18, 4.2e-5, float("nan"))] == [
-        "0.2500",
-        "0.0000",
-        "0.0000",
-        "4.2e-05",
-        "-",
-    ]
+    shown = [short(value) for value in (0.25, 0.0, -1e-18, 4.2e-5, float("nan"))]
+    assert shown == ["0.2500", "0.0000", "0.0000", "4.2e-05", "-"]
 
 
 def test_a_leak_needs_the_threshold_of_its_own_problem() -> None:
-    def row(number: int, metric: str, value: float) -> Row:
-        return Row(f"row{number}", metric, Sums.single(value), {"row": number})
+    def row(number: int, kind: str, metric: str, value: float) -> Row:
+        return Row(f"row{number}", metric, Sums.single(value), {"kind": kind, "row": number})
 
-    rows = [row(0, "threshold", 10), row(1, "threshold", 12), row(0, "evidence", 11), row(1, "evidence", 11)]
-    assert [found.keys["row"] for found in leaking_rows(rows)] == [0]
+    rows = [row(i, "leaks", "threshold", 10.0 + 2 * i) for i in (0, 1)]
+    rows += [row(i, "losses", "evidence", 11.0) for i in (0, 1)]
+    assert [line.row for line in leaking(from_rows(rows))] == [0]
