@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,23 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion import POLICIES, View, fixed_order
 from lo_theory.diffusion.orders import closed_form, reading_order
-from lo_theory.diffusion.statistics import Runs, Sums
+from lo_theory.diffusion.statistics import Estimate, Sums
 from lo_theory.lab.config import Experiment, load, resolve
+from lo_theory.lab.drawing import styled
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
-from lo_theory.lab.orders.figure import make_figures
+from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.orders.learners import readers
+from lo_theory.lab.orders.results import above, figures, learners, reached
 from lo_theory.lab.orders.row import MaskedLearner, Order, Row
-from lo_theory.lab.orders.tables import excess, own_losses, reached
 from lo_theory.lab.orders.work import pooled
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import to_markdown
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
-from lo_theory.lab.summary import Measured, group
+from lo_theory.lab.table import to_markdown
 from lo_theory.lab.tables import tables
 from lo_theory.rng import Key
 from tests.figures import rendered
@@ -66,6 +67,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 @pytest.fixture(scope="module")
 def experiment(finished: FinishedRun) -> Experiment:
     return resolve(finished.config)
+
+
+def group(rows: Sequence[Line], name: str) -> list[Record]:
+    """What the rows of one kind say, by their keys."""
+    return records(pool(kind(from_rows(rows), name)))
 
 
 def row_of(**changes: Any) -> Row:
@@ -174,7 +180,7 @@ def test_the_floor_is_the_same_along_every_order_and_is_met_sequence_by_sequence
     items = group(finished.rows, "along")
     assert len(items) == 4 * 2 + 4
     for item in items:
-        exact = item.metrics["exact"]
+        exact = item.metrics["exact"][1]
         assert exact.mean == pytest.approx(FLOOR, abs=1e-9)
         assert exact.sums.deviations == pytest.approx(0, abs=1e-9)  # without noise -ln p(x) is one number
         assert item.value("kl") > 0
@@ -221,9 +227,9 @@ def test_the_masked_learner_is_compared_on_the_same_sequences(finished: Finished
     for item in others:
         difference = item.value("kl") - own[item.keys["order"]].value("kl")
         assert item.value("above_causal") == pytest.approx(difference, abs=1e-9)
-        kl = (of.metrics["kl"].sums for of in (item, own[item.keys["order"]]))
+        kl = (of.metrics["kl"][1].sums for of in (item, own[item.keys["order"]]))
         apart = sum(sums.standard_error for sums in kl)
-        assert 0 < item.metrics["above_causal"].sums.standard_error < apart
+        assert 0 < item.metrics["above_causal"][1].sums.standard_error < apart
 
 
 def test_all_learners_have_the_same_flops_by_the_stated_count(finished: FinishedRun) -> None:
@@ -268,7 +274,7 @@ def test_generated_sequences_are_judged_and_their_cost_counted(finished: Finishe
     data = cells["data", "exact sampler"]
     assert data.value("self_consistency") == data.value("consistent") == 1
     for (learner, _), cell in cells.items():
-        assert cell.metrics["self_consistency"].n == 50
+        assert cell.metrics["self_consistency"][1].sums.n == 50
         assert {"unpaired", "observation_mean", "bias_z", "distinct", "total_variation"} <= cell.metrics.keys()
         if learner != "data":
             passes = LENGTH if learner == "mdm" else 1
@@ -289,63 +295,76 @@ def test_a_latents_first_learner_that_has_learned_answers_from_true_latents(tmp_
     assert loss.value("kl") < 0.03, "or the rest says nothing"
     assert item.value("conditional") > 0.97
     assert cell.value("self_consistency") > 0.97
-    content = tables(resolve(done.config), done.rows)
-    assert len(content) == 4
-    make_figures(resolve(done.config), done.rows)["figure"]
+    assert len(tables(resolve(done.config), done.rows)) == 4
+    assert len(drawn(resolve(done.config), done.rows)) == 3 + 2
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def measured(flops: float, kl: list[float]) -> Measured:
-    return Measured({"flops": flops}, {"kl": Runs.of(Sums.of(kl))})
+def record(metrics: dict[str, float | Sums], **keys: Any) -> Record:
+    """A record of single numbers and of statistics."""
+    estimates = {
+        name: Estimate(value.mean, *value.interval())
+        if isinstance(value, Sums)
+        else Estimate(value, math.nan, math.nan)
+        for name, value in metrics.items()
+    }
+    return Record(keys, {name: (value, {}) for name, value in estimates.items()})
 
 
 def test_the_floor_counts_as_reached_when_the_interval_lies_below_the_share() -> None:
-    facts = {"floor": 0.2, "marginals_only": 0.6, "reached": 0.05}
-    problem = Measured({}, {name: Runs.of(Sums.single(value)) for name, value in facts.items()})
-    near, wide, far = [0.019, 0.0195] * 50, [0.0, 0.038] * 50, [0.03] * 100
-    assert reached([measured(1, far), measured(2, wide), measured(3, near)], problem) == 3
-    assert math.isnan(reached([measured(1, far), measured(2, wide)], problem))
+    problem = record({"floor": 0.2, "marginals_only": 0.6, "reached": 0.05})
+    far, wide, near = (
+        record({"kl": Sums.of(kl)}, flops=flops).plus(problem)
+        for flops, kl in ((1, [0.03] * 100), (2, [0.0, 0.038] * 50), (3, [0.019, 0.0195] * 50))
+    )
+    assert reached([far, wide, near]) == 3
+    assert math.isnan(reached([far, wide]))
 
 
 def test_without_the_exact_posterior_the_excess_is_the_loss_less_the_floor() -> None:
     values = [0.3, 0.5, 0.4]
-    found = excess(Measured({}, {"model": Runs.of(Sums.of(values))}), 0.25).sums
     truth = Sums.of([value - 0.25 for value in values])
-    assert (found.n, found.total, found.deviations) == pytest.approx((3, truth.total, truth.deviations))
-    both = {"model": Runs.of(Sums.of(values)), "kl": Runs.of(Sums.of([1.0]))}
-    assert excess(Measured({}, both), 0.25) == both["kl"]
+    loss = record({"model": Sums.of(values), "floor": 0.25})
+    assert above(loss) == pytest.approx((truth.mean, *truth.interval()))
+    assert above(loss.plus(record({"kl": 1.0}))).value == 1
+
+
+def drawn(experiment: Experiment, rows: Sequence[Line]) -> Any:
+    """The panels of the figure, drawn."""
+    (sheet,) = figures(from_rows(rows), experiment).values()
+    with styled():
+        return [axes for axes in sheet.draw().axes if axes.axison]
 
 
 def test_tables_hold_every_learner_and_the_figure_every_panel(finished: FinishedRun, experiment: Experiment) -> None:
     content = tables(experiment, finished.rows)
     assert [sum(map(len, table.sections)) for table in content] == [5, 8, 7, 7]
-    for table in content:
-        assert all(len(line) == len(table.columns) for section in table.sections for line in section)
     assert [line[0] for line in content[0].sections[0]] == LEARNERS
     markdown = to_markdown(content)
     assert markdown == (finished.folder / "table.md").read_text()
-    for word in (
-        "| mdm | fixed_order |",
-        "| closer-1 | its own |",
-        "gap closed",
-        "10^-3 nats",
-        "| data | exact sampler |",
-    ):
-        assert word in markdown
-    found = own_losses(finished.rows)
-    assert list(found) == [(0, name) for name in LEARNERS]
-    figure = make_figures(experiment, finished.rows)["figure"]
-    panels = [axes for axes in figure.axes if axes.axison]
-    assert len(panels) == 3 + 2 * 3  # one order of each kind, losses and KL
-    assert [axes.get_title() for axes in panels[3:6]] == [
-        f"Loss, {name}" for name in ("latents_first", "closer-0", "reversed")
-    ]
-    assert len(panels[0].containers) == 5
+    assert all(word in markdown for word in ("| mdm | fixed_order |", "| closer-1 | its own |", "10^-3 nats"))
+    assert [(line.row, line.learner) for line in learners(from_rows(finished.rows))] == [(0, n) for n in LEARNERS]
+    panels = drawn(experiment, finished.rows)
+    titles = [axes.get_title(loc="left").split("$  ")[1] for axes in panels[3:]]
+    shown = ("latents_first", "closer-0", "reversed")  # one order of each kind
+    assert titles == [f"{what}, {name}" for what in ("Loss", "KL") for name in shown]
     assert panels[0].get_xscale() == panels[0].get_yscale() == "log"
-    assert len(panels[1].containers) == 8
-    assert len(panels[2].containers) == 2 * 7
+    # In a panel of losses the exact ones, the formulas, the order's own learner and the masked one.
+    assert [len(axes.containers) for axes in panels] == [2 * 5, 8, 2 * 7, *[4] * 3, *[2] * 3]
+
+
+def test_every_number_of_a_panel_is_in_the_frame(finished: FinishedRun, experiment: Experiment) -> None:
+    """Made from the rows without pool(): means and intervals, losses less the floor, the least that an axis shows."""
+    known = [1e-6, 1e-7]
+    for row in finished.rows:
+        share = row.metric in ("self_consistency", "consistent")
+        known += [row.sums.mean - (FLOOR if row.metric == "loss" else 0.0), *row.sums.interval(share=share)]
+    (sheet,) = figures(from_rows(finished.rows), experiment).values()
+    numbers = [number for panel in sheet.panels if panel is not None for number in panel.numbers()]
+    assert len(numbers) > 300
+    assert all(np.isclose(known, number, rtol=1e-9, atol=1e-15).any() for number in numbers)
 
 
 def test_rows_of_shorter_trainings_are_shown_beside_those_of_longer_ones(
@@ -363,11 +382,11 @@ def test_rows_of_shorter_trainings_are_shown_beside_those_of_longer_ones(
     (both,) = (table for table in tables(experiment, rows) if table.title == "Along the orders")
     assert len(both.sections) == 2 * len(alone.sections) > 0
     assert [section[0][0] for section in both.sections] == ["5, 9"] * 4 + ["6, 9"] * 4
-    assert [[line[1:] for line in section] for section in both.sections] == [*map(list, alone.sections)] * 2
-    (figure,), (one,) = make_figures(experiment, rows).values(), make_figures(experiment, finished.rows).values()
+    assert [[line[1:] for line in section] for section in both.sections] == alone.sections * 2
+    two, one = (drawn(experiment, shown) for shown in (rows, finished.rows))
     for panel in (0, 1):  # training and along: every mark twice
-        assert len(figure.axes[panel].containers) == 2 * len(one.axes[panel].containers)
-    faint = [sum(line.get_alpha() == 0.45 for line in shown.axes[0].lines) for shown in (figure, one)]
+        assert len(two[panel].containers) == 2 * len(one[panel].containers)
+    faint = [sum(line.get_alpha() == 0.45 for line in panels[0].lines) for panels in (two, one)]
     assert faint == [2 * len(LEARNERS), len(LEARNERS)]
 
 
@@ -388,7 +407,8 @@ def test_problems_out_of_reach_are_measured_by_their_loss(tmp_path: Path) -> Non
     content = tables(resolve(done.config), done.rows)
     assert [sum(map(len, table.sections)) for table in content] == [5, 8, 7, 7]
     assert "-" in {line[3] for section in content[1].sections for line in section}
-    make_figures(resolve(done.config), done.rows)["figure"]
+    panels = drawn(resolve(done.config), done.rows)
+    assert [len(axes.containers) for axes in panels[3:]] == [3] * 3 + [0] * 3  # losses without the exact ones, no KL
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
