@@ -263,7 +263,8 @@ class Sheet:
     """A figure: lettered panels in ``columns`` columns (None leaves a place empty), and below one legend for all.
 
     ``legend``: looks of what is drawn by ``dress``, before those of the panels. ``size``: inches.
-    ``grid``: what ``subplots`` takes, such as ``width_ratios`` or ``sharey``; ``entries``: legend's columns.
+    ``grid``: what ``subplots`` takes, such as ``width_ratios`` or ``sharey``; ``entries``: legend's columns; ``spans``:
+    how many columns the first panels take, in place of one.
     """
 
     title: str
@@ -273,16 +274,18 @@ class Sheet:
     legend: Sequence[Look] = ()
     entries: int = 4
     grid: Mapping[str, Any] | None = None
+    spans: Sequence[int] = ()
 
     def draw(self) -> Figure:
         """The figure, inside ``drawing.styled``."""
         figure = new_figure(*self.size, self.title)
-        bands = max(1, -(-len(self.panels) // self.columns))
-        places = figure.subplots(bands, self.columns, squeeze=False, **(self.grid or {})).flat
+        count = len(self.panels) + sum(self.spans) - len(self.spans)
+        bands = max(1, -(-count // self.columns))
+        places = list(figure.subplots(bands, self.columns, squeeze=False, **(self.grid or {})).flat)
+        for i, span in enumerate(self.spans):
+            _widen(places, i, span)
         drawn = []
-        for axes, panel in zip(
-            places, [*self.panels, *[None] * (bands * self.columns - len(self.panels))], strict=True
-        ):
+        for axes, panel in zip(places, [*self.panels, *[None] * (bands * self.columns - count)], strict=True):
             if panel is None:
                 axes.set_axis_off()
             else:
@@ -302,6 +305,16 @@ class Sheet:
         for look in every:
             found.setdefault(look["label"], look)
         return list(found.values())
+
+
+def _widen(places: list[Axes], i: int, span: int) -> None:
+    """Let the axes number ``i`` take ``span`` places of the grid; those that it covers are gone."""
+    first, *covered = places[i : i + span]
+    place: Any = first.get_subplotspec()
+    first.set_subplotspec(place.get_gridspec()[place.num1 : place.num1 + span])
+    for axes in covered:
+        axes.remove()
+    del places[i + 1 : i + span]
 
 
 def handle(look: Look) -> Any:
