@@ -28,6 +28,8 @@ __all__ = [
     "Shown",
     "Table",
     "key",
+    "largest",
+    "largest_z",
     "mean",
     "measured",
     "number",
@@ -101,6 +103,23 @@ def with_expected(metric: str, title: str, form: str, scale: float = 1.0) -> Col
     def of(line: Record) -> str:
         found, expected = (scale * line.value(f"{metric}{end}") for end in ("", "_expected"))
         return "-" if math.isnan(found) else f"{found:{form}} ({expected:{form}})"
+
+    return Column(title, of)
+
+
+def largest_z(count: int, share: float = 0.999) -> float:
+    """The value under which the largest |z| of ``count`` standard normals stays with probability ``share``."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + share ** (1 / max(count, 1))) / 2))
+
+
+def largest(name: str, title: str) -> Column:
+    """``10.9 !``: the largest |z| of several, ``<name>_z``, marked where 999 of 1,000 exact samplers stay below."""
+
+    def of(line: Record) -> str:
+        value, count = line.value(f"{name}_z"), line.value(f"{name}_count")
+        return "-" if math.isnan(value) else f"{value:.1f}" + (" !" if value > largest_z(int(count)) else "  ")
 
     return Column(title, of)
 
