@@ -21,7 +21,7 @@ from lo_theory.lab.rows import STATISTICS, Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Record", "from_rows", "gap", "grouped", "kind", "minus", "pool", "records"]
+__all__ = ["Record", "from_rows", "gap", "grouped", "kind", "minus", "named", "pool", "records"]
 
 _RESULTS = ("metric", "n", "mean", "low", "high", "runs")
 _WHICH_RUN = ("row", "run", "problem", "seed", "seeds", "problem.seed")  # keys in which runs of one place may differ
@@ -98,6 +98,16 @@ def kind(frame: DataFrame, name: str, **where: Any) -> DataFrame:
     part = frame[chosen]
     empty = [key for key in part.columns if part[key].isna().all() and key not in ("kind", *STATISTICS)]
     return part.drop(columns=empty) if len(part) else part
+
+
+def named(frame: DataFrame, texts: Sequence[str]) -> DataFrame:
+    """The frame with ``texts[row]``, where it is not empty, as the ``name`` of rows or after what they are called."""
+    if "row" not in frame or not any(texts):
+        return frame
+    own = frame["name"].tolist() if "name" in frame else [""] * len(frame)
+    both = [(name, "" if _missing(row) else texts[row]) for name, row in zip(own, frame["row"].tolist(), strict=True)]
+    words = [" ".join(word for word in pair if not _missing(word)) for pair in both]
+    return frame.assign(name=_column(words))
 
 
 def _require_declared(name: str, key: str) -> None:
@@ -277,6 +287,12 @@ class Record:
     def value(self, metric: str) -> float:
         """Mean of a metric; nan where it was not measured."""
         return self.estimate(metric).value
+
+    def minus(self, other: Record, metric: str) -> Estimate:
+        """A metric less that of another place: over the runs that both have, else over sequences (``Runs.minus``)."""
+        (_, mine), (_, theirs) = self.metrics[metric], other.metrics[metric]
+        name = str(self.get("kind", ""))
+        return mine.minus(theirs, share=_shares(name, metric, mine) and _shares(name, metric, theirs))  # type: ignore[no-any-return]
 
     def runs(self, metric: str) -> dict[Hashable, Estimate]:
         """A metric run by run, each with its own interval; empty where it was not measured."""

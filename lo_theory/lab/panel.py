@@ -5,7 +5,9 @@ Loads matplotlib when drawing, no display. Draws only what it is given.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Colours", "Level", "Logarithmic", "Look", "Panel", "Sheet", "edges", "handle", "heat"]
+__all__ = ["Colours", "Level", "Logarithmic", "Look", "Panel", "Sheet", "edges", "handle", "heat", "label_inches"]
 
 Look = Mapping[str, Any]
 """How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""
@@ -81,10 +83,10 @@ def _as_it_is(axes: Axes) -> None:
 class Panel:
     """One quantity of the lines of a pooled frame.
 
-    ``form`` points: ``y`` with its interval, side by side over the places of ``x``, which may be texts. curves: ``y``
-    with its interval along the number ``x``, one curve for each look. spans: ``x`` with its interval at the places of
-    ``y``, from the top. map: ``z`` in colour at the numbers ``x`` and ``y``; grey where it is nan, white where there is
-    no line, or a function says None.
+    ``form`` points: ``y`` with its interval, side by side over the places of ``x``, which may be texts; neighbours of
+    one text share it. bars: the same from zero. curves: ``y`` with its interval along ``x``, a number or an Estimate,
+    one curve for each look. spans: ``x`` with its interval at the places of ``y``, from the top. map: ``z`` in colour
+    at the numbers ``x`` and ``y``; grey where it is nan, white where there is no line, or a function says None.
 
     ``x``, ``y`` and ``z`` are a key, a metric or a function of a record. ``look`` says how a record is drawn (of a map:
     what is marked on its cell); looks with a ``label`` make the sheet's legend. ``scale`` multiplies what is measured,
@@ -93,7 +95,7 @@ class Panel:
     """
 
     title: str
-    form: Literal["points", "curves", "spans", "map"] = "points"
+    form: Literal["points", "bars", "curves", "spans", "map"] = "points"
     lines: Sequence[Record] = ()
     x: Of = "row"
     y: Of = ""
@@ -172,17 +174,49 @@ def _points(panel: Panel, axes: Axes) -> None:
         here = [line for line in panel.lines if _place(line, panel.x) == name]
         for i, line in enumerate(here):
             value, error = _scaled(panel, line, panel.y)
-            if not math.isnan(value):
-                style: dict[str, Any] = {"elinewidth": 1, "linestyle": "", **_unlabelled(panel.look(line))}
-                axes.errorbar(_spread(place, i, len(here)), value, yerr=error, **style)
+            x, style = _spread(place, i, len(here)), _unlabelled(panel.look(line))
+            if panel.form == "bars" and not math.isnan(value):
+                axes.bar(x, value, 0.8 / len(here), yerr=error, **style)
+            elif not math.isnan(value):
+                axes.errorbar(x, value, yerr=error, **{"elinewidth": 1, "linestyle": "", **style})
         for level in panel.levels:
             if callable(level.value):
                 for height in dict.fromkeys(level.value(line) for line in here):
                     ends = [place - 0.46, place + 0.46]
-                    axes.plot(ends, [panel.factor * height] * 2, **_behind(level.look))
+                    if not math.isnan(height):
+                        axes.plot(ends, [panel.factor * height] * 2, **_behind(level.look))
     _across(panel, axes)
-    axes.set_xticks(range(len(places)), [str(name) for name in places])
-    axes.set_xlim(-0.6, max(0, len(places) - 1) + 0.6)
+    _name_places(axes, [str(name) for name in places])
+
+
+_LINE_INCHES = 0.1  # height of a line of labels
+_LETTER_INCHES = 0.062  # width of a letter of one
+_BREAK = re.compile(r" (?![^(]*\))")  # a blank, but not in brackets
+
+
+def label_inches(names: Sequence[str]) -> float:
+    """Height to leave below a panel for the names of its places where they are upright."""
+    return _LETTER_INCHES * max(map(len, names)) if len(set(names)) > 3 else 0.0
+
+
+def _name_places(axes: Axes, names: Sequence[str]) -> None:
+    """Write names below their places, neighbours of one name together: a word a line, upright where these are too long
+    to stand side by side, and then as many as there is room for.
+    """
+    shared = [(name, [i for i, _ in part]) for name, part in itertools.groupby(enumerate(names), lambda it: it[1])]
+    place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    width = 1.0  # inches, less than the axes have: what stands beside them takes the rest
+    if place is not None and figure is not None:
+        width = 0.8 * len(place.colspan) * figure.get_size_inches()[0] / place.get_gridspec().ncols
+    broken = [_BREAK.sub("\n", name) for name, _ in shared]
+    letters = [max(map(len, text.split("\n"))) / len(own) for text, (_, own) in zip(broken, shared, strict=True)]
+    upright = _LETTER_INCHES * max(letters, default=0) > width / (len(names) + 0.2)
+    step = -(-len(shared) // int(width / _LINE_INCHES)) if upright else 1
+    centres = [(own[0] + own[-1]) / 2 for _, own in shared]
+    texts = [name for name, _ in shared] if upright else broken
+    size = 7 if len(shared) > 3 else 8
+    axes.set_xticks(centres[::step], texts[::step], fontsize=size, rotation=90 if upright else 0)
+    axes.set_xlim(-0.6, max(0, len(names) - 1) + 0.6)
     axes.grid(axis="x", visible=False)
 
 
@@ -196,6 +230,9 @@ def _curves(panel: Panel, axes: Axes) -> None:
         x_values, y_values = [x for x, _, _ in known], [y for _, y, _ in known]
         errors = [[error[side][0] for _, _, error in known] for side in (0, 1)]
         style: dict[str, Any] = {"elinewidth": 1, **_unlabelled(panel.look(part[0]))}
+        if any(isinstance(x, Estimate) for x in x_values):
+            style["xerr"] = [[x.value - x.low for x in x_values], [x.high - x.value for x in x_values]]
+            x_values = [x.value for x in x_values]
         axes.errorbar(x_values, y_values, yerr=errors, **style)
     for level in panel.levels:
         if callable(level.value):
@@ -276,6 +313,7 @@ def _map(panel: Panel, axes: Axes) -> None:
 
 _PAINTERS: Mapping[str, Callable[[Panel, Axes], None]] = {
     "points": _points,
+    "bars": _points,
     "curves": _curves,
     "spans": _spans,
     "map": _map,

@@ -33,6 +33,7 @@ __all__ = [
     "mean",
     "measured",
     "number",
+    "only",
     "percent",
     "plus_minus",
     "print_tables",
@@ -132,6 +133,11 @@ def largest(name: str, title: str) -> Column:
         return "-" if math.isnan(value) else f"{value:.1f}" + (" !" if value > largest_z(int(count)) else "  ")
 
     return Column(title, of)
+
+
+def only(where: Callable[[Record], bool], column: Column) -> Column:
+    """The column, empty on the lines of which ``where`` is not true."""
+    return Column(column.title, lambda line: column.text(line) if where(line) else "", column.left)
 
 
 class Shown(Protocol):

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from lo_theory.lab.table1.effects import effects, effects_table
+from lo_theory.lab.table1.effects_figure import effects_figure
+from lo_theory.lab.table1.labels import named
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import describe
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.effects import effects, effects_table
-from lo_theory.lab.table1.effects_figure import effects_figure
-from lo_theory.lab.table1.labels import named
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny
 

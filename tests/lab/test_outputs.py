@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lo_theory.lab.table1.figure import make_figures
 from rich.console import Console
 
 from lo_theory.diffusion.statistics import Runs, Sums
@@ -26,7 +27,6 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.style import COLOURS
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
-from lo_theory.lab.table1.figure import make_figures
 from lo_theory.lab.table1.work import problem_lines
 from lo_theory.lab.tables import tables
 from lo_theory.lab.tidy import to_csv

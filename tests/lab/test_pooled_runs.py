@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lo_theory.lab.table1.effects import effects
+from lo_theory.lab.table1.tables import model_table
 from scipy import stats
 
 from lo_theory.diffusion.statistics import Sums
@@ -23,9 +25,7 @@ from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.summary import gap_closed, group
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
-from lo_theory.lab.table1.effects import effects
 from lo_theory.lab.table1.readings import readings
-from lo_theory.lab.table1.tables import model_table
 from lo_theory.lab.table1.work import RowWork
 from lo_theory.lab.task import TASKS
 from tests.lab.decodes import pairs_of

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from lo_theory.lab.config import resolve
+from lo_theory.lab.frame import from_rows
 from lo_theory.lab.render import to_markdown
 from lo_theory.lab.report import find
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun, read_config
-from lo_theory.lab.table1.readings_table import readings_table
+from lo_theory.lab.table1.readings import readings_table
 from lo_theory.lab.tidy import to_csv
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
@@ -61,7 +62,7 @@ def test_table_md_is_what_its_csv_gives(name: str) -> None:
 
 def test_the_readings_of_the_run_that_the_clock_ended_are_what_its_rows_give() -> None:
     folder = FOLDERS["table1-rope-h200"]
-    table = readings_table(resolve(read_config(folder)), read_rows(folder / "rows.jsonl"))
+    table = readings_table(from_rows(read_rows(folder / "rows.jsonl")), resolve(read_config(folder)))
     assert to_markdown([table]) == (folder / "readings.md").read_text(encoding="utf-8")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from lo_theory.lab.table1.reading_figure import readings_figure
+from lo_theory.lab.table1.readings_table import readings_table
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.reading_figure import readings_figure
 from lo_theory.lab.table1.readings import readings, verdict
-from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.table1.row import Published, Reference
 from tests.lab.decodes import cell, pairs_of, share
 from tests.lab.tiny import tiny

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from lo_theory.lab.table1.figure import make_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,7 +18,6 @@ from lo_theory.lab import style
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.figure import make_figures
 from tests.lab.decodes import cell, pairs_of, share
 from tests.lab.tiny import tiny
 

@@ -1,157 +1,162 @@
-"""Which reading of the published table gives its numbers: every accuracy, decode and variant that was measured.
+"""Which reading of the published table gives its numbers: of every accuracy, decode and variant that was measured.
 
-A reading says what "accuracy" is and how sequences were made; under each the measured numbers stand at some distance
-from the published ones. Plain numbers, no torch, no matplotlib.
+A reading says what "accuracy" is and how sequences were made; under each of them the measured numbers are at some
+distance from the published ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.rows import Row
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
-from lo_theory.lab.summary import Measured, add_row, group
-from lo_theory.lab.table1.labels import variants
+from lo_theory.lab.style import COLOURS, INK, marker
+from lo_theory.lab.table import Column, Table, number, plus_minus, text
 from lo_theory.lab.table1.row import Reference
 
-__all__ = ["ADAPTIVE", "Pair", "Reading", "readings", "verdict"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+__all__ = ["ADAPTIVE", "Reading", "readings", "readings_sheet", "readings_table", "variants", "verdict"]
 
 ADAPTIVE = "margin"
 """The paper's adaptive inference."""
 
+_POLICIES = ("vanilla", ADAPTIVE)
 _GENERATED = ("self_consistency", "unpaired")
 _ONE_PASS = ("conditional", "infill", "infill_drawn")
 _NAMES = {"infill_drawn": "infill, drawn", "self_consistency": "self-consistency"}
-_POLICIES = ("vanilla", ADAPTIVE)
-_NONE = Estimate(0.0, 0.0, 0.0)  # in one pass both policies are the same
 
-Pair = tuple[int, int]
-
-
-def _percent(share: Estimate) -> Estimate:
-    return Estimate(*(100 * value for value in share))
+_Pair = tuple[int, int]
+_Published = Mapping[_Pair, Mapping[str, float]]  # per cents by pair and policy
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What accuracy is, of which denoiser, how it was decoded, and the values of both policies at every pair, per cent.
+    """What accuracy is, of which denoiser, how it was decoded, and what was measured at every pair, in per cent.
 
-    ``effects``: adaptive minus vanilla in points, run by run where there are several runs. ``variant``: the name of the
-    rows (positions, repeats), empty for the plain ones.
+    ``values``: of both policies, and ``effect``, adaptive minus vanilla, run by run where there are several runs.
+    ``variant``: the name of the rows (positions, repeats), empty for the plain ones.
     """
 
     accuracy: str
     denoiser: str
     variant: str
     decode: str
-    values: Mapping[Pair, tuple[Estimate, Estimate]]
-    effects: Mapping[Pair, Estimate]
+    values: Mapping[_Pair, Mapping[str, Estimate]]
 
     @property
     def label(self) -> str:
         """``self-consistency, model, L/8 steps, argmax``."""
         return ", ".join(filter(None, (self.accuracy, self.denoiser, self.variant, self.decode)))
 
-    def differences(self, published: Mapping[Pair, Mapping[str, float]]) -> dict[tuple[Pair, str], float]:
+    def mean(self, policy: str) -> float:
+        """Mean over the pairs."""
+        return sum(values[policy].value for values in self.values.values()) / len(self.values)
+
+    def differences(self, published: _Published) -> dict[tuple[_Pair, str], float]:
         """Measured minus published, in points, at the pairs that both have."""
         return {
-            (pair, policy): value.value - published[pair][policy]
+            (pair, policy): values[policy].value - published[pair][policy]
             for pair, values in self.values.items()
-            for policy, value in zip(_POLICIES, values, strict=True)
+            for policy in _POLICIES
             if policy in published.get(pair, {})
         }
 
-    def distance(self, published: Mapping[Pair, Mapping[str, float]]) -> float:
+    def distance(self, published: _Published) -> float:
         """Root mean square of the differences, in points.
 
         Where no pair is published: to the published pair that is nearest, averaged over the pairs measured.
         """
-        found = list(self.differences(published).values())
-        if found:
-            return _rms(found)
-        nearest = [
-            min(
-                _rms([value.value - line[name] for name, value in zip(_POLICIES, values, strict=True) if name in line])
-                for line in published.values()
-            )
-            for values in self.values.values()
-        ]
-        return _rms(nearest)
+        if found := self.differences(published):
+            return _rms(list(found.values()))
+        return _rms(
+            [
+                min(
+                    _rms([values[name].value - line[name] for name in _POLICIES if name in line])
+                    for line in published.values()
+                )
+                for values in self.values.values()
+            ]
+        )
 
 
 def _rms(numbers: Sequence[float]) -> float:
     return math.sqrt(sum(number**2 for number in numbers) / len(numbers))
 
 
-def published_numbers(reference: Reference) -> dict[Pair, dict[str, float]]:
+def _numbers(reference: Reference) -> _Published:
     """The published per cents by pair and policy."""
-    found: dict[Pair, dict[str, float]] = {}
+    found: dict[_Pair, dict[str, float]] = {}
     for line in reference.rows:
         found.setdefault((line.N, line.P), {})[line.policy] = line.percent
     return found
 
 
-def _decode(cell: Measured, *, noise: bool = True) -> str:
+def variants(line: Record, *, noise: bool = True) -> list[str]:
+    """In what a decode differs from the plain one: schedule, likeliest tokens, temperature, noise on the scores."""
+    words = (
+        line.get("schedule", "fixed_count").replace("fixed_count", ""),
+        "argmax" if line.get("argmax") else "",
+        "" if line.get("temperature", 1.0) == 1.0 else f"temperature {line.temperature:g}",
+        line.get("noise", "") if noise else "",
+    )
+    return [word for word in words if word]
+
+
+def _decode(cell: Record, *, noise: bool = True) -> str:
     """``L/8 steps, argmax, gumbel 0.5``: how a cell was decoded; the steps as L/n where there is such an n."""
-    length, steps = sum(cell.pair), int(cell.keys["steps"])
+    length, steps = cell.N + cell.P, cell.steps
     share = f"L/{-(-length // steps)}"
-    shown = share if step_count(share, length) == steps else str(steps)
-    shown = "L" if steps == length else shown
-    return ", ".join([f"{shown} steps", *variants(cell.keys if noise else {**cell.keys, "noise": ""})])
+    shown = "L" if steps == length else share if step_count(share, length) == steps else str(steps)
+    return ", ".join([f"{shown} steps", *variants(cell, noise=noise)])
 
 
-def readings(rows: Iterable[Row], reference: Reference) -> list[Reading]:
+def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
     """Every reading that both policies were measured under, the nearest to the published numbers first.
 
-    Noise on the scores does not change vanilla decoding, which then stands for itself. Accuracies of one pass know no
-    order: both policies have the same number. Several runs of a pair and name are pooled, with intervals over the runs.
+    Noise on the scores does not change vanilla decoding, so with noise it is compared with vanilla without. Accuracies
+    of one pass know no order: both policies have the same number. Several runs of a pair and name are pooled, with
+    intervals over the runs.
     """
-    kept = list(rows)
-    found: dict[tuple[str, str, str, str], dict[Pair, tuple[Estimate, Estimate, Estimate]]] = {}
-    cells: dict[tuple[str, str, str, Pair], dict[str, Measured]] = {}
-    for cell in group(kept, "decode"):
-        place = (str(cell.keys["denoiser"]), str(cell.keys.get("name", "")), _decode(cell), cell.pair)
-        add_row(cells.setdefault(place, {}), str(cell.keys["policy"]), cell)
+    found: dict[tuple[str, str, str, str], dict[_Pair, dict[str, Estimate]]] = {}
+    cells: dict[tuple[str, str, str, _Pair], dict[str, Record]] = {}
+    for cell in records(pool(kind(frame, "decode"), over="row")):
+        place = (cell.denoiser, cell.get("name", ""), _decode(cell), (cell.N, cell.P))
+        cells.setdefault(place, {})[cell.policy] = cell
     for (denoiser, variant, decode, pair), policies in cells.items():
-        if ADAPTIVE not in policies:
-            continue
-        plain = (denoiser, variant, _decode(policies[ADAPTIVE], noise=False), pair)
-        vanilla = policies.get("vanilla") or cells.get(plain, {}).get("vanilla")
-        if vanilla is not None:
+        adaptive = policies.get(ADAPTIVE)
+        plain = _decode(adaptive, noise=False) if adaptive is not None else decode
+        vanilla = policies.get("vanilla") or cells.get((denoiser, variant, plain, pair), {}).get("vanilla")
+        if adaptive is not None and vanilla is not None:
             for metric in _GENERATED:
-                adaptive = policies[ADAPTIVE]
+                parts = (vanilla.estimate(metric), adaptive.estimate(metric), adaptive.minus(vanilla, metric))
                 reading = (_NAMES.get(metric, metric), denoiser, variant, decode)
-                found.setdefault(reading, {})[pair] = (
-                    _percent(vanilla.estimate(metric)),
-                    _percent(adaptive.estimate(metric)),
-                    _percent(adaptive.minus(vanilla, metric)),
-                )
-    passes: dict[tuple[str, str, Pair], Measured] = {}
-    for item in group(kept, "one_pass"):
-        add_row(passes, (str(item.keys["denoiser"]), str(item.keys.get("name", "")), item.pair), item)
-    for (denoiser, variant, pair), item in passes.items():
+                found.setdefault(reading, {})[pair] = _in_percent(*parts)
+    for item in records(pool(kind(frame, "one_pass"), over="row")):
         for metric in _ONE_PASS:
-            value = _percent(item.estimate(metric))
-            reading = (_NAMES.get(metric, metric), denoiser, variant, "one pass")
-            found.setdefault(reading, {})[pair] = (value, value, _NONE)
-    published = published_numbers(reference)
-    made = [
-        Reading(
-            *place,
-            {pair: (vanilla, adaptive) for pair, (vanilla, adaptive, _) in parts.items()},
-            {pair: effect for pair, (_, _, effect) in parts.items()},
-        )
-        for place, parts in found.items()
-    ]
-    return sorted(made, key=lambda reading: reading.distance(published))
+            reading = (_NAMES.get(metric, metric), item.denoiser, item.get("name", ""), "one pass")
+            value = item.estimate(metric)
+            found.setdefault(reading, {})[item.N, item.P] = _in_percent(value, value, Estimate(0.0, 0.0, 0.0))
+    published = _numbers(reference)
+    return sorted((Reading(*place, values) for place, values in found.items()), key=lambda one: one.distance(published))
+
+
+def _in_percent(*parts: Estimate) -> dict[str, Estimate]:
+    scaled = [Estimate(*(100 * value for value in part)) for part in parts]
+    return dict(zip((*_POLICIES, "effect"), scaled, strict=True))
 
 
 def verdict(found: Sequence[Reading], reference: Reference) -> str:
-    """Say under which reading the published numbers come out, or that none fits, and how far that carries."""
-    published = published_numbers(reference)
+    """Say under which reading the published numbers come out, or that none fits, and what follows from that."""
+    published = _numbers(reference)
     pairs = sorted({pair for reading in found for pair in reading.values})
     common = [pair for pair in pairs if pair in published]
     if not found:
@@ -177,25 +182,24 @@ def verdict(found: Sequence[Reading], reference: Reference) -> str:
     return text + (f" {missing} of the {len(published)} published pairs were not run." if missing else "")
 
 
-def _largest(reading: Reading, published: Mapping[Pair, Mapping[str, float]]) -> str:
+def _largest(reading: Reading, published: _Published) -> str:
     (pair, policy), points = max(reading.differences(published).items(), key=lambda item: abs(item[1]))
     return f"{points:+.1f} ({policy} at {pair})"
 
 
-def _nearest_alone(found: Sequence[Reading], policy: str, published: Mapping[Pair, Mapping[str, float]]) -> str:
+def _nearest_alone(found: Sequence[Reading], policy: str, published: _Published) -> str:
     """The reading nearest to the numbers of one policy."""
-
-    def distance(reading: Reading) -> float:
-        return _rms([points for (_, name), points in reading.differences(published).items() if name == policy])
-
-    known = [one for one in found if any(name == policy for _, name in one.differences(published))]
-    if not known:
+    points = [
+        (one, [apart for (_, name), apart in one.differences(published).items() if name == policy]) for one in found
+    ]
+    distances = [(_rms(apart), one.label) for one, apart in points if apart]
+    if not distances:
         return ""
-    best = min(known, key=distance)
-    return f"{policy.capitalize()} alone: {best.label} ({distance(best):.1f})."
+    distance, label = min(distances, key=lambda item: item[0])
+    return f"{policy.capitalize()} alone: {label} ({distance:.1f})."
 
 
-def _elsewhere(found: Sequence[Reading], pairs: Sequence[Pair], published: Mapping[Pair, Mapping[str, float]]) -> str:
+def _elsewhere(found: Sequence[Reading], pairs: Sequence[_Pair], published: _Published) -> str:
     """At pairs that are not published only the sign and the size of the effect can be compared."""
     effects = [line[ADAPTIVE] - line["vanilla"] for line in published.values() if set(_POLICIES) <= line.keys()]
     names = ", ".join(f"({n}, {p})" for n, p in pairs)
@@ -203,7 +207,7 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[Pair], published: Mappi
     if not effects:
         return text
     decoded = [one for one in found if one.decode != "one pass" and one.denoiser == "model"]
-    measured = [(one, pair, one.effects[pair]) for one in decoded for pair in one.values]
+    measured = [(one, pair, values["effect"]) for one in decoded for pair, values in one.values.items()]
     above = [(one, pair, effect) for one, pair, effect in measured if effect.value >= min(effects)]
     signs = [sum(effect.low > 0 for *_, effect in measured), sum(effect.high < 0 for *_, effect in measured)]
     text += (
@@ -213,3 +217,122 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[Pair], published: Mappi
     )
     listed = "; ".join(f"{one.label} at {pair} ({effect.value:+.1f})" for one, pair, effect in above)
     return text + (f"{len(above)}: {listed}." if above else "none.") + " Nothing follows for the published sizes."
+
+
+def readings_table(frame: DataFrame, experiment: Experiment) -> Table:
+    """Every reading with its distance to the published numbers, the nearest first, and a sentence on what fits."""
+    reference = experiment.reference
+    found = readings(frame, reference) if reference is not None else []
+    published = _numbers(reference) if reference is not None else {}
+    sizes = {one.label: [abs(points) for points in one.differences(published).values()] for one in found}
+    where = (
+        "; largest: the largest of the differences."
+        if any(sizes.values())
+        else ", to the published pair that is nearest: these sizes are not published."
+    )
+    return Table(
+        "Which reading fits the published numbers?",
+        (
+            text("accuracy", lambda one: one.accuracy),
+            text("of", lambda one: " ".join(filter(None, (one.denoiser, one.variant)))),
+            text("decoded", lambda one: one.decode),
+            Column("pairs", lambda one: str(len(one.values))),
+            Column("vanilla", lambda one: f"{one.mean('vanilla'):.1f}"),
+            Column("adaptive", lambda one: f"{one.mean(ADAPTIVE):.1f}"),
+            Column("adaptive -\nvanilla", _effect_text),
+            Column("distance", lambda one: f"{one.distance(published):.1f}"),
+            Column("largest", lambda one: number(max(sizes[one.label], default=math.nan), ".1f")),
+        ),
+        found,
+        notes=(
+            verdict(found, reference) if reference is not None else "",
+            "Per cent, means over the pairs; adaptive is margin. Distance: root mean square of measured minus "
+            f"published in points, vanilla and adaptive{where}",
+            "In one pass nothing is decoded, so both policies have one number, and no published difference comes from "
+            "it.",
+        ),
+    )
+
+
+def _effect_text(reading: Reading) -> str:
+    if reading.decode == "one pass":
+        return "0"
+    if len(reading.values) == 1:
+        return plus_minus(next(iter(reading.values.values()))["effect"], "+.1f")
+    return f"{reading.mean(ADAPTIVE) - reading.mean('vanilla'):+.1f}"
+
+
+def readings_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]:
+    """One panel a pair, one line a reading, the nearest to the published numbers on top; nothing without those."""
+    found = readings(frame, experiment.reference) if experiment.reference is not None else []
+    if not found:
+        return {}
+    published = _numbers(experiment.reference)
+    pairs = sorted({pair for reading in found for pair in reading.values})
+    legend: list[Look] = [
+        {"marker": "s", "color": COLOURS["exact"], "label": "exact posterior"},
+        {"marker": "s", "color": COLOURS["model"], "label": "model"},
+        {"marker": marker("vanilla"), "color": INK, "markerfacecolor": "white", "label": "vanilla"},
+        {"marker": marker(ADAPTIVE), "color": INK, "label": "adaptive (margin)"},
+    ]
+    if set(pairs) & published.keys():
+        dashes = {"published vanilla": "--", "published adaptive": "-"}
+        legend += [{"color": COLOURS["paper"], "linestyle": dash, "label": label} for label, dash in dashes.items()]
+    width = 4.6 + 3.2 * len(pairs)
+    return {
+        "readings": Sheet(
+            f"Which reading fits? {experiment.title or experiment.experiment}",
+            [_of_readings(pair, found, published) for pair in pairs],
+            len(pairs),
+            (width, 2.4 + 0.27 * len(found)),
+            legend,
+            entries=min(len(legend), int(width / 1.6)),
+            grid={"sharey": True},
+        )
+    }
+
+
+def _of_readings(pair: _Pair, found: Sequence[Reading], published: _Published) -> Panel:
+    """Vanilla and adaptive accuracy under each reading; beside them what is published of the pair.
+
+    Of a pair that is not published the range of all published ones.
+    """
+    lines = [
+        Record(
+            {"label": one.label, "denoiser": one.denoiser, "policy": policy},
+            {"accuracy": (one.values[pair][policy], {})} if pair in one.values else {},
+        )
+        for one in found
+        for policy in _POLICIES
+    ]
+
+    def look(line: Record) -> Look:
+        colour = COLOURS[line.denoiser]
+        fill = colour if line.policy == ADAPTIVE else "white"
+        return {"color": colour, "marker": marker(line.policy), "markerfacecolor": fill, "markersize": 5}
+
+    def dress(axes: Axes) -> None:
+        for i, one in enumerate(found):
+            if pair in one.values:
+                ends = [one.values[pair][policy].value for policy in _POLICIES]
+                axes.plot(ends, [i, i], color=COLOURS[one.denoiser], linewidth=1, alpha=0.5, zorder=1)
+        _draw_published(axes, [published[pair]] if pair in published else list(published.values()))
+        axes.set_ylim(len(found) - 0.4, -1.8)
+        axes.tick_params(labelsize=8)
+
+    title = "({}, {})".format(*pair)
+    return Panel(title, "spans", lines, x="accuracy", y="label", look=look, xlabel="accuracy, %", dress=dress)
+
+
+def _draw_published(axes: Axes, lines: Sequence[Mapping[str, float]]) -> None:
+    """A published number as a line, several as a range with its name."""
+    for policy, style in zip(_POLICIES, ("--", "-"), strict=True):
+        numbers = [line[policy] for line in lines if policy in line]
+        if len(numbers) == 1:
+            axes.axvline(numbers[0], color=COLOURS["paper"], linestyle=style, linewidth=1.2, zorder=0)
+        elif numbers:
+            low, high = min(numbers), max(numbers)
+            axes.axvspan(low, high, color=COLOURS["paper"], alpha=0.12, linewidth=0, zorder=0)
+            name = f"published\n{'adaptive' if policy == ADAPTIVE else policy}"
+            centred: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7, "color": COLOURS["paper"]}
+            axes.text((low + high) / 2, -1.65, name, **centred)
