@@ -86,8 +86,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from lo_theory.lab.report.page import write_report
-    from lo_theory.lab.report.source import find
+    from lo_theory.lab.report import find, write_report
 
     check_ending("--to", options.to, ".html")
     source = find(options.run, options.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
@@ -11,7 +12,10 @@ from lo_theory.lab.rows import Row, read_rows
 from lo_theory.lab.runs import finished_runs, no_finished_run, published_tables, read_config
 from lo_theory.problem.seams import checked
 
-__all__ = ["read"]
+if TYPE_CHECKING:
+    from lo_theory.lab.sweep.sweeps import Sweep
+
+__all__ = ["read", "stored_sweep"]
 
 
 @checked
@@ -39,13 +43,20 @@ def _rows(folder: Path) -> list[Row]:
     return published_tables(folder)
 
 
-def _sweep(folder: Path) -> list[Row]:
-    """Rows of all finished cells, whoever computed them, in the order of the grid."""
+def stored_sweep(folder: Path) -> Sweep:
+    """The sweep that a folder is of: the grid that its first driver was given. ValueError where that is damaged."""
     from lo_theory.lab.sweep.grid import make_grid
-    from lo_theory.lab.sweep.results import collect
-    from lo_theory.lab.sweep.sweeps import prepare_sweep, stored_rows
+    from lo_theory.lab.sweep.sweeps import prepare_sweep
 
     document = read_config(next(folder.glob("*-of-*/config.yaml")).parent)
     sets = document.pop("set", ())
-    sweep = prepare_sweep(make_grid(document, sets=sets), folder.resolve().parent.parent)
+    return prepare_sweep(make_grid(document, sets=sets), folder.resolve().parent.parent)
+
+
+def _sweep(folder: Path) -> list[Row]:
+    """Rows of all finished cells, whoever computed them, in the order of the grid."""
+    from lo_theory.lab.sweep.results import collect
+    from lo_theory.lab.sweep.sweeps import stored_rows
+
+    sweep = stored_sweep(folder)
     return collect(sweep.experiment, sweep.cells, (), stored_rows(sweep)).tidy

@@ -5,7 +5,6 @@ Writes only below the folder given.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from lo_theory.lab.table import Shown, print_tables, to_markdown
 from lo_theory.lab.tidy import to_csv
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["Table", "print_tables", "read_tables", "to_markdown", "write_tables"]
+__all__ = ["Table", "print_tables", "to_markdown", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -32,31 +31,6 @@ class Table:
     def heads(self) -> list[tuple[str, bool]]:
         """Title of each column, and whether it is aligned left."""
         return [(column, column in self.left) for column in self.columns]
-
-
-_ESCAPE = re.compile(r"\\([\\*`~<\]_&|])")
-
-
-def read_tables(text: str) -> list[Table]:
-    """The tables of a table.md that ``to_markdown`` wrote; each in one section, its notes in one."""
-    found = []
-    for part in re.split(r"^(?=\*\*)", text, flags=re.MULTILINE):
-        title, *others = part.strip().split("\n")
-        rows = [_cells(line) for line in others if line.startswith("|")]
-        if len(rows) < 2:
-            continue
-        left = tuple(name for name, mark in zip(rows[0], rows[1], strict=False) if mark.startswith(":"))
-        notes = tuple(_ESCAPE.sub(r"\1", line) for line in others if line and not line.startswith("|"))
-        title = _ESCAPE.sub(r"\1", title.removeprefix("**").removesuffix("**"))
-        found.append(Table(title, tuple(rows[0]), (tuple(tuple(row) for row in rows[2:]),), notes, left))
-    return found
-
-
-def _cells(line: str) -> list[str]:
-    """The cells of a line; a bar with a backslash before it, which no other backslash escapes, is not between two."""
-    inner = line.strip().removeprefix("|").removesuffix("|")
-    parts = re.findall(r"(?:^|(?<=\|))((?:\\.|[^\\|])*)(?:\||$)", inner)
-    return [_ESCAPE.sub(r"\1", part.strip()) for part in parts]
 
 
 def write_tables(folder: Path, content: Iterable[Shown], rows: Sequence[Row]) -> None:

@@ -53,6 +53,7 @@ _FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "device": (lambda value: isinstance(value, str), "the name of a device"),
     "seconds": (lambda value: type(value) in (int, float) and 0 <= value < math.inf, "a number of seconds"),
     "cells": (lambda value: type(value) is int and value >= 0, "a number of cells"),
+    "pool": (lambda value: isinstance(value, list), "a list of paths"),
     "versions": (lambda value: isinstance(value, dict), "a mapping from packages to versions"),
     "files": (lambda value: isinstance(value, dict), "a mapping from files to digests"),
 }

@@ -1,6 +1,7 @@
-"""Tables as data: a column is a title and a function from a line to text; one renderer for screen, Markdown and HTML.
+"""Tables as data: a column is a title and a function from a line to text; for screen and Markdown.
 
-What a table holds is text, never markup: it is escaped here, and nowhere else. Touches nothing.
+Reports have a template of their own, report.html.j2. What a table holds is text, never markup: it is escaped where
+it is shown. Touches nothing.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import Any, Protocol
 
 from rich import box
@@ -35,7 +35,6 @@ __all__ = [
     "plus_minus",
     "print_tables",
     "text",
-    "to_html",
     "to_markdown",
     "with_expected",
 ]
@@ -194,36 +193,14 @@ def _one_line(title: str) -> str:
 
 
 _MARKUP = re.compile(r"[\\*`~]|<(?=[A-Za-z/!?])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+_START = re.compile(r"^(?=[-+#>|])|^(\d+)(?=[.)])")  # of a paragraph: it would be a heading, a list or a quotation
 
 
 def _escaped(text: str, *, bars: bool = True) -> str:
     """Text in one line of Markdown, with a backslash before whatever would be markup."""
     line = _MARKUP.sub(r"\\\g<0>", " ".join(text.splitlines()).strip())
-    return line.replace("|", r"\|") if bars or line.startswith("|") else line
+    return line.replace("|", r"\|") if bars else _START.sub(r"\1\\", line)
 
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(map(_escaped, cells)) + " |"
-
-
-def to_html(table: Shown) -> str:
-    """A table as HTML, its notes below."""
-    sides = ["left" if left else "" for _, left in table.heads]
-    titles = [_one_line(title) for title, _ in table.heads]
-    heads = "".join(_cell("th", title, side, ' scope="col"') for title, side in zip(titles, sides, strict=True))
-    bodies = "".join(f"<tbody>{''.join(_html_rows(section, sides))}</tbody>" for section in table.sections if section)
-    notes = f'<p class="notes">{escape(" ".join(table.notes))}</p>' if table.notes else ""
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}"><table class="data">'
-        f"<caption>{escape(table.title)}</caption><thead><tr>{heads}</tr></thead>{bodies}</table></div>{notes}"
-    )
-
-
-def _html_rows(section: Iterable[Iterable[str]], sides: Sequence[str]) -> Iterator[str]:
-    for line in section:
-        yield "<tr>" + "".join(_cell("td", cell, side) for cell, side in zip(line, sides, strict=True)) + "</tr>"
-
-
-def _cell(tag: str, content: str, side: str, more: str = "") -> str:
-    style = f' class="{side}"' if side else ""
-    return f"<{tag}{style}{more}>{escape(content.strip())}</{tag}>"

@@ -81,7 +81,7 @@ def plain_figures() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lo_theory.lab.figures.write_figures", write)
-        patch.setattr("lo_theory.lab.report.source.write_figures", write)
+        patch.setattr("lo_theory.lab.report.write_figures", write)
         yield
 
 

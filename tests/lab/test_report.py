@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gzip
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +22,15 @@ from lo_theory.cli import main
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import Table, read_tables, to_markdown
-from lo_theory.lab.report.page import page, write_report
-from lo_theory.lab.report.source import Failed, find
+from lo_theory.lab.render import Table, to_markdown
+from lo_theory.lab.report import Failed, find, page, write_report
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.tables import tables
 from tests.cli.complaint import complaint
 from tests.figures import rendered
-from tests.lab.browser import CHROMIUM, DRIVER, open_browser
+from tests.lab.browser import CHROMIUM, DRIVER, Reading, open_browser
 from tests.lab.grids import write_grid
 from tests.lab.tiny import tiny
-
-_EMPTY = {"meta", "link", "img", "br", "hr"}
-
-
-class Reading(HTMLParser):
-    """Tags, addresses, tables and text of a page; every tag must be closed in its turn."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.cells: list[list[str]] = []
-        self.ids: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.ids += [str(value) for name, value in attrs if name == "id"]
-        if tag == "tr":
-            self.cells.append([])
-        if tag in ("td", "th"):
-            self.cells[-1].append("")
-        if tag not in _EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("td", "th"):
-            self.cells[-1][-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def outside(text: str) -> list[str]:
@@ -94,8 +59,11 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     assert capsys.readouterr().out.strip() == str(path)
     text = path.read_text()
     assert outside(text) == []
-    assert "default-src 'none'" in text
     reading = Reading(text)
+    (script,) = reading.texts["script"]
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src 'none'" in text
+    assert f"script-src 'sha256-{allowed}'" in text
     shown = tables(resolve(finished.config), finished.rows)
     expected = [[cell.strip() for cell in row] for table in shown for section in table.sections for row in section]
     assert [row for row in reading.cells if row in expected] == expected
@@ -104,9 +72,12 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     assert len(images) == len(list(finished.folder.glob("*.png"))) == 2  # the table's figure and that of its readings
     assert any(str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b") for image in images)
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in images)
-    assert {"tables", "figures", "data", "versions", "configuration"} <= set(reading.ids)
-    assert len(set(reading.ids)) == len(reading.ids)
+    ids = [attributes["id"] for _, attributes in reading.tags if "id" in attributes]
+    assert {str(link["href"]) for link in reading.all("a")} >= {f"#{name}" for name in ("tables", "figures", "data")}
+    assert {str(link["href"]) for link in reading.all("a") if "download" not in link} <= {f"#{name}" for name in ids}
+    assert len(set(ids)) == len(ids)
     assert len(reading.all("h1")) == 1
+    assert reading.texts["h2"] == ["Tables", "Figures", "How to repeat it", "Settings", "Data"]
     for word in ("lo-theory run &lt;tiny&gt;", "numpy", "numba", "sequences: 16", "cpu", 'download="table.csv"'):
         assert word in text
     assert path.read_text() == page(find(str(finished.folder), Path("runs")))  # equal bytes for equal runs
@@ -135,19 +106,6 @@ def test_texts_of_a_run_cannot_become_markup(finished: FinishedRun) -> None:
     assert [evil, "2"] in reading.cells
 
 
-def test_tables_come_back_from_markdown() -> None:
-    content = [
-        Table("One, of two", ("law", "loss"), ((("u|v", "1.0 ±0.1"),), (("", "2"),)), ("A note.", "And more.")),
-        Table("Two", ("n",), ((("1",),),)),
-    ]
-    first, second = read_tables(to_markdown(content))
-    assert (first.title, first.columns, first.left) == ("One, of two", ("law", "loss"), ("law",))
-    assert first.sections == ((("u|v", "1.0 ±0.1"), ("", "2")),)
-    assert first.notes == ("A note. And more.",)
-    assert second.title == "Two"
-    assert read_tables("") == []
-
-
 def test_a_sweep_shows_its_grid_and_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "runs")]
     axes: Any = [{"problem.P": [10, 15]}, {"evaluation.limit_states": [1, 2**26]}]
@@ -170,9 +128,39 @@ def test_a_sweep_shows_its_grid_and_what_failed(tmp_path: Path, capsys: pytest.C
     assert main(["report", "grid", *out]) == 0  # a finished grid goes before one that is not
     text = Path(capsys.readouterr().out.strip()).read_text()
     assert "1 of 1 cells of the sweep are finished" in text
+    assert "Not everything is here" not in text  # what failed is of the other grid
     assert ["10", "1/1"] in Reading(text).cells
     assert main(["report", str(sweep), *out]) == 0
     assert "2 of 4 cells" in Path(capsys.readouterr().out.strip()).read_text()
+
+
+def test_a_pooled_sweep_that_keeps_only_csv_shows_the_tables_that_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, pool = ["--out", str(tmp_path / "runs")], ["problem.seed", "seed"]
+    assert main(["sweep", str(write_grid(tmp_path / "grid.yaml", pool=pool)), "--serial", "--quiet", *out]) == 0
+    (folder,) = (path.parent for path in (tmp_path / "runs" / "grid").glob("*/done.json"))
+    written = (folder / "table.md").read_text()
+    for name in ("table.md", "rows.jsonl", "figure.png"):
+        (folder / name).unlink()
+    source = find(str(folder), tmp_path)
+    assert to_markdown(source.tables) == written
+    assert ["10", "3/3"] in Reading(page(source)).cells
+    assert [path.name for path in source.figures] == ["figure.png"]  # drawn again
+    path = next(folder.glob("table.csv"))
+    last = path.read_text().splitlines()[-1].partition("/")[0]
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(last)))
+    capsys.readouterr()
+    assert "has in CSV the rows of 5 of its 6 cells" in complaint(["report", str(folder)], capsys)
+
+
+def test_all_files_of_the_package_are_installed() -> None:
+    root = Path(__file__).parents[2]
+    named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    found = {path for name, ends in named.items() for end in ends for path in (root / name.replace(".", "/")).glob(end)}
+    assert root / "lo_theory" / "lab" / "report.html.j2" in found
+    every = {path for path in (root / "lo_theory").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in every if path.suffix != ".py"} == found
 
 
 def test_bad_names_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,17 +234,8 @@ def test_a_report_is_the_same_in_every_locale(tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "experiments" / "results" / "table1-seeds-cpu"
     assert "±" in (folder / "table.md").read_text(encoding="utf-8")
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [
-        sys.executable,
-        "-X",
-        "warn_default_encoding",
-        "-m",
-        "lo_theory.cli",
-        "report",
-        str(folder),
-        "--to",
-        str(tmp_path / "page.html"),
-    ]
+    command = ["-X", "warn_default_encoding", "-m", "lo_theory.cli", "report", str(folder)]
+    command = [sys.executable, *command, "--to", str(tmp_path / "page.html")]
     said = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     assert "lo_theory/lab/report" not in said.stderr  # no file of the run is read as the locale has it

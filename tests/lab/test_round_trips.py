@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
@@ -10,26 +11,26 @@ import random
 import subprocess
 import sys
 import unicodedata
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import new_figure, styled, write_figure
-from lo_theory.lab.render import Table, print_tables, read_tables, to_markdown
-from lo_theory.lab.report.page import page
-from lo_theory.lab.report.source import Source
+from lo_theory.lab.render import Table, print_tables, to_markdown
+from lo_theory.lab.report import Source, page
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import dump_yaml, parse_yaml
 from lo_theory.lab.sweep.axes import parse_axes, with_axes
 from lo_theory.lab.sweep.grid import make_grid
 from lo_theory.lab.tidy import from_csv, to_csv
+from tests.lab.browser import Reading
 from tests.lab.tiny import tiny
 
 KNOWN = (
@@ -198,15 +199,27 @@ def table(texts: list[str]) -> Table:
     return Table(texts[0], ("first", texts[-1]), (tuple((value, "1") for value in texts),), (texts[1],))
 
 
+def read_markdown(content: str) -> list[tuple[list[str], list[str]]]:
+    """The paragraphs and the cells of each table, as another program reads them; a title begins a table."""
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    found: list[tuple[list[str], list[str]]] = []
+    for before, token in itertools.pairwise(reader.parse(content)):
+        if token.type == "inline":
+            shown = "".join(part.content for part in token.children or () if part.type == "text")
+            bold = [part.type for part in token.children or () if part.type.endswith(("_open", "_inline"))]
+            if bold == ["strong_open"] and before.type == "paragraph_open":
+                found.append(([], []))
+            else:
+                assert bold == [], token.content
+            found[-1][before.type in ("td_open", "th_open")].append(shown)
+    return found
+
+
 def through_markdown(texts: list[str], chance: random.Random) -> None:
     content = [table(texts), table(texts[::-1])]
-    for made, back in zip(content, read_tables(to_markdown(content)), strict=True):
-        assert (back.title, back.columns, back.sections, back.notes) == (
-            made.title,
-            made.columns,
-            made.sections,
-            made.notes,
-        )
+    for made, (words, cells) in zip(content, read_markdown(to_markdown(content)), strict=True):
+        assert words == [made.title, *made.notes]
+        assert cells == [*made.columns, *(cell for section in made.sections for line in section for cell in line)]
 
 
 def through_terminal(texts: list[str], chance: random.Random) -> None:
@@ -217,30 +230,9 @@ def through_terminal(texts: list[str], chance: random.Random) -> None:
         assert value in shown, value
 
 
-class _Cells(HTMLParser):
-    """The texts of titles, captions and cells."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: dict[str, list[str]] = {}
-        self._tag = ""
-        self.feed(content)
-
-    def handle_starttag(self, tag: str, attributes: Any) -> None:
-        self._tag = tag
-        self.found.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._tag = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._tag:
-            self.found[self._tag][-1] += data
-
-
 def through_html(texts: list[str], chance: random.Random) -> None:
     source = Source(Path("runs/x"), texts[0], dump_yaml({"a": texts}), {"seconds": 1.0}, [table(texts)], [])
-    found = _Cells(page(source).encode().decode()).found
+    found = Reading(page(source).encode().decode()).texts
     assert found["title"] == found["h1"] == [texts[0]] == found["caption"]
     assert found["td"][::2] == texts
     assert found["th"][1] == texts[-1]
@@ -309,9 +301,8 @@ def test_text_that_is_no_line_to_be_shown_is_refused_before_work(value: str) -> 
     stream = io.StringIO()
     print_tables(Console(file=stream, width=100, color_system=None), [table([value, "x"])])
     assert not set(stream.getvalue()) & set("\r\x00\x1b\x07\t\x85\u2028\x7f")
-    content = to_markdown([table([value, "x"])])
-    assert len(read_tables(content)) == 1
-    assert len(read_tables(content)[0].sections[0]) == 2
+    ((_, cells),) = read_markdown(to_markdown([table(["x", value])]))
+    assert len(cells) == 6
 
 
 def test_numbers_are_those_of_yaml_1_2() -> None:
