@@ -7,7 +7,7 @@ functions of ``lo_theory.diffusion`` and ``lo_theory.thresholds`` that it calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,11 @@ from lo_theory.diffusion import (
 )
 from lo_theory.diffusion.orders import OrderLosses
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
-from lo_theory.diffusion.uncertainty import uncertainty
+from lo_theory.diffusion.uncertainty import Uncertainty
 from lo_theory.lab.held_out import learning_curve
 from lo_theory.lab.runs import journal
 from lo_theory.lab.subject import Finding, Subject
-from lo_theory.posterior import ExactPosterior, Posterior
+from lo_theory.posterior import Posterior
 from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.rng import Key
 from lo_theory.thresholds import Curve, Fold, Starts, Transition, transition_columns
@@ -43,9 +43,9 @@ __all__ = [
     "generated",
     "held_out",
     "law_losses",
+    "left_open",
     "lines",
     "one_pass",
-    "open_questions",
     "order_totals",
     "pooled",
     "problem",
@@ -205,22 +205,10 @@ def order_totals(measured: OrderLosses) -> dict[str, Sums]:
     return {name: Sums.of(values.mean(axis=1)) for name, values in vars(measured).items() if values is not None}
 
 
-def open_questions(
-    s: Subject,
-    kind: str,
-    judged: Sequence[tuple[str, Posterior]],
-    exact: ExactPosterior,
-    law: MaskLaw,
-    n: int,
-    *,
-    key: Key,
-    keys: Mapping[str, Any],
-) -> list[Finding]:
-    """What contexts under a law leave open, and how well posteriors know it, see ``uncertainty``."""
-    posteriors = {name: s.watched(posterior) for name, posterior in judged}
-    found = uncertainty(posteriors, exact, s.distribution, law, key=key, n=n)
-    truth = [Finding(kind, keys, found.truth)]
-    return truth + [Finding(kind, {**keys, "posterior": name}, sums) for name, sums in found.judged.items()]
+def left_open(found: Uncertainty, kind: str, keys: Mapping[str, Any]) -> list[Finding]:
+    """What contexts leave open, and by the key ``posterior`` how well others know it; see ``uncertainty``."""
+    judged = [Finding(kind, {**keys, "posterior": name}, sums) for name, sums in found.judged.items()]
+    return [Finding(kind, keys, found.truth), *judged]
 
 
 def transition(found: Transition, keys: Mapping[str, Any]) -> list[Finding]:

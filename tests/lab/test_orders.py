@@ -20,11 +20,11 @@ from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
+from lo_theory.lab.measures import pooled
 from lo_theory.lab.orders.figure import make_figures
 from lo_theory.lab.orders.learners import readers
 from lo_theory.lab.orders.row import MaskedLearner, Order, Row
 from lo_theory.lab.orders.tables import excess, own_losses, reached
-from lo_theory.lab.orders.work import pooled
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import to_markdown

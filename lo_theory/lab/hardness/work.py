@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from lo_theory.diffusion.masks import TwoRates
+from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab import measures
 from lo_theory.lab.hardness.row import OBSERVED, ensembles
 from lo_theory.lab.subject import Finding, Subject
@@ -57,15 +58,13 @@ def _column(s: Subject, learner: Learner | None, a: float, rates: Sequence[float
     found, cells = [], s.row.cells
     for b in rates:
         s.context.stop.check()
-        judged = [
-            (name, s.bp() if name == "bp" or learner is None else s.model(learner, precision="float32"))
+        judged = {
+            name: s.watched(s.bp() if name == "bp" or learner is None else s.model(learner, precision="float32"))
             for name in s.row.judged
-        ]
+        }
         law, exact, key = TwoRates(a, b), s.exact(cells.limit_states), s.key.fold("cells")
-        keys = {"form": cells.form, "a": a, "b": b, "posterior": "exact"}
-        found += measures.open_questions(
-            s, "cell", judged, exact, law, cells.contexts, key=key.fold(law.name), keys=keys
-        )
+        measured = uncertainty(judged, exact, s.distribution, law, key=key.fold(law.name), n=cells.contexts)
+        found += measures.left_open(measured, "cell", {"form": cells.form, "a": a, "b": b, "posterior": "exact"})
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lo_theory.diffusion import Uniform
+from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab import measures
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table1 import work
@@ -22,8 +23,9 @@ def units(s: Subject) -> Iterator[Unit]:
     yield from work.units(s, find_all_dead_ends=setting.exact)
 
     def left_open() -> list[Finding]:
-        exact, key, keys = s.exact(setting.limit_states), s.key.fold("uncertainty"), {"law": law.name}
-        return measures.open_questions(s, "uncertainty", (), exact, law, setting.sequences, key=key, keys=keys)
+        exact, key = s.exact(setting.limit_states), s.key.fold("uncertainty")
+        found = uncertainty({}, exact, s.distribution, law, key=key, n=setting.sequences)
+        return measures.left_open(found, "uncertainty", {"law": law.name})
 
     if setting.exact:
         yield s.unit("uncertainty", "what uniform masks leave open", left_open)
