@@ -44,20 +44,22 @@ def show_kesten_stigum(request: Request) -> None:
 
 def show_results(request: Request, found: Transition | None, window: MaskWindow | None, fold: Fold | None) -> None:
     """Print the tables of the thresholds found and what follows from them."""
-    from lo_theory.lab.ensembles import fold_lines, transition_lines
+    from lo_theory.lab import measures
     from lo_theory.lab.frame import from_rows
+    from lo_theory.lab.subject import as_rows
     from lo_theory.lab.thresholds.results import fold_units
 
     if found is None:
         return
     keys = _keys(request)
-    _show(transition_lines("thresholds", keys, found))
+    _show(as_rows("thresholds", keys, [*measures.transition(found, {}), *measures.curve(found.curve, {})]))
     show_words(_transition_words(found))
     if window is not None and found.decided:
         print()
         show_words(f"{_window_title(request)}: {window.statement}")
     if fold is not None:
-        rows = fold_lines("thresholds", {**keys, "revealed": fold.rate}, fold)
+        findings = [*measures.fold(fold, {}), *measures.curve(fold.curve, {})]
+        rows = as_rows("thresholds", {**keys, "revealed": fold.rate}, findings)
         print()
         _show(rows, [fold_units(from_rows(rows))] if fold.survives else ())
         show_words(f"with a share {fold.rate:g} of the latents revealed: {_fold_words(fold)}")

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.machine import available_processors, processor, versions
+from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
 from lo_theory.lab.runs import FinishedRun, Run
-from lo_theory.lab.task import TASKS, Prepared
+from lo_theory.lab.task import TASKS
 from lo_theory.lab.units import Context, Options, Progress, Unit
 from lo_theory.lab.workers import Job, Stop, run_jobs
 from lo_theory.problem.seams import check_threads

@@ -1,7 +1,4 @@
-"""What an experiment will train, known before anything is trained, and whether it fits the device. Loads torch.
-
-Every task trains through ``train_model``; here its units are begun with a context that stops them there.
-"""
+"""What an experiment will train, known before anything is trained, and whether it fits the device. Loads torch."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.task import Prepared
 from lo_theory.lab.units import Context, Folder, Options, Unit
 from lo_theory.lab.workers import Stop
 
@@ -56,7 +53,7 @@ class Planned:
     @property
     def flops(self) -> float:
         """Operations of the training."""
-        return float(self.config.steps) * self.config.batch * self.sequence_flop
+        return self.learner.flops()
 
     @property
     def forward_flops(self) -> float:
@@ -64,32 +61,18 @@ class Planned:
         return self.forwards * self.sequence_flop / 3
 
 
-class _Found(Exception):
-    """Carries what a unit was about to train out of it."""
-
-    def __init__(self, learner: Learner, config: TrainConfig) -> None:
-        self.learner, self.config = learner, config
-
-
-def _intercept(learner: Learner, config: TrainConfig) -> NoReturn:
-    raise _Found(learner, config)
-
-
 def plan_trainings(prepared: Sequence[Prepared], run: Folder, options: Options) -> list[Planned]:
     """Every training of an experiment, in the order of its units; computes nothing.
 
     ValueError where settings do not make a network.
     """
-    context, found = Context(run, options, SilentProgress(), Stop(), _intercept), []
+    context, found = Context(run, options, SilentProgress(), Stop()), []
     for i, row in enumerate(prepared):
         units = list(row.units(i, context)) if row.trains else []
         for unit in units:
-            if unit.cost:
+            if unit.learner is not None:
                 forwards = sum(other.forwards for other in units if unit.name in other.needs)
-                try:
-                    unit.compute()
-                except _Found as caught:
-                    found.append(Planned(i, unit, caught.learner, caught.config, forwards))
+                found.append(Planned(i, unit, unit.learner, unit.learner.config(options), forwards))
     return found
 
 
@@ -137,7 +120,7 @@ def measure_rate(training: Planned) -> float:
 
     short = replace(config, steps=1 + MEASURED, batch=rows, log_every=1)
     learner = training.learner
-    train(learner.network, short, learner.objective, learner.key, on_log=see)
+    train(learner.network, short, learner.goal(), learner.key, on_log=see)
     return median(rates[1:])
 
 

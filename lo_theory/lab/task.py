@@ -11,7 +11,9 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.lab.prepared import Prepared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,27 +21,11 @@ if TYPE_CHECKING:
 
     from lo_theory.lab.config import Experiment
     from lo_theory.lab.rows import Row
+    from lo_theory.lab.subject import Subject
     from lo_theory.lab.table import Shown
-    from lo_theory.lab.units import Context, Unit
+    from lo_theory.lab.units import Unit
 
-__all__ = ["TASKS", "Prepared", "Task"]
-
-
-class Prepared(Protocol):
-    """A row of an experiment whose problem is made: what there is to compute is known, nothing is computed."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether it trains a network, so that the device matters."""
-
-    def content(self) -> Mapping[str, Any]:
-        """All that decides the row's result, as plain values: the run's id is a hash of it."""
-
-    def check(self) -> None:
-        """Raise ValueError, with the path below the row, where settings do not fit the problem."""
-
-    def units(self, index: int, context: Context) -> Iterator[Unit]:
-        """Yield the units of work of row number ``index``, in the order in which their rows are kept."""
+__all__ = ["TASKS", "Task"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +33,7 @@ class Task:
     """A kind of experiment, kept in ``package``.
 
     ``row`` and ``reference`` are the frozen dataclasses that the entries of ``rows`` and the published numbers are made
-    into; ``prepared(package, row)`` turns a row into what computes it. How results are shown stands in the package's
+    into. The package's ``work`` has ``units(subject)``: what a row computes. How results are shown is in its
     ``results``: ``tables(frame, experiment)`` and ``figures(frame, experiment)``, sheets by name; or, where there is
     none yet, in ``tables.tables`` and ``figure.make_figures``. They are loaded when they are asked for.
     """
@@ -55,11 +41,14 @@ class Task:
     package: str
     row: type[Any]
     reference: type[Any]
-    prepared: Callable[[str, Any], Prepared]
 
     def prepare(self, row: Any) -> Prepared:
         """Make a row ready to compute."""
-        return self.prepared(self.package, row)
+        return Prepared(row, self._units)
+
+    def _units(self, subject: Subject) -> Iterator[Unit]:
+        units: Iterator[Unit] = importlib.import_module(f"{self.package}.work").units(subject)
+        return units
 
     def tables(self, experiment: Experiment, rows: Sequence[Row]) -> list[Shown]:
         """All tables of finished rows, in the order in which they are shown."""

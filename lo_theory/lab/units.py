@@ -1,11 +1,11 @@
-"""What the tasks of the lab have in common: units of work, how to compute them, and who is told about it."""
+"""Units of work: what a run computes, keeps and repeats as a whole; how they compute; and who sees it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import ArrayLike
 
@@ -13,6 +13,9 @@ from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.workers import Stop
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
+
+if TYPE_CHECKING:
+    from lo_theory.lab.training import Learner
 
 __all__ = ["Context", "Folder", "Options", "Progress", "Unit", "Watched"]
 
@@ -37,7 +40,7 @@ class Options:
 
 
 class Progress(Protocol):
-    """Who is told how a run gets on."""
+    """Who sees how a run advances."""
 
     def say(self, text: Callable[[], str]) -> None:
         """Show a line, which is made only where somebody sees it."""
@@ -46,13 +49,13 @@ class Progress(Protocol):
         """``missing`` of ``units`` units are to be computed."""
 
     def start(self, label: str) -> None:
-        """Tell that a unit begins."""
+        """A unit begins."""
 
     def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
-        """Tell of a training step: the trainer's values, and the lines ``floor`` and ``marginals_only``."""
+        """A training step: the trainer's values, and the lines ``floor`` and ``marginals_only``."""
 
     def finish(self, label: str, seconds: float) -> None:
-        """Tell that a unit is on disk."""
+        """A unit is on disk."""
 
 
 class Folder(Protocol):
@@ -60,7 +63,7 @@ class Folder(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints go; it is there."""
+        """Where checkpoints go; it exists."""
         ...
 
     @property
@@ -79,23 +82,19 @@ class Folder(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What every unit of a run shares: the run's folder, how to compute, who is told, and whether to stop.
-
-    ``intercept(learner, config)`` is called in place of every training, and must raise: how trainings are listed.
-    """
+    """What every unit of a run shares: the run's folder, how to compute, who sees it, and whether to stop."""
 
     run: Folder
     options: Options
     progress: Progress
     stop: Stop
-    intercept: Callable[[Any, Any], NoReturn] | None = None
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of work: its name in the rows file, what to call it on a screen, what computes its rows, what it needs.
+    """A unit of work: its name in the rows file, what a screen shows, what computes its rows, what it needs.
 
-    ``cost`` is the training's length times the sequence's, in no unit: long trainings begin first. Zero for all else.
+    ``learner``: the network that it trains. ``cost``: units with larger ones begin first; of a training its tokens.
     ``forwards``: sequences that it sends through the network of the training it needs, to estimate what that takes.
     """
 
@@ -105,11 +104,12 @@ class Unit:
     needs: frozenset[str] = frozenset()
     cost: int = 0
     forwards: int = 0
+    learner: Learner | None = None
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A posterior that answers as the one inside it does, until it is told to stop."""
+    """A posterior that answers as the one inside it does, until work is to stop."""
 
     inner: Posterior
     stop: Stop

@@ -14,13 +14,15 @@ import pytest
 from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.figure2 import work
 from lo_theory.lab.figure2.results import figures, leaking, short
-from lo_theory.lab.figure2.work import CLASS_METRICS, RowWork
+from lo_theory.lab.figure2.work import CLASS_METRICS
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.kinds import is_share
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, journal
+from lo_theory.lab.subject import Subject
 from lo_theory.lab.table import to_markdown
 from lo_theory.lab.tables import tables
 from lo_theory.posterior import ExactPosterior, Marginals
@@ -198,10 +200,10 @@ def test_a_killed_run_goes_on_to_the_same_rows(finished: FinishedRun, tmp_path: 
 class Peeking:
     """The exact posterior, told one hidden token in thirty."""
 
-    def __init__(self, work: RowWork, law_keys: list[str]) -> None:
-        self.layout, self.exact = work.distribution.layout, ExactPosterior(work.distribution)
-        keys = [work.key.fold("losses").fold(name).fold("data") for name in law_keys]
-        self.truths = [work.distribution.sample(key, work.row.evaluation.sequences) for key in keys]
+    def __init__(self, s: Subject, law_keys: list[str]) -> None:
+        self.layout, self.exact = s.distribution.layout, ExactPosterior(s.distribution)
+        keys = [s.key.fold("losses").fold(name).fold("data") for name in law_keys]
+        self.truths = [s.distribution.sample(key, s.row.evaluation.sequences) for key in keys]
         self.generator = np.random.default_rng(0)
 
     def marginals(self, tokens: np.ndarray) -> Marginals:
@@ -212,12 +214,12 @@ class Peeking:
 
 
 def test_a_leak_is_reported_as_a_metric_and_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = RowWork._posterior
+    honest = work._posterior
 
-    def posterior(self: RowWork, keys: Any) -> Any:
-        return Peeking(self, ["pattern(4)", "uniform"]) if keys["iterations"] == 40 else honest(self, keys)
+    def posterior(s: Subject, keys: Any) -> Any:
+        return Peeking(s, ["pattern(4)", "uniform"]) if keys["iterations"] == 40 else honest(s, keys)
 
-    monkeypatch.setattr(RowWork, "_posterior", posterior)
+    monkeypatch.setattr(work, "_posterior", posterior)
     document = tiny()
     document["evaluation"] |= {"laws": ["uniform"], "patterns": [4], "sequences": 1_000, "proxy": False}
     experiment = resolve(document)

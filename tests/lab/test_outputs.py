@@ -21,13 +21,13 @@ from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.machine import versions
+from lo_theory.lab.measures import lines as problem_lines
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.style import COLOURS
 from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
-from lo_theory.lab.table1.work import problem_lines
 from lo_theory.lab.tables import tables
 from lo_theory.lab.tidy import to_csv
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab

@@ -22,12 +22,15 @@ from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.curves import gap_curves
 from lo_theory.lab.rows import Row
 from lo_theory.lab.seeds import seed_texts
+from lo_theory.lab.subject import Subject
 from lo_theory.lab.summary import gap_closed, group
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
+from lo_theory.lab.table1 import work
 from lo_theory.lab.table1.readings import readings
-from lo_theory.lab.table1.work import RowWork
 from lo_theory.lab.task import TASKS
+from lo_theory.lab.units import Options
+from lo_theory.lab.workers import Stop
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny
 
@@ -199,17 +202,14 @@ def test_where_the_lines_coincide_no_table_shows_a_gap() -> None:
     assert "nan" not in "".join(line)
 
 
-class Known(RowWork):
-    """A row of Table 1 whose model is the exact posterior."""
-
-    def denoiser(self, name: str) -> Any:
-        return self.exact
-
-
 def mask_sizes(problem_seed: int, seed: int = 0) -> Counter[int]:
+    """Sizes of the masks under which the losses of a row of Table 1 are measured; its model is the exact posterior."""
     row = resolve({**tiny(), "rows": [{"problem": {"seed": problem_seed}, "seed": seed}]}).rows[0]
-    context: Any = SimpleNamespace(options=SimpleNamespace(threads=1))
-    rows = Known(0, row, row.problem.make(), context)._losses("uniform")
+    context: Any = SimpleNamespace(options=Options(), stop=Stop())
+    s = Subject(0, row, context, row.problem.make())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Subject, "model", lambda self, *_, **__: self.exact(2**20))
+        rows = s.rows("losses", work._losses(s, "uniform"))
     classes = [row for row in rows if row.keys["kind"] == "class_losses" and row.metric == "model"]
     sizes: Counter[int] = Counter()
     for row in classes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from lo_theory.lab.families.row import Reference, Row
-from lo_theory.lab.prepared import ProblemRow
 from lo_theory.lab.task import Task
 
 __all__ = ["TASK"]
 
-TASK = Task(__name__, Row, Reference, ProblemRow)
+TASK = Task(__name__, Row, Reference)

@@ -1,29 +1,30 @@
-"""The units of work of one row of the experiment on families: trainings, losses along the order, losses by mask law."""
+"""The units of work of one row of the experiment on families: trainings, losses along the order, losses by mask law.
+
+All posteriors answer the same contexts; both learners see the same data step by step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lo_theory.diffusion.orders import AlongOrder, order_losses
-from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
-from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.families.row import Row, evaluation_law
-from lo_theory.lab.machine import available_processors
-from lo_theory.lab.orders.learners import Networks, Reader, readers
-from lo_theory.lab.orders.row import Row as OrdersRow
-from lo_theory.lab.rows import Row as Line
-from lo_theory.lab.units import Unit, Watched
-from lo_theory.lab.work import ProblemWork, network_facts
-from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
+from lo_theory.diffusion.pattern_losses import PatternLosses
+from lo_theory.lab import measures
+from lo_theory.lab.families.row import evaluation_law
+from lo_theory.lab.orders.learners import Reader, causal, masked, readers
+from lo_theory.lab.subject import Finding, Subject
+from lo_theory.lab.training import Learner
+from lo_theory.lab.units import Unit
+from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
 
-__all__ = ["ROLE_METRICS", "RowWork", "SingleTokens"]
+__all__ = ["ROLE_METRICS", "SingleTokens", "units"]
 
 ROLE_METRICS = ("model", "exact", "kl", "kl_above", "deterministic", "excluded", "converged")
 """What is kept role by role; ``kl_above``: minus belief propagation, where there is a factor graph."""
@@ -53,122 +54,65 @@ class SingleTokens:
         return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
 
 
-@dataclass(frozen=True)
-class RowWork(ProblemWork):
-    """The units of one row; all posteriors answer the same contexts, both learners see the same data step by step."""
+def units(s: Subject) -> Iterator[Unit]:
+    """All units, in the order in which their rows are kept."""
+    row, orders = s.row, s.row.as_orders()
+    s = s.named(f"{row.name}:", family=row.name)
+    reader, budgets = readers(orders, s.distribution.layout)[0], orders.budgets()
+    facts = measures.singles(measures.loss_lines(s.distribution) | {"learned": row.evaluation.learned})
+    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, facts)])
+    along = {steps: causal(s, orders, reader, steps) for steps in budgets}
+    models = {steps: masked(s, orders, row.masked, steps) for steps in budgets}
+    for steps in budgets:
+        for name, learner in ((reader.name, along[steps]), (row.masked.name, models[steps])):
+            label, measure = f"{name}, {steps} steps training", partial(_training, s, name, learner)
+            yield s.unit(f"training/{name}/{steps}", label, measure, learner=learner)
+    needs = [f"training/{reader.name}/{steps}" for steps in budgets]
+    yield s.unit("along", f"along {reader.name}", partial(_along, s, reader, along), needs)
+    needs = [f"training/{row.masked.name}/{steps}" for steps in budgets]
+    for text in row.evaluation.laws:
+        yield s.unit(f"losses/{text}", f"losses under {text}", partial(_losses, s, models, text), needs)
 
-    row: Row
 
-    @property
-    def names(self) -> Mapping[str, Any]:
-        """The name of the family."""
-        return {"family": self.row.name}
+def _budget(learner: Learner) -> dict[str, Any]:
+    return {"training_steps": learner.training.steps, "flops": learner.flops()}
 
-    @cached_property
-    def orders_row(self) -> OrdersRow:
-        """The row as the networks are told it."""
-        return self.row.as_orders()
 
-    @cached_property
-    def reader(self) -> Reader:
-        """The order-aware learner: latents first."""
-        return readers(self.orders_row, self.distribution.layout)[0]
+def _training(s: Subject, name: str, learner: Learner) -> list[Finding]:
+    way = {"learner": name, "training_steps": learner.training.steps}
+    return measures.training(s, learner, {"learner": name, **_budget(learner)}, way)
 
-    @cached_property
-    def networks(self) -> Networks:
-        """The trained networks."""
-        return Networks(self.index, self.orders_row, self.distribution, self.context, self.lines)
 
-    @cached_property
-    def exact(self) -> Watched:
-        """The exact posterior, on the processors that the other units leave."""
-        threads = max(1, available_processors() // self.context.options.workers)
-        inner = ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=threads)
-        return Watched(inner, self.context.stop)
+def _along(s: Subject, reader: Reader, learners: Mapping[int, Learner]) -> list[Finding]:
+    """Losses of the order-aware learner along its own order, after every training on the same sequences."""
+    tokens = s.distribution.sample(s.key.fold("along"), s.row.evaluation.sequences)
+    exact = s.watched(s.exact(s.row.evaluation.limit_states))
+    laws, found = AlongOrder(exact, reader.reading).conditionals(tokens), []
+    for learner in learners.values():
+        totals = measures.order_totals(order_losses(s.causal(learner), laws, tokens))
+        found.append(Finding("along", {"learner": reader.name, **_budget(learner)}, totals))
+    return found
 
-    def units(self) -> Iterator[Unit]:
-        """Yield all units, in the order in which their rows are kept."""
-        aware, masked, budgets = self.reader.name, self.row.masked.name, self.orders_row.budgets()
-        yield self._unit("problem", "problem", self._problem)
-        for steps in budgets:
-            yield self._training(aware, steps, partial(self.networks.causal, self.reader, steps))
-            yield self._training(masked, steps, partial(self.networks.masked, self.row.masked, steps))
-        needs = [f"training/{aware}/{steps}" for steps in budgets]
-        yield self._unit("along", f"along {aware}", self._along, needs)
-        needs = [f"training/{masked}/{steps}" for steps in budgets]
-        for text in self.row.evaluation.laws:
-            yield self._unit(f"losses/{text}", f"losses under {text}", partial(self._losses, text), needs)
 
-    def _unit(
-        self, name: str, label: str, compute: Callable[[], list[Line]], needs: Iterable[str] = (), cost: int = 0
-    ) -> Unit:
-        needed = frozenset(f"row{self.index}/{other}" for other in needs)
-        return Unit(f"row{self.index}/{name}", f"{self.row.name}: {label}", compute, needed, cost)
+def _losses(s: Subject, models: Mapping[int, Learner], text: str) -> list[Finding]:
+    """Losses under a mask law of the models, of belief propagation, and of the marginals that read nothing."""
+    setting, none = s.row.evaluation, {"training_steps": "", "flops": ""}
+    judged: dict[str, tuple[dict[str, Any], Posterior]] = {
+        f"mdm({steps})": ({"posterior": "mdm", **_budget(learner)}, s.model(learner))
+        for steps, learner in models.items()
+    }
+    # A random slab reads all latents in one linear form: it has no factor graph.
+    if setting.bp and isinstance(s.distribution.observations, TableObservations):
+        judged["bp"] = ({"posterior": "bp", **none}, s.bp())
+    judged["marginals"] = ({"posterior": "marginals", **none}, SingleTokens(s.distribution))
+    exact, law, beside = s.exact(setting.limit_states), evaluation_law(text), "bp" if "bp" in judged else None
+    measured = measures.law_losses(s, judged, exact, law, setting.contexts, beside=beside)
+    return [found for keys, losses in measured for found in _of_law(keys, losses)]
 
-    def _training(self, name: str, steps: int, make: Callable[[], Any]) -> Unit:
-        cost = steps * self.row.training.batch * self.distribution.layout.length
-        compute = partial(self._train, name, steps, make)
-        return self._unit(f"training/{name}/{steps}", f"{name}, {steps} steps training", compute, cost=cost)
 
-    def _budget(self, steps: int) -> dict[str, Any]:
-        return {"training_steps": steps, "flops": self.networks.flops(steps)}
-
-    def _problem(self) -> list[Line]:
-        facts = self.lines | {"learned": self.row.evaluation.learned}
-        return self.rows("problem", "problem", {}, {name: Sums.single(value) for name, value in facts.items()})
-
-    def _train(self, name: str, steps: int, make: Callable[[], Any]) -> list[Line]:
-        keys = {"learner": name, **self._budget(steps)}
-        unit, facts = f"training/{name}/{steps}", network_facts(make().model)
-        return self.rows(unit, "training", keys, facts) + self.held_out_rows(
-            unit, self.networks.file(name, steps), {"learner": name, "training_steps": steps}
-        )
-
-    def _along(self) -> list[Line]:
-        """Losses of the order-aware learner along its own order, after every training on the same sequences."""
-        tokens = self.distribution.sample(self.key.fold("along"), self.row.evaluation.sequences)
-        laws = AlongOrder(self.exact, self.reader.reading).conditionals(tokens)
-        found = []
-        for steps in self.orders_row.budgets():
-            measured = order_losses(self.networks.causal(self.reader, steps), laws, tokens)
-            arrays = {name: getattr(measured, name) for name in ("model", "exact", "kl")}
-            sums = {name: Sums.of(values.mean(axis=1)) for name, values in arrays.items()}
-            found += self.rows("along", "along", {"learner": self.reader.name, **self._budget(steps)}, sums)
-        return found
-
-    def _judged(self) -> dict[str, tuple[dict[str, Any], Watched]]:
-        """Everything that is judged under mask laws: its keys, and the posterior, which stops when work is to stop."""
-        none: dict[str, Any] = {"training_steps": "", "flops": ""}
-        stop, judged = self.context.stop, {}
-        for steps in self.orders_row.budgets():
-            keys = {"posterior": "mdm", **self._budget(steps)}
-            judged[f"mdm({steps})"] = (keys, Watched(self.networks.masked(self.row.masked, steps), stop))
-        # A random slab reads all latents in one linear form: it has no factor graph.
-        if self.row.evaluation.bp and isinstance(self.distribution.observations, TableObservations):
-            judged["bp"] = ({"posterior": "bp", **none}, Watched(BPPosterior(self.distribution), stop))
-        judged["marginals"] = ({"posterior": "marginals", **none}, Watched(SingleTokens(self.distribution), stop))
-        return judged
-
-    def _losses(self, text: str) -> list[Line]:
-        law, judged = evaluation_law(text), self._judged()
-        measured = pattern_losses(
-            {name: posterior for name, (_, posterior) in judged.items()},
-            self.exact,
-            self.distribution,
-            law,
-            key=self.key.fold("losses").fold(law.name),
-            n=self.row.evaluation.contexts,
-            beside="bp" if "bp" in judged else None,
-        )
-        return [
-            line
-            for name, (keys, _) in judged.items()
-            for line in self._law_lines(f"losses/{text}", {"law": law.name, **keys}, measured[name])
-        ]
-
-    def _law_lines(self, unit: str, keys: Mapping[str, Any], losses: PatternLosses) -> list[Line]:
-        lines = self.rows(unit, "losses", {**keys, "role": "all"}, losses.total)
-        for role, sums in losses.roles.items():
-            kept = {name: sums[name] for name in ROLE_METRICS if name in sums}
-            lines += self.rows(unit, "losses", {**keys, "role": role}, kept)
-        return lines
+def _of_law(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
+    found = [Finding("losses", {**keys, "role": "all"}, losses.total)]
+    for role, sums in losses.roles.items():
+        kept = {name: sums[name] for name in ROLE_METRICS if name in sums}
+        found.append(Finding("losses", {**keys, "role": role}, kept))
+    return found

@@ -5,155 +5,97 @@ A unit of losses sends the same contexts through every model, belief propagation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from lo_theory.diffusion.leaks import find_leaks, leak_threshold
-from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
-from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.figure2.row import Row
-from lo_theory.lab.machine import available_processors
-from lo_theory.lab.once import Once
-from lo_theory.lab.rows import Row as Line
+from lo_theory.diffusion.pattern_losses import PatternLosses
+from lo_theory.lab import measures
 from lo_theory.lab.settings import mask_law
-from lo_theory.lab.units import Unit, Watched
-from lo_theory.lab.work import ProblemWork, network_facts
-from lo_theory.posterior import BPPosterior, ExactPosterior
+from lo_theory.lab.subject import Finding, Subject
+from lo_theory.lab.training import Learner
+from lo_theory.lab.units import Unit
+from lo_theory.posterior import Posterior
 
-if TYPE_CHECKING:
-    from lo_theory.neural import TrainedPosterior
-
-__all__ = ["CLASS_METRICS", "RowWork"]
+__all__ = ["CLASS_METRICS", "units"]
 
 CLASS_METRICS = ("model", "exact", "kl", "log_ratio", "deterministic", "evidence")
 """What is kept class by class; by role, all of it is."""
 
 
-@dataclass(frozen=True)
-class RowWork(ProblemWork):
-    """The units of one row; models and posteriors are made when a unit first asks for them."""
+def units(s: Subject) -> Iterator[Unit]:
+    """All units, in the order in which their rows are kept."""
+    s, row = s.named(s.size), s.row
+    facts = measures.singles(measures.loss_lines(s.distribution))
+    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, facts)])
+    for steps in row.lengths:
+        learner, keys = _learner(s, steps), {"iterations": steps}
+        measure = partial(measures.training, s, learner, keys)
+        yield s.unit(f"training/{steps}", f"{steps}-step training", measure, learner=learner)
+    texts, trainings = row.evaluation.texts(s.distribution.layout), [f"training/{steps}" for steps in row.lengths]
+    for text in texts:
+        yield s.unit(f"losses/{text}", f"losses under {text}", partial(_losses, s, text), trainings)
+    measured = [f"losses/{text}" for text in texts]
+    yield s.unit("leaks", "leaks", partial(_leaks, s, measured), measured)
 
-    row: Row
-    _models: Once[TrainedPosterior] = field(default_factory=Once)
 
-    @cached_property
-    def threads(self) -> int:
-        """Threads of the exact posterior and of belief propagation: the processors that the other units leave."""
-        return max(1, available_processors() // self.context.options.workers)
+def _learner(s: Subject, steps: int) -> Learner:
+    return s.learner(f"{s.title} {steps}-step", str(steps), training=replace(s.row.training, steps=steps))
 
-    def model(self, steps: int) -> TrainedPosterior:
-        """A trained model: trained, trained further from its checkpoint, or read."""
-        return self._models.get(steps, lambda: self._train(steps))
 
-    def _train(self, steps: int) -> TrainedPosterior:
-        from lo_theory.lab.training import Learner, make_masked, make_network, train_model
-        from lo_theory.neural import TrainedPosterior
+def _judged(s: Subject) -> dict[str, dict[str, Any]]:
+    """Keys of everything that is judged, by name."""
+    judged: dict[str, dict[str, Any]] = {
+        f"model({steps})": {"posterior": "model", "iterations": steps} for steps in s.row.lengths
+    }
+    return judged | ({"bp": {"posterior": "bp", "iterations": ""}} if s.row.evaluation.bp else {})
 
-        row, layout, options = self.row, self.distribution.layout, self.context.options
-        if row.training is None:
-            raise ValueError(f"row {self.index} has no training settings, so it has no model")
-        network, objective = make_network(row.model, layout), make_masked(row.objective, self.distribution, steps)
-        setting, key = replace(row.training, steps=steps), self.key.fold("training")  # one key: the same data in all
-        name, file = self._training_label(steps), f"{self.index}-{steps}"
-        trained = train_model(Learner(name, file, network, setting, objective, key, self.lines), self.context)
-        # In float32 whatever it was trained in, so that rounded logits do not count as errors of the model.
-        return TrainedPosterior(trained.model, layout, batch=options.rows_at_once, precision="float32")
 
-    def _training_label(self, steps: int) -> str:
-        return f"{self.title} {steps}-step"
+def _posterior(s: Subject, keys: Mapping[str, Any]) -> Posterior:
+    """The posterior of these keys; a model in float32, so that rounded logits do not count as its errors."""
+    return s.bp() if keys["posterior"] == "bp" else s.model(_learner(s, keys["iterations"]), precision="float32")
 
-    def units(self) -> Iterator[Unit]:
-        """Yield all units, in the order in which their rows are kept."""
-        texts = self.row.evaluation.texts(self.distribution.layout)
-        yield self._unit("problem", "problem", lambda: self.rows("problem", "problem", {}, self._facts()))
-        for steps in self.row.lengths:
-            yield self._training_unit(steps)
-        trainings = frozenset(f"row{self.index}/training/{steps}" for steps in self.row.lengths)
-        for text in texts:
-            yield replace(self._loss_unit(text), needs=trainings)
-        measured = frozenset(f"row{self.index}/losses/{text}" for text in texts)
-        yield replace(self._unit("leaks", "leaks", lambda: self._leaks(measured)), needs=measured)
 
-    def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
-        return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
+def _losses(s: Subject, text: str) -> list[Finding]:
+    setting = s.row.evaluation
+    judged = {name: (keys, _posterior(s, keys)) for name, keys in _judged(s).items()}
+    longest = f"model({s.row.lengths[-1]})" if setting.proxy else None
+    exact = s.exact(setting.limit_states)
+    measured = measures.law_losses(s, judged, exact, mask_law(text), setting.sequences, beside=longest)
+    return [found for keys, losses in measured for found in _of_law(keys, losses)]
 
-    def _training_unit(self, steps: int) -> Unit:
-        batch = self.row.training.batch if self.row.training is not None else 0
-        unit = self._unit(f"training/{steps}", f"{steps}-step training", lambda: self._network(steps))
-        return replace(unit, cost=steps * batch * self.distribution.layout.length)
 
-    def _loss_unit(self, text: str) -> Unit:
-        return self._unit(f"losses/{text}", f"losses under {text}", lambda: self._losses(text))
+def _of_law(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
+    """Losses of one posterior under one law: all tokens, by role, by class and role.
 
-    def _facts(self) -> dict[str, Sums]:
-        return {name: Sums.single(value) for name, value in self.lines.items()}
+    Of a law whose contexts all hide equally many, the rows by role are those by class: they name what is hidden.
+    """
+    kinds = {(latents, observations) for latents, observations, _ in losses.classes}
+    hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
+    only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
+    found = [Finding("losses", {**keys, "role": "all", **only}, losses.total)]
+    found += [Finding("losses", {**keys, "role": role, **only}, sums) for role, sums in losses.roles.items()]
+    for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
+        place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
+        found.append(Finding("class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS}))
+    return found
 
-    def _network(self, steps: int) -> list[Line]:
-        unit, keys = f"training/{steps}", {"iterations": steps}
-        facts = network_facts(self.model(steps).model)
-        return self.rows(unit, "training", keys, facts) + self.held_out_rows(unit, f"{self.index}-{steps}", keys)
 
-    def _judged(self) -> dict[str, dict[str, Any]]:
-        """Keys of everything that is judged, by name."""
-        judged: dict[str, dict[str, Any]] = {
-            f"model({steps})": {"posterior": "model", "iterations": steps} for steps in self.row.lengths
+def _leaks(s: Subject, measured: Sequence[str]) -> list[Finding]:
+    """Rows of losses, of whatever class and role, whose evidence says that a posterior beats Bayes."""
+    names = {f"row{s.index}/{name}" for name in measured}
+    lines = [line for line in list(s.context.run.rows) if line.unit in names and line.metric == "evidence"]
+    leaks = set(find_leaks({i: line.sums.total for i, line in enumerate(lines)}))
+    found = []
+    for keys in _judged(s).values():
+        own = [i for i, line in enumerate(lines) if all(line.keys[name] == keys[name] for name in keys)]
+        facts = {
+            "rows_tested": len(own),
+            "leaks": len(leaks.intersection(own)),
+            "largest_evidence": max(lines[i].sums.total for i in own),
+            "threshold": leak_threshold(len(lines)),
         }
-        return judged | ({"bp": {"posterior": "bp", "iterations": ""}} if self.row.evaluation.bp else {})
-
-    def _posterior(self, keys: Mapping[str, Any]) -> Watched:
-        """The posterior of these keys, which stops when work is to stop."""
-        is_model = keys["posterior"] == "model"
-        inner = self.model(keys["iterations"]) if is_model else BPPosterior(self.distribution, threads=self.threads)
-        return Watched(inner, self.context.stop)
-
-    def _losses(self, text: str) -> list[Line]:
-        setting, law, judged = self.row.evaluation, mask_law(text), self._judged()
-        exact = ExactPosterior(self.distribution, limit=setting.limit_states, threads=self.threads)
-        measured = pattern_losses(
-            {name: self._posterior(keys) for name, keys in judged.items()},
-            Watched(exact, self.context.stop),
-            self.distribution,
-            law,
-            key=self.key.fold("losses").fold(law.name),
-            n=setting.sequences,
-            beside=f"model({self.row.lengths[-1]})" if setting.proxy else None,
-        )
-        return [
-            line for name, keys in judged.items() for line in self._law_rows(f"losses/{text}", keys, measured[name])
-        ]
-
-    def _law_rows(self, unit: str, posterior: Mapping[str, Any], losses: PatternLosses) -> list[Line]:
-        """Rows of one posterior under one law: all tokens, by role, by class and role.
-
-        Of a law whose contexts all hide equally many, the rows by role are those by class: they name what is hidden.
-        """
-        keys = {"law": losses.law, **posterior}
-        kinds = {(latents, observations) for latents, observations, _ in losses.classes}
-        hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
-        only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
-        rows = self.rows(unit, "losses", {**keys, "role": "all", **only}, losses.total)
-        for role, sums in losses.roles.items():
-            rows += self.rows(unit, "losses", {**keys, "role": role, **only}, sums)
-        for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
-            place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
-            rows += self.rows(unit, "class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS})
-        return rows
-
-    def _leaks(self, measured: frozenset[str]) -> list[Line]:
-        """Rows of losses, of whatever class and role, whose evidence says that a posterior beats Bayes."""
-        lines = [line for line in list(self.context.run.rows) if line.unit in measured and line.metric == "evidence"]
-        found = find_leaks({i: line.sums.total for i, line in enumerate(lines)})
-        rows = []
-        for keys in self._judged().values():
-            own = [i for i, line in enumerate(lines) if all(line.keys[name] == keys[name] for name in keys)]
-            facts = {
-                "rows_tested": len(own),
-                "leaks": len(set(own) & set(found)),
-                "largest_evidence": max(lines[i].sums.total for i in own),
-                "threshold": leak_threshold(len(lines)),
-            }
-            metrics = {name: Sums.single(value) for name, value in facts.items()}
-            rows += self.rows("leaks", "leaks", keys, metrics)
-        return rows
+        found.append(Finding("leaks", keys, measures.singles(facts)))
+    return found

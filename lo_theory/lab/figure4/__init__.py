@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from lo_theory.lab.figure4.row import Reference, Row
-from lo_theory.lab.prepared import PlainRow
 from lo_theory.lab.task import Task
 
 __all__ = ["TASK"]
 
-TASK = Task(__name__, Row, Reference, PlainRow)
+TASK = Task(__name__, Row, Reference)

@@ -1,29 +1,25 @@
-"""What one row trains: every learner by name, its order, its network. Loads torch when one is asked for."""
+"""What one row trains: every learner by name, its order, its network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lo_theory.diffusion.orders import reading_order
-from lo_theory.lab.once import Once
-from lo_theory.lab.units import Context
+from lo_theory.lab.settings import Objective
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, Layout, LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lo_theory.lab.orders.row import MaskedLearner, Row
-    from lo_theory.neural import Objective, Trained, TrainedPosterior, TransformerConfig
-    from lo_theory.neural.causal import CausalLearner
+    from lo_theory.lab.subject import Subject
+    from lo_theory.lab.training import Learner
 
-__all__ = ["Networks", "Reader", "check_exact", "exact_posterior", "readers"]
+__all__ = ["Reader", "causal", "check_exact", "masked", "readers"]
 
 
 @dataclass(frozen=True)
@@ -53,16 +49,11 @@ def readers(row: Row, layout: Layout) -> tuple[Reader, ...]:
     return tuple(drawn())
 
 
-def exact_posterior(row: Row, distribution: LODistribution, threads: int = 1) -> ExactPosterior:
-    """The exact posterior of a row's problem."""
-    return ExactPosterior(distribution, limit=row.evaluation.limit_states, threads=threads)
-
-
 def check_exact(row: Row, distribution: LODistribution) -> None:
     """Raise ValueError if the exact posterior does not fit on one sequence read along every order."""
     if not row.evaluation.exact:
         return
-    exact, layout = exact_posterior(row, distribution), distribution.layout
+    exact, layout = ExactPosterior(distribution, limit=row.evaluation.limit_states), distribution.layout
     tokens = distribution.sample(Key(row.seed).fold("losses").fold("data"), 1)
     for reader in readers(row, layout):
         rank = np.argsort(np.array(reader.reading))
@@ -76,71 +67,22 @@ def check_exact(row: Row, distribution: LODistribution) -> None:
             )
 
 
-class Networks:
-    """The trained networks of a row, each made when first asked for: trained, trained further, or read.
+def causal(s: Subject, row: Row, reader: Reader, steps: int) -> Learner:
+    """The order-aware learner of one order with a training of ``steps``.
 
-    All have one shape, one initialisation and see the same data step by step, so that what differs is the order.
+    All learners of a row have one shape and one initialisation and see the same data step by step, so that what differs
+    is the order.
     """
+    return _learner(s, row, reader.name, steps, Objective(), reader.reading)
 
-    def __init__(
-        self, index: int, row: Row, distribution: LODistribution, context: Context, lines: Mapping[str, float]
-    ) -> None:
-        self.index, self.row, self.distribution, self.context, self.lines = index, row, distribution, context, lines
-        self._trained: Once[Trained] = Once()
 
-    def file(self, name: str, steps: int) -> str:
-        """Name of the checkpoint of one training."""
-        return f"{self.index}-{name}-{steps}"
+def masked(s: Subject, row: Row, learner: MaskedLearner, steps: int) -> Learner:
+    """A masked learner with a training of ``steps``."""
+    return _learner(s, row, learner.name, steps, learner.objective(steps / row.training.steps), None)
 
-    @cached_property
-    def network(self) -> TransformerConfig:
-        """The shape of all of them, without the direction of attention."""
-        from lo_theory.lab.training import make_network
 
-        return make_network(self.row.model, self.distribution.layout)
-
-    def flops(self, steps: int) -> float:
-        """Floating-point operations of a training of so many steps, see ``flop_per_token``; equal for all learners."""
-        from lo_theory.neural.flops import flop_per_token
-
-        return float(steps * self.row.training.batch * self.network.places * flop_per_token(self.network))
-
-    def causal(self, reader: Reader, steps: int) -> CausalLearner:
-        """The order-aware learner of one order after a training of ``steps``."""
-        from lo_theory.neural import Causal
-        from lo_theory.neural.causal import CausalLearner
-
-        trained = self._make(reader.name, steps, Causal(self.distribution, reader.reading), causal=True)
-        layout, batch = self.distribution.layout, self.context.options.rows_at_once
-        return CausalLearner(trained.model, layout, reader.reading, batch=batch, precision=trained.precision)
-
-    def masked(self, learner: MaskedLearner, steps: int) -> TrainedPosterior:
-        """A masked learner after a training of ``steps``."""
-        from lo_theory.lab.training import make_masked
-        from lo_theory.neural import TrainedPosterior
-
-        objective = make_masked(learner.objective(steps / self.row.training.steps), self.distribution, steps)
-        trained = self._make(learner.name, steps, objective, causal=False)
-        layout, batch = self.distribution.layout, self.context.options.rows_at_once
-        return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision)
-
-    def _make(self, name: str, steps: int, objective: Objective, *, causal: bool) -> Trained:
-        return self._trained.get((name, steps), lambda: self._train(name, steps, objective, causal))
-
-    def _train(self, name: str, steps: int, objective: Objective, causal: bool) -> Trained:
-        from lo_theory.lab.training import Learner, train_model
-
-        layout = self.distribution.layout
-        label = f"({layout.n_latents}, {layout.n_observations}) {name}"
-        return train_model(
-            Learner(
-                f"{label}, {steps} steps",
-                self.file(name, steps),
-                replace(self.network, causal=causal),
-                self.row.training_of(steps),
-                objective,
-                Key(self.row.seed).fold("training"),
-                self.lines,
-            ),
-            self.context,
-        )
+def _learner(
+    s: Subject, row: Row, name: str, steps: int, objective: Objective, reading: tuple[int, ...] | None
+) -> Learner:
+    screen, training = f"{s.size} {name}, {steps} steps", row.training_of(steps)
+    return s.learner(screen, f"{name}-{steps}", training=training, objective=objective, reading=reading)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lo_theory.lab.table1 import TableRow
 from lo_theory.lab.table1.row import Reference, Row
 from lo_theory.lab.task import Task
 
 __all__ = ["TASK"]
 
-TASK = Task(__name__, Row, Reference, TableRow)
+TASK = Task(__name__, Row, Reference)

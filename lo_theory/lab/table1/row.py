@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
@@ -34,6 +36,11 @@ class Row:
             raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
         if self.training is not None:
             self.objective.check_lasts(self.training.steps)
+
+    @property
+    def revision(self) -> Mapping[str, Any]:
+        """Counts the ways in which the contexts of losses have been drawn: the second, with the problem in the key."""
+        return {"losses": 2} if self.training is not None else {}
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""

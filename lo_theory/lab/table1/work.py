@@ -1,4 +1,4 @@
-"""What one row of Table 1 computes, as units of work: named, each leaving rows.
+"""What one row of Table 1 computes, as units of work.
 
 Facts of the problem, the exact posterior and a trained model as denoisers, losses against the exact posterior, one-pass
 accuracies, and a grid of decodes.
@@ -6,236 +6,123 @@ accuracies, and a grid of decodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 
 from lo_theory.diffusion import (
     BinomialRule,
-    Decoded,
     DecodeOptions,
     FixedCount,
-    Losses,
     Noise,
     OneAtATime,
     Schedule,
     Sums,
-    Uniform,
-    conditional_accuracy,
     dead_checks,
     decode,
-    diversity,
-    generated_accuracies,
-    infill_accuracies,
+    find_dead_ends,
     losses,
 )
+from lo_theory.lab import measures
 from lo_theory.lab.laws import policy
-from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.settings import Cell, mask_law, step_count
-from lo_theory.lab.table1.row import Row
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.units import Unit, Watched
-from lo_theory.lab.work import ModelWork, network_facts
-from lo_theory.posterior import BPPosterior, ExactPosterior
-from lo_theory.problem import LODistribution, TableObservations
 
-if TYPE_CHECKING:
-    from lo_theory.neural import TrainedPosterior
-
-__all__ = ["RowWork", "problem_lines"]
+__all__ = ["named", "units"]
 
 
-def problem_lines(distribution: LODistribution) -> dict[str, float]:
-    """The known lines of a problem.
+def named(s: Subject) -> Subject:
+    """The subject under the pair (N, P) and the row's own name, where it has one."""
+    return s.named(f"{s.size} {s.row.name}", name=s.row.name) if s.row.name else s.named(s.size)
 
-    ``floor`` and ``marginals_only``: losses in nats per token; ``constant`` and ``independent``: accuracy of
-    observations that are always their most likely value, and that are drawn from their single-token marginals, both
-    regardless of the latents and against the data; ``observation_mean``: mean of the observations in the data;
-    ``self_consistency_...``: see ``_consistency_lines``.
+
+def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
+    """All units, in the order in which their rows are kept.
+
+    ``find_all_dead_ends``: the exact posterior looks for those of every denoiser, at some log2(steps) calls a decode.
     """
-    length = distribution.layout.length
-    observed = distribution.token_marginals[distribution.layout.observation_positions]
-    return {
-        "floor": distribution.entropy() / length,
-        "marginals_only": distribution.marginal_entropy() / length,
-        "constant": float(observed.max(axis=1).mean()),
-        "independent": float(np.square(observed).sum(axis=1).mean()),
-        "observation_mean": float((observed @ np.arange(observed.shape[1])).mean()),
-        **_consistency_lines(distribution, observed),
-    }
+    s, row, evaluation = named(s), s.row, s.row.evaluation
+    yield s.unit("problem", "problem", partial(measures.problem, s.distribution))
+    if row.training is not None:
+        training = partial(measures.training, s, s.learner(), {})
+        yield s.unit("training", "training", training, learner=s.learner())
+        for law in evaluation.laws:
+            label, forwards = f"losses under {law}", evaluation.sequences
+            yield s.unit(f"losses/{law}", label, partial(_losses, s, law), ["training"], forwards=forwards)
+        label, forwards = "model, one pass", 2 * evaluation.sequences
+        yield s.unit("one_pass/model", label, partial(_one_pass, s, "model"), ["training"], forwards=forwards)
+    if evaluation.exact:
+        yield s.unit("one_pass/exact", "exact posterior, one pass", partial(_one_pass, s, "exact"))
+    for cell in row.decoding.cells():
+        steps, of_model = step_count(cell.steps, s.distribution.layout.length), cell.denoiser == "model"
+        warmth = "" if cell.temperature is None else f", temperature {cell.temperature:g}"
+        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{', argmax' if cell.argmax else ''}{warmth}"
+        yield s.unit(
+            f"decode/{cell.name}",
+            label,
+            partial(_decode, s, cell, steps, find_all_dead_ends),
+            ["training"] if of_model else (),
+            forwards=row.decoding.sequences * steps if of_model else 0,
+        )
 
 
-def _consistency_lines(distribution: LODistribution, observed: NDArray[np.float64]) -> dict[str, float]:
-    """Self-consistency of the exact sampler, and of observations that know nothing of the latents.
-
-    A value counts where it is (tied for) most likely given the latents, which are data. ``..._ceiling``: drawn given
-    the latents, E max_v P(o = v | latents) where nothing is tied; ``..._constant``: always the most likely value
-    regardless of the latents; ``..._independent``: drawn from the single-token marginals ``observed`` [P, V].
-    """
-    law = distribution.observations
-    if isinstance(law, TableObservations):
-        given = law.tables[law.index]  # [P, states, r]
-        top, weights = given >= given.max(axis=2, keepdims=True), distribution.scope_weights
-        ceiling = float((weights[:, :, None] * given * top).sum(axis=(1, 2)).mean())
-        agree = np.einsum("ps,psr->pr", weights, top)  # P(value v counts), by observation
-    else:
-        ceiling, agree = 1.0, observed[:, : law.r]  # a slab's values are certain given the latents
-    drawn = observed[:, : law.r]
-    constant = np.take_along_axis(agree, drawn.argmax(axis=1)[:, None], axis=1)
-    return {
-        "self_consistency_ceiling": ceiling,
-        "self_consistency_constant": float(constant.mean()),
-        "self_consistency_independent": float((drawn * agree).sum(axis=1).mean()),
-    }
-
-
-@dataclass(frozen=True)
-class RowWork(ModelWork):
-    """The units of one row; networks and posteriors are made when a unit first asks for them."""
-
-    row: Row
-
-    @property
-    def title(self) -> str:
-        """The pair (N, P) and the row's own name, as a screen shows them."""
-        return f"{super().title} {self.row.name}" if self.row.name else super().title
-
-    @property
-    def names(self) -> Mapping[str, Any]:
-        """The row's own name, where it has one."""
-        return {"name": self.row.name} if self.row.name else {}
-
-    @cached_property
-    def lines(self) -> dict[str, float]:
-        """Known lines of the problem."""
-        return problem_lines(self.distribution)
-
-    @cached_property
-    def exact(self) -> ExactPosterior:
-        """The exact posterior."""
-        threads = self.context.options.threads
-        return ExactPosterior(self.distribution, limit=self.row.evaluation.limit_states, threads=threads)
-
-    @cached_property
-    def bp(self) -> BPPosterior:
-        """Belief propagation."""
-        return BPPosterior(self.distribution)
-
-    def _train(self) -> TrainedPosterior:
-        from lo_theory.neural import TrainedPosterior
-
-        row, layout, options = self.row, self.distribution.layout, self.context.options
-        trained = self.train(self.title)
+def _denoiser(s: Subject, name: str) -> Watched:
+    """``exact``, ``model`` or ``bp``."""
+    if name == "model":
+        row, rows = s.row, s.context.options.rows_at_once
         compiled = row.training is not None and row.training.compile
         # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
-        batch = min(options.rows_at_once, row.decoding.sequences) if compiled else options.rows_at_once
-        return TrainedPosterior(trained.model, layout, batch=batch, precision=trained.precision, compiled=compiled)
+        batch = min(rows, row.decoding.sequences) if compiled else rows
+        return s.watched(s.model(s.learner(), batch=batch, compiled=compiled))
+    return s.watched(s.bp() if name == "bp" else s.exact(s.row.evaluation.limit_states))
 
-    def denoiser(self, name: str) -> Watched:
-        """``exact``, ``model`` or ``bp``, which stop when work is to stop."""
-        return Watched(getattr(self, name), self.context.stop)
 
-    def units(self) -> Iterator[Unit]:
-        """Yield all units, in the order in which their rows are kept."""
-        cells, evaluation = self.row.decoding.cells(), self.row.evaluation
-        yield self._unit("problem", "problem", self._problem)
-        if self.row.training is not None:
-            cost = self.row.training.steps * self.row.training.batch * self.distribution.layout.length
-            yield replace(self._unit("training", "training", self._network), cost=cost)
-            for law in evaluation.laws:
-                yield self._loss_unit(law)
-            one_pass = self._unit("one_pass/model", "model, one pass", lambda: self._one_pass("model"))
-            yield self._of_model(one_pass, 2 * evaluation.sequences)
-        if evaluation.exact:
-            yield self._unit("one_pass/exact", "exact posterior, one pass", lambda: self._one_pass("exact"))
-        for cell in cells:
-            unit, steps = self._decode_unit(cell), step_count(cell.steps, self.distribution.layout.length)
-            forwards = self.row.decoding.sequences * steps
-            yield self._of_model(unit, forwards) if cell.denoiser == "model" else unit
+def _one_pass(s: Subject, denoiser: str) -> list[Finding]:
+    key = s.key.fold("one pass")  # the same contexts for every denoiser
+    found = measures.one_pass(_denoiser(s, denoiser), s.distribution, key, s.row.evaluation.sequences)
+    return [Finding("one_pass", {"denoiser": denoiser}, found)]
 
-    def _unit(self, name: str, label: str, compute: Callable[[], list[Line]]) -> Unit:
-        return Unit(f"row{self.index}/{name}", f"{self.title} {label}", compute)
 
-    def _of_model(self, unit: Unit, forwards: int) -> Unit:
-        return replace(unit, needs=frozenset({f"row{self.index}/training"}), forwards=forwards)
+def _losses(s: Subject, text: str) -> list[Finding]:
+    """Losses of the model under a mask law, over all contexts and by class."""
+    setting, law = s.row.evaluation, mask_law(text)
+    exact, names = (_denoiser(s, "exact"), ("model", "exact", "kl")) if setting.exact else (None, ("model",))
+    # With the problem in the key, rows of one seed do not share their draw of mask sizes.
+    key = s.key.fold("losses").fold(s.distribution.fingerprint()).fold(law.name)
+    measured = losses(_denoiser(s, "model"), exact, s.distribution, law, key=key, n=setting.sequences)
+    found = [Finding("losses", {"law": law.name}, {name: getattr(measured, name) for name in names})]
+    for part in measured.classes:
+        hidden = {"latents_hidden": part.latents_hidden, "observations_hidden": part.observations_hidden}
+        sums = {name: getattr(part, name) for name in names}
+        found.append(Finding("class_losses", {"law": law.name, **hidden}, sums))
+    return found
 
-    def _loss_unit(self, law: str) -> Unit:
-        unit = self._unit(f"losses/{law}", f"losses under {law}", lambda: self._losses(law))
-        return self._of_model(unit, self.row.evaluation.sequences)
 
-    def _decode_unit(self, cell: Cell) -> Unit:
-        tokens = ", argmax" if cell.argmax else ""
-        warmth = "" if cell.temperature is None else f", temperature {cell.temperature:g}"
-        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{tokens}{warmth}"
-        return self._unit(f"decode/{cell.name}", label, lambda: self._decode(cell))
+def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> list[Finding]:
+    """One decode, and how good its sequences are."""
+    setting, key = s.row.decoding, s.key.fold("decode").fold(cell.name)
+    noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
+    temperature = setting.temperature if cell.temperature is None else cell.temperature
+    decoded = decode(
+        _denoiser(s, cell.denoiser),
+        policy(cell.policy),
+        _schedule(s, cell, steps),
+        key=key,
+        n=setting.sequences,
+        options=DecodeOptions(temperature, cell.argmax, noise, setting.chunk),
+    )
+    dead_ends: dict[str, Sums] = {}
+    knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
+    if knows or find_all_dead_ends:
+        seen = decoded if knows else find_dead_ends(_denoiser(s, "exact"), decoded)
+        dead_ends = {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
+        dead_ends |= dead_checks(s.distribution, seen)
+    metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
+    return [Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)]
 
-    def _problem(self) -> list[Line]:
-        return self.rows("problem", "problem", {}, {name: Sums.single(value) for name, value in self.lines.items()})
 
-    def _network(self) -> list[Line]:
-        facts = network_facts(self.model.model)
-        return self.rows("training", "training", {}, facts) + self.held_out_rows("training", str(self.index), {})
-
-    def _one_pass(self, denoiser: str) -> list[Line]:
-        posterior, n = self.denoiser(denoiser), self.row.evaluation.sequences
-        key = self.key.fold("one pass")  # the same contexts for every denoiser
-        metrics = {
-            "conditional": conditional_accuracy(posterior, self.distribution, key.fold("conditional"), n),
-            **infill_accuracies(posterior, self.distribution, Uniform(), key.fold("infill"), n),
-        }
-        return self.rows(f"one_pass/{denoiser}", "one_pass", {"denoiser": denoiser}, metrics)
-
-    def _losses(self, text: str) -> list[Line]:
-        setting, law, unit = self.row.evaluation, mask_law(text), f"losses/{text}"
-        exact = self.denoiser("exact") if setting.exact else None
-        names = ("model", "exact", "kl") if setting.exact else ("model",)
-        # With the problem in the key, rows of one seed do not share their draw of mask sizes.
-        key = self.key.fold("losses").fold(self.distribution.fingerprint()).fold(law.name)
-        measured: Losses = losses(self.denoiser("model"), exact, self.distribution, law, key=key, n=setting.sequences)
-        total = {name: getattr(measured, name) for name in names}
-        rows = self.rows(unit, "losses", {"law": law.name}, total)
-        for part in measured.classes:
-            keys = {
-                "law": law.name,
-                "latents_hidden": part.latents_hidden,
-                "observations_hidden": part.observations_hidden,
-            }
-            rows += self.rows(unit, "class_losses", keys, {name: getattr(part, name) for name in names})
-        return rows
-
-    def _decode(self, cell: Cell) -> list[Line]:
-        setting, key = self.row.decoding, self.key.fold("decode").fold(cell.name)
-        steps = step_count(cell.steps, self.distribution.layout.length)
-        noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
-        temperature = setting.temperature if cell.temperature is None else cell.temperature
-        options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
-        decoded = decode(
-            self.denoiser(cell.denoiser),
-            policy(cell.policy),
-            self._schedule(cell, steps),
-            key=key,
-            n=setting.sequences,
-            options=options,
-        )
-        judge = key.fold("judge")
-        metrics = generated_accuracies(self.distribution, decoded.tokens, judge.fold("accuracy"))
-        seen = self._with_dead_ends(cell, decoded)
-        if seen is not None:
-            metrics |= {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
-            metrics |= dead_checks(self.distribution, seen)
-        spread = asdict(diversity(self.distribution, decoded.tokens, judge.fold("diversity")))
-        metrics |= {name: Sums.single(value) for name, value in spread.items() if not np.isnan(value)}
-        keys = {**cell.keys, "steps": steps, "temperature": temperature}
-        return self.rows(f"decode/{cell.name}", "decode", keys, metrics)
-
-    def _with_dead_ends(self, cell: Cell, decoded: Decoded) -> Decoded | None:
-        """The decode with its dead ends; None where nobody has looked: a model does not notice them."""
-        return decoded if cell.denoiser == "exact" else None
-
-    def _schedule(self, cell: Cell, steps: int) -> Schedule:
-        if cell.schedule == "binomial":
-            return BinomialRule(steps)
-        return OneAtATime() if steps == self.distribution.layout.length else FixedCount(steps)
+def _schedule(s: Subject, cell: Cell, steps: int) -> Schedule:
+    if cell.schedule == "binomial":
+        return BinomialRule(steps)
+    return OneAtATime() if steps == s.distribution.layout.length else FixedCount(steps)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lo_theory.lab.prepared import PlainRow
 from lo_theory.lab.task import Task
 from lo_theory.lab.thresholds.row import NoReference, Row
 
 __all__ = ["TASK"]
 
-TASK = Task(__name__, Row, NoReference, PlainRow)
+TASK = Task(__name__, Row, NoReference)
