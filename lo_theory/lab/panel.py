@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Colours", "Level", "Look", "Panel", "Sheet", "edges", "handle", "heat"]
+__all__ = ["Colours", "Level", "Logarithmic", "Look", "Panel", "Sheet", "edges", "handle", "heat"]
 
 Look = Mapping[str, Any]
 """How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""
@@ -49,6 +49,25 @@ class Colours:
     pad: float = 0.02
 
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Logarithmic:
+    """A logarithmic axis of what is measured; what is below ``lowest`` stands there, beside a tick that says so."""
+
+    lowest: float
+
+    def apply(self, axes: Axes) -> None:
+        """Make the y-axis of drawn axes such a one."""
+        axes.set_yscale("log")
+        top = axes.get_ylim()[1]
+        powers = range(round(math.log10(self.lowest)), math.floor(math.log10(top)) + 1)
+        names = [f"10{str(power).translate(_SUPERSCRIPTS)}" for power in powers]
+        axes.set_yticks([10.0**power for power in powers], [f"≤{names[0]}", *names[1:]])
+        axes.set_ylim(self.lowest / 2, top)
+
+
 def _plain(record: Record) -> Look:
     """As matplotlib draws it."""
     return {}
@@ -68,8 +87,9 @@ class Panel:
     no line, or a function says None.
 
     ``x``, ``y`` and ``z`` are a key, a metric or a function of a record. ``look`` says how a record is drawn (of a map:
-    what is marked on its cell); looks with a ``label`` make the sheet's legend. ``scale`` multiplies what is measured;
-    of a map it is its ``Colours``. ``levels`` are lines behind. ``dress(axes)`` adds what is special, last.
+    what is marked on its cell); looks with a ``label`` make the sheet's legend. ``scale`` multiplies what is measured,
+    or is ``Logarithmic`` (points and curves); of a map it is its ``Colours``. ``levels`` are lines behind.
+    ``dress(axes)`` adds what is special, last.
     """
 
     title: str
@@ -80,7 +100,7 @@ class Panel:
     z: Of = ""
     look: Callable[[Record], Look] = _plain
     levels: Sequence[Level] = ()
-    scale: float | Colours = 1.0
+    scale: float | Logarithmic | Colours = 1.0
     xlabel: str = ""
     ylabel: str = ""
     dress: Callable[[Axes], object] = _as_it_is
@@ -88,6 +108,8 @@ class Panel:
     def draw(self, axes: Axes) -> None:
         """Draw it on the axes."""
         _PAINTERS[self.form](self, axes)
+        if isinstance(self.scale, Logarithmic):
+            self.scale.apply(axes)
         axes.set_title(self.title)
         if self.xlabel:
             axes.set_xlabel(self.xlabel)
@@ -131,6 +153,8 @@ def _estimate(record: Record, of: Of) -> Estimate:
 def _scaled(panel: Panel, record: Record, of: Of) -> tuple[float, Any]:
     """A value, and the lengths of its interval to both sides, or None."""
     value, low, high = (panel.factor * number for number in _estimate(record, of))
+    if isinstance(panel.scale, Logarithmic) and not math.isnan(value):
+        value, low, high = (max(number, panel.scale.lowest) for number in (value, low, high))
     return value, None if math.isnan(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
