@@ -50,7 +50,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _decode_view(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import load, resolve
-    from lo_theory.lab.decode_view.request import Wanted, find_model, write_view
+    from lo_theory.lab.decode_view import Wanted, find_model, write_view
 
     path = Path(options.run)
     if path.suffix in (".yaml", ".yml"):

@@ -344,7 +344,7 @@ def _refuse(*arguments: Any, **settings: Any) -> Any:
 def _nothing_long() -> Iterator[None]:
     """In place of what computes: a refusal."""
     import lo_theory.cli.threshold_requests
-    import lo_theory.lab.decode_view.request
+    import lo_theory.lab.decode_view
     import lo_theory.lab.dry_run
     import lo_theory.lab.sweep.driver  # noqa: F401
 
@@ -355,7 +355,7 @@ def _nothing_long() -> Iterator[None]:
     ]
     names += ["lab.figures.write_figures"]
     names += [
-        "lab.decode_view.request.record",
+        "lab.decode_view.record",
         "cli.threshold_requests.expected_seconds",
         "cli.threshold_requests.find",
     ]

@@ -14,9 +14,7 @@ from PIL import Image
 from lo_theory.cli import main
 from lo_theory.diffusion import FixedCount, OneAtATime, decode, margin, vanilla
 from lo_theory.lab.config import resolve
-from lo_theory.lab.decode_view.picture import make_figure
-from lo_theory.lab.decode_view.request import Wanted, find_model, trace_all
-from lo_theory.lab.decode_view.trace import Trace, Views, record, to_csv
+from lo_theory.lab.decode_view import Trace, Wanted, find_model, make_figure, record, to_csv, trace_all
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.sweep.cells import cell_id
 from lo_theory.lab.task import TASKS
@@ -29,7 +27,7 @@ from tests.figures import rendered
 from tests.lab.tiny import tiny
 
 PROBLEM = nae_sat(6, 18, seed=0)
-VIEWS = Views(PROBLEM, ExactPosterior(PROBLEM), "bp", BPPosterior(PROBLEM))
+POSTERIORS = {"exact": ExactPosterior(PROBLEM), "bp": BPPosterior(PROBLEM)}
 HIDDEN = np.full(PROBLEM.layout.length, MASK, np.int8)
 
 
@@ -41,21 +39,21 @@ def path_cost(trace: Trace) -> float:
 
 @pytest.mark.parametrize("policy", [vanilla(), margin()], ids=lambda policy: policy.name)
 def test_beliefs_of_the_exact_posterior_obey_the_chain_rule_along_any_order(policy) -> None:  # type: ignore[no-untyped-def]
-    trace = record(VIEWS, "exact", policy, OneAtATime(), key=Key(1), given=HIDDEN)
+    trace = record(PROBLEM, POSTERIORS, "exact", policy, OneAtATime(), key=Key(1), given=HIDDEN)
     assert path_cost(trace) == pytest.approx(-float(PROBLEM.log_prob(trace.tokens[-1:])[0]))
     assert not trace.impossible.any()
     assert not trace.wrong.any()
     assert (np.diff(trace.undetermined) <= 0).all()
     assert trace.undetermined[0] == PROBLEM.layout.length
-    several = record(VIEWS, "exact", policy, FixedCount(3), key=Key(1), given=HIDDEN)
+    several = record(PROBLEM, POSTERIORS, "exact", policy, FixedCount(3), key=Key(1), given=HIDDEN)
     assert path_cost(several) != pytest.approx(6 * np.log(2))  # independent draws of one step do not
 
 
 def test_a_trace_is_the_decode_that_nobody_watched() -> None:
     given = HIDDEN.copy()
     given[:4] = PROBLEM.sample(Key(5), 1)[0, :4]
-    trace = record(VIEWS, "bp", margin(), FixedCount(4), key=Key(2), given=given)
-    plain = decode(VIEWS.other, margin(), FixedCount(4), key=Key(2), n=1, given=given[None])
+    trace = record(PROBLEM, POSTERIORS, "bp", margin(), FixedCount(4), key=Key(2), given=given)
+    plain = decode(POSTERIORS["bp"], margin(), FixedCount(4), key=Key(2), n=1, given=given[None])
     np.testing.assert_array_equal(trace.tokens[-1], plain.tokens[0])
     np.testing.assert_array_equal(trace.revealed, plain.step_revealed[0])
     assert trace.steps == 4
@@ -63,9 +61,9 @@ def test_a_trace_is_the_decode_that_nobody_watched() -> None:
         np.testing.assert_array_equal(trace.tokens[step], np.where(trace.revealed >= step, MASK, plain.tokens[0]))
     assert (np.isnan(trace.kl) | trace.hidden).all()
     assert np.nanmin(trace.kl) >= 0
-    np.testing.assert_array_equal(VIEWS.exact.marginals(trace.tokens[2:3]).probs[0], trace.beliefs["exact"][2])
+    np.testing.assert_array_equal(POSTERIORS["exact"].marginals(trace.tokens[2:3]).probs[0], trace.beliefs["exact"][2])
     with pytest.raises(ValueError, match="nothing is hidden"):
-        record(VIEWS, "exact", margin(), OneAtATime(), key=Key(2), given=plain.tokens[0])
+        record(PROBLEM, POSTERIORS, "exact", margin(), OneAtATime(), key=Key(2), given=plain.tokens[0])
 
 
 class Halved:
@@ -83,17 +81,16 @@ def test_an_answer_that_is_none_is_refused_by_the_name_of_who_gave_it() -> None:
     problem = nae_sat(5, 10, seed=0)
     exact = ExactPosterior(problem)
     hidden = np.full(problem.layout.length, MASK, np.int8)
-    for views, name in (
-        (Views(problem, exact, "bp", Halved(exact)), "bp"),
-        (Views(problem, Halved(exact), "bp", exact), "exact"),
-    ):
-        other = "exact" if name == "bp" else "bp"
+    for name, other in (("bp", "exact"), ("exact", "bp")):
+        posteriors = {"exact": exact, "bp": exact, name: Halved(exact)}
         with pytest.raises(ValueError, match=f"{name} gives row 0 at position 0 no probabilities"):
-            record(views, other, vanilla(), OneAtATime(), key=Key(0), given=hidden)
+            record(problem, posteriors, other, vanilla(), OneAtATime(), key=Key(0), given=hidden)
 
 
 def test_what_is_inconsistent_is_marked() -> None:
-    traces = [record(VIEWS, "exact", vanilla(), FixedCount(2), key=Key(seed), given=HIDDEN) for seed in range(8)]
+    traces = [
+        record(PROBLEM, POSTERIORS, "exact", vanilla(), FixedCount(2), key=Key(seed), given=HIDDEN) for seed in range(8)
+    ]
     assert any(trace.wrong.any() for trace in traces)  # half of the tokens at once cannot all agree
     for trace in traces:
         latents, observed = PROBLEM.layout.split(trace.tokens[-1])
