@@ -16,7 +16,7 @@ from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Look, Panel, Sheet
+from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.style import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, plus_minus, text, with_expected
 
@@ -186,7 +186,7 @@ def _along_table(lines: Sequence[Record]) -> Table:
 _MASKED = MODEL_SHADES[2::-1]
 _MARKERS = "oDs^vP"  # draws of an order
 _COLUMNS = 5  # as many as kinds of orders
-_LEAST = 1e-6  # nats; below it a log axis shows rounding
+_NATS = Logarithmic(1e-6)  # below is rounding
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 2.5, "label": "exact"}
 _OPEN: Look = {"color": COLOURS["exact"], "linestyle": "", "marker": "o", "markerfacecolor": "white"}
 _FORMULA: Look = {**_OPEN, "label": "exact, closed form"}
@@ -235,10 +235,6 @@ def _looks(frame: DataFrame) -> Looks:
     return {name: {**look, "label": name} for name, look in looks.items()}
 
 
-def _on_log_axis(found: Estimate) -> Estimate:
-    return Estimate(max(found.value, _LEAST), max(found.low, _LEAST / 10), found.high)
-
-
 def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
     """Nats above the floor against training FLOPs: finished trainings as points, the longest's own log as a line.
 
@@ -248,17 +244,13 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
     logged = [line.plus(problems[line.row]) for line in _longest(_lines(frame, "curve"))]
 
     def height(line: Record) -> Estimate | float:
-        return line.value("loss") - line.value("floor") if line.kind == "curve" else _on_log_axis(above(line))
+        return line.value("loss") - line.value("floor") if line.kind == "curve" else above(line)
 
     def look(line: Record) -> Look:
         own = {**looks[line.learner], "gid": f"row {line.row}, {line.learner}"}  # each a curve of its own
         if line.kind == "curve":
             return {"color": own["color"], "gid": own["gid"], "linewidth": 0.8, "alpha": 0.45, "zorder": 0}
         return {**own, "markersize": 10 if own["marker"] == "*" else 6, "linewidth": 1.5, "linestyle": "-"}
-
-    def dress(axes: Axes) -> None:
-        axes.set_xscale("log")
-        axes.set_yscale("log", nonpositive="mask")
 
     return Panel(
         "Above the floor, by training",
@@ -273,25 +265,22 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
         ],
         xlabel="training FLOPs (points: finished trainings, KL on fresh data; faint: loss of the longest - floor)",
         ylabel="loss above the entropy floor, nats per token",
-        dress=dress,
+        scale=_NATS,
+        dress=lambda axes: axes.set_xscale("log"),
     )
 
 
 def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
     """KL after the whole training along every order: its own learner and the masked ones, same sequences."""
-
-    def dress(axes: Axes) -> None:
-        axes.set_yscale("log", nonpositive="mask")
-        _slant(axes)
-
     return Panel(
         "Whole training: own learner;\nmasked (stars)",
         lines=_longest([line for line in _lines(frame, "along") if "kl" in line.metrics]),
         x="order",
-        y=lambda line: _on_log_axis(line.estimate("kl")),
+        y="kl",
         look=lambda line: looks[line.learner],
+        scale=_NATS,
         ylabel="KL along the order, nats per token",
-        dress=dress,
+        dress=_slant,
     )
 
 
@@ -343,21 +332,17 @@ def _loss_panel(lines: Sequence[Record], formulas: Sequence[Record], looks: Look
 def _kl_panel(lines: Sequence[Record], looks: Looks) -> Panel:
     """KL along one order, position by position; empty where the exact conditionals were not asked."""
     known = [line for line in lines if "kl" in line.metrics]
-
-    def dress(axes: Axes) -> None:
-        axes.set_yscale("log")
-        _shade_latents(axes, known)
-
     return Panel(
         f"KL, {lines[0].order}",
         "curves",
         known,
         x="time",
-        y=lambda line: max(line.value("kl"), _LEAST),
+        y=lambda line: line.value("kl"),
         look=lambda line: _thin(line, looks),
+        scale=_NATS,
         xlabel="position in the order (grey: a latent)",
         ylabel="KL from exact, nats",
-        dress=dress,
+        dress=lambda axes: _shade_latents(axes, known),
     )
 
 
