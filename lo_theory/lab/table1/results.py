@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["effects", "effects_table", "figures", "named_rows", "tables"]
 
+_KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
@@ -84,7 +85,8 @@ class _Measured:
         for row, part in _by_row(self.cells):
             pair = part[0].N, part[0].P
             seen.add(pair)
-            lines += [*part, *(_of_paper(line, row=row) for line in published if pair == (line.N, line.P))]
+            place = {"row": row, "place": _place(part[0])}
+            lines += [*part, *(_of_paper(line, **place) for line in published if pair == (line.N, line.P))]
         return lines + [_of_paper(line) for line in published if (line.N, line.P) not in seen]
 
     @functools.cached_property
@@ -233,16 +235,14 @@ def _accuracies(found: _Measured) -> Table:
 
 def _known_lines(problem: Record) -> str:
     """The known lines of self-consistency and of agreement with the data."""
-    own = (number(100 * problem.value(f"self_consistency_{name}"), ".1f") for name in ("ceiling", *_KNOWN))
-    ceiling, constant, independent = own
+    ceiling, constant, independent = (
+        number(100 * problem.value(f"self_consistency_{name}"), ".1f") for name in ("ceiling", *_KNOWN)
+    )
     data = ", ".join(f"{100 * problem.value(name):.1f}" for name in _KNOWN)
     return (
         f"Self-consistent: exact sampler {ceiling}, observations always at their most likely value {constant}, drawn "
         f"from their single-token marginals {independent}; the last two agree with the data in {data}."
     )
-
-
-_KNOWN = ("constant", "independent")
 
 
 def effects(frame: DataFrame) -> list[Record]:
@@ -310,8 +310,8 @@ class _Place(NamedTuple):
 
 
 def _place(line: Record) -> _Place:
-    """The pair and the name of a row; of published numbers that no row is of, the pair."""
-    return _Place(line.get("row"), f"({line.N}, {line.P}) {line.get('name', '')}".strip())
+    """The pair and the name of a row; of published numbers those of the row beside which they are, or the pair."""
+    return line.get("place") or _Place(line.get("row"), f"({line.N}, {line.P}) {line.get('name', '')}".strip())
 
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
@@ -559,6 +559,7 @@ def _effects_sheet(frame: DataFrame) -> dict[str, Sheet]:
         return {}
     names, shades = list(dict.fromkeys(map(_pair, runs))), colormaps[SEQUENTIAL]
     colours = {name: to_hex(shades(0.85 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
+    mark = {"marker": "o", "markersize": 4, "linestyle": ""}
     least = min(-4.0, *(110 * run.value("gap") for run in runs))
 
     def panel(title: str, lines: Sequence[Record], ylabel: str = "") -> Panel:
@@ -568,9 +569,7 @@ def _effects_sheet(frame: DataFrame) -> dict[str, Sheet]:
             lines,
             x=lambda run: Estimate(*(100 * end for end in run.estimate("gap"))),
             y="effect",
-            look=lambda run: {
-                **{"color": colours[_pair(run)], "marker": "o", "markersize": 4, "linestyle": "", "label": _pair(run)}
-            },
+            look=lambda run: {**mark, "color": colours[_pair(run)], "label": _pair(run)},
             levels=[Level(0.0, {})],
             scale=100,
             xlabel="gap closed by the model, % (0: marginals only; 100: Bayes-optimal)",
