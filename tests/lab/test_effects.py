@@ -12,7 +12,8 @@ from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import describe, styled
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.results import effects, effects_table, figures, named_rows
+from lo_theory.lab.table1.readings import effects, effects_table
+from lo_theory.lab.table1.results import figures, named_rows
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny
 

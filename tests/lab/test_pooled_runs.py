@@ -23,8 +23,7 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
-from lo_theory.lab.table1.readings import readings
-from lo_theory.lab.table1.results import effects
+from lo_theory.lab.table1.readings import effects, readings
 from lo_theory.lab.table1.work import RowWork
 from lo_theory.lab.tables import tables
 from lo_theory.lab.task import TASKS
