@@ -1,4 +1,4 @@
-"""Rows of decodes whose accuracies are given, to test what tables and figures make of them."""
+"""Rows of decodes whose accuracies are given, to test what tables and figures make of them, and rows as records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.rows import Row
 
 
@@ -25,3 +26,8 @@ def pairs_of(values: dict[tuple[int, int], tuple[float, float]], **keys: Any) ->
     for pair, (vanilla, margin) in values.items():
         yield from cell(pair, "vanilla", vanilla, 62.5, **keys)
         yield from cell(pair, "margin", margin, 62.5, **keys)
+
+
+def measured(rows: Iterable[Row], name: str, **where: Any) -> list[Record]:
+    """What the rows of one kind have measured, place by place."""
+    return records(pool(kind(from_rows(rows), name, **where)))

@@ -159,3 +159,13 @@ def test_a_record_says_what_it_lacks() -> None:
     assert (record.N, record.get("name", "")) == (6, "")
     with pytest.raises(AttributeError, match="no key 'P'"):
         record.P  # noqa: B018
+
+
+def test_bars_stand_at_named_places() -> None:
+    panel = Panel("bars", "bars", LINES, x=lambda line: f"(6, 18) row {line.row}", y="consistent", scale=100)
+    with styled():
+        (axes,) = Sheet("sheet", [panel], 1, (9, 3)).draw().axes
+    means = [100 * mean for pair in zip(*RUNS.values(), strict=True) for mean in pair]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(means)
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"(6, 18)\nrow\n{row}" for row in range(3)]
+    assert len(panel.numbers()) == 3 * len(means)

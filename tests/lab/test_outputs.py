@@ -13,25 +13,26 @@ from typing import Any
 
 import pytest
 import yaml
-from lo_theory.lab.table1.figure import make_figures
 from rich.console import Console
 
-from lo_theory.diffusion.statistics import Runs, Sums
+from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.figures import write_figures
+from lo_theory.lab.frame import from_rows, gap, kind, pool, records
 from lo_theory.lab.machine import versions
 from lo_theory.lab.measures import lines as problem_lines
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.style import COLOURS
-from lo_theory.lab.summary import Measured, consistency_lines, gap_closed, group, largest_z
+from lo_theory.lab.table import Shown, largest_z, print_tables, to_markdown
+from lo_theory.lab.table1.results import figures
 from lo_theory.lab.tables import tables
 from lo_theory.lab.tidy import to_csv
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.figures import rendered
+from tests.lab.decodes import measured
 from tests.lab.tiny import tiny
 
 
@@ -47,7 +48,7 @@ def experiment(finished: FinishedRun) -> Experiment:
     return resolve(finished.config)
 
 
-def text(content: list[Table], width: int) -> str:
+def text(content: list[Shown], width: int) -> str:
     stream = io.StringIO()
     print_tables(Console(file=stream, width=width), content)
     return stream.getvalue()
@@ -67,28 +68,28 @@ def test_the_folder_holds_what_is_promised(finished: FinishedRun) -> None:
 
 
 def test_known_truths_of_the_exact_posterior_are_in_the_rows(finished: FinishedRun) -> None:
-    cells = [cell for cell in group(finished.rows, "decode") if cell.keys["denoiser"] == "exact"]
+    cells = measured(finished.rows, "decode", denoiser="exact")
     assert len(cells) == 5
-    one_at_a_time = [cell for cell in cells if cell.keys["steps"] == 24]
+    one_at_a_time = [cell for cell in cells if cell.steps == 24]
     assert all(cell.value("self_consistency") == 1 and cell.value("consistent") == 1 for cell in one_at_a_time)
-    several = [cell for cell in cells if cell.keys["steps"] == 3]
+    several = [cell for cell in cells if cell.steps == 3]
     assert len(several) == 2
     assert all(cell.value("consistent") < 0.7 for cell in several)
-    problem = group(finished.rows, "problem")[0]
+    (problem,) = measured(finished.rows, "problem")
     assert problem.value("floor") == pytest.approx(6 * math.log(2) / 24)
     assert problem.value("marginals_only") == pytest.approx((6 * math.log(2) + 18 * 0.5623351) / 24)
     assert problem.value("constant") == pytest.approx(0.75)
     assert problem.value("independent") == pytest.approx(0.625)
-    exact = next(item for item in group(finished.rows, "one_pass") if item.keys["denoiser"] == "exact")
+    (exact,) = measured(finished.rows, "one_pass", denoiser="exact")
     assert exact.value("conditional") == 1
 
 
 def test_classes_pool_to_the_number_of_contexts(finished: FinishedRun) -> None:
-    classes = [item for item in group(finished.rows, "class_losses") if item.keys["law"] == "uniform"]
-    assert sum(item.metrics["kl"].n for item in classes) == 64
-    given = [item for item in group(finished.rows, "class_losses") if item.keys["law"] == "two_rates(0,1)"]
-    assert [(item.keys["latents_hidden"], item.keys["observations_hidden"]) for item in given] == [(0, 18)]
-    assert given[0].value("exact") == pytest.approx(0, abs=1e-12)
+    classes = kind(from_rows(finished.rows), "class_losses", metric="kl", law="uniform")
+    assert classes["n"].sum() == 64
+    (given,) = measured(finished.rows, "class_losses", law="two_rates(0,1)")
+    assert (given.latents_hidden, given.observations_hidden) == (0, 18)
+    assert given.value("exact") == pytest.approx(0, abs=1e-12)
 
 
 def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, experiment: Experiment) -> None:
@@ -103,7 +104,7 @@ def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, 
     lines = [line for line in printed.splitlines() if line.startswith("6, 18")]
     assert len(lines) == 9 + 9 + 2 + 2 + 4  # no row is wrapped
     for table in content:
-        assert all(len(row) == len(table.columns) for section in table.sections for row in section)
+        assert all(len(row) == len(table.heads) for section in table.sections for row in section)
     markdown = to_markdown(content)
     assert markdown == (finished.folder / "table.md").read_text()
     assert "| 6, 18 | exact | vanilla | 24 | 100.0 ±" in markdown
@@ -152,37 +153,12 @@ def test_tables_and_figure_of_an_experiment_without_a_model(tmp_path: Path) -> N
 def test_a_model_without_the_exact_posterior_is_measured_by_its_loss(tmp_path: Path) -> None:
     sets = ["evaluation.exact=false", "decoding.denoisers=[model]", "decoding.extra=[]", "training.steps=2"]
     finished = execute(resolve(tiny(), sets=sets), Request(tmp_path, threads=1), SilentProgress())
-    loss = group(finished.rows, "losses")[0]
-    assert set(loss.metrics) == {"model"}
-    gap = gap_closed(loss, group(finished.rows, "problem")[0])
-    assert -1 < gap.value < 0.3
-    assert gap.half > 0
+    losses, problem = (pool(kind(from_rows(finished.rows), name)) for name in ("losses", "problem"))
+    assert set(losses.metric) == {"model"}
+    closed = records(gap(losses, problem))[0].estimate("gap")
+    assert -1 < closed.value < 0.3
+    assert closed.half > 0
     assert {row.keys.get("denoiser", "model") for row in finished.rows} == {"model"}
-
-
-def test_rows_of_equal_keys_are_runs_and_those_of_one_run_add() -> None:
-    keys = {"kind": "decode", "N": 6}
-    rows = [
-        Row("a", "x", Sums(2, 1.0, 0.5), keys),
-        Row("b", "x", Sums(2, 2.0, 2.0), keys),
-        Row("b", "y", Sums.single(3), keys),
-    ]
-    (measured,) = group(rows, "decode")
-    parts = {0: Sums(2, 1.0, 0.5), 1: Sums(2, 2.0, 2.0)}
-    assert measured.metrics == {"x": Runs(parts), "y": Runs.of(Sums.single(3))}
-    assert measured.metrics["x"].sums == Sums(4, 3.0, 2.75)
-    named = [replace(row, keys={**keys, "run": run}) for row, run in zip(rows[:2] * 2, (3, 7, 3, 7), strict=True)]
-    (measured,) = group(named, "decode")
-    assert measured.keys == keys
-    assert measured.metrics == {"x": Runs({run: sums + sums for run, sums in zip((3, 7), parts.values(), strict=True)})}
-    assert group(rows, "losses") == []
-
-
-def test_a_share_that_never_fails_has_an_interval_all_the_same() -> None:
-    measured = Measured({}, {"consistent": Runs.of(Sums(2000, 2000.0, 0.0))})
-    low, high = measured.interval("consistent")
-    assert 0.997 < low < 0.999
-    assert high == pytest.approx(1, abs=1e-12)
 
 
 def test_largest_z_is_the_quantile_of_the_largest() -> None:
@@ -238,15 +214,22 @@ def test_with_noise_the_ceiling_is_printed_and_drawn_pair_by_pair(tmp_path: Path
     experiment = resolve(document, preset="exact")
     finished = execute(experiment, Request(tmp_path, threads=1), SilentProgress())
     accuracy = tables(experiment, finished.rows)[0]
-    place = accuracy.columns.index("ceiling")
+    titles = [title for title, _ in accuracy.heads]
+    place = titles.index("ceiling")
     assert [row[place] for section in accuracy.sections for row in section] == ["90.0"] * 5 + ["80.0"] * 5 + [""]
-    assert all(len(row) == len(accuracy.columns) for section in accuracy.sections for row in section)
+    assert all(len(row) == len(titles) for section in accuracy.sections for row in section)
     printed = text([accuracy], 80)
     assert len([line for line in printed.splitlines() if line.startswith(("6, 18", "7, 21"))]) == 10
     assert "exact sampler 90.0" in to_markdown([accuracy])
     assert "exact sampler 80.0" in to_markdown([accuracy])
-    drawn = levels(make_figures(experiment, finished.rows)["figure"].axes[0])
+    drawn = levels(panels(experiment, finished.rows)[0])
     assert drawn == pytest.approx([90, 75, 60, 80, 75, 57.5])
+
+
+def panels(experiment: Experiment, rows: list[Row]) -> list[Any]:
+    """The panels of the first figure."""
+    drawn = figures(from_rows(rows), experiment)["figure"].draw()
+    return [axes for axes in drawn.axes if axes.axison]
 
 
 def levels(axes: Any) -> list[float]:
@@ -256,18 +239,17 @@ def levels(axes: Any) -> list[float]:
 
 
 def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, experiment: Experiment) -> None:
-    assert "ceiling" not in tables(experiment, finished.rows)[0].columns
+    assert "ceiling" not in dict(tables(experiment, finished.rows)[0].heads)
     older = [row for row in finished.rows if not (row.keys["kind"] == "problem" and row.metric.startswith("self_"))]
     assert len(older) == len(finished.rows) - 3
     for rows in (older, finished.rows):
-        assert levels(make_figures(experiment, rows)["figure"].axes[0]) == pytest.approx([100, 75, 62.5])
+        assert levels(panels(experiment, rows)[0]) == pytest.approx([100, 75, 62.5])
     cells = [replace(row, sums=Sums.single(0.9)) if row.metric.endswith("ceiling") else row for row in older]
-    lines = consistency_lines(group(cells, "problem")[0], group(cells, "decode"))
-    assert all(math.isnan(line) for line in lines)  # not to be known from rows that lack them
+    assert levels(panels(experiment, cells)[0]) == [], "not to be known from rows that lack them"
 
 
 def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, experiment: Experiment) -> None:
-    panels = make_figures(experiment, finished.rows)["figure"].axes
+    drawn = panels(experiment, finished.rows)
     named = [
         *(
             "self-consistent",
@@ -280,26 +262,26 @@ def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, exp
         ),
         *("total variation", "one pass", "loss", "KL from", "gap closed", "KL, nats per hidden"),
     ]
-    assert len(panels) == len(named)
-    assert all(name in axes.get_ylabel() for name, axes in zip(named, panels, strict=True))
-    cells = group(finished.rows, "decode")
+    assert len(drawn) == len(named)
+    assert all(name in axes.get_ylabel() for name, axes in zip(named, drawn, strict=True))
+    cells = measured(finished.rows, "decode")
     published = len(experiment.reference.rows) if experiment.reference else 0
-    assert [len(axes.containers) for axes in panels[:8]] == [len(cells) + published] + [len(cells)] * 7
-    assert [len(axes.containers) for axes in panels[8:11]] == [2 * 3, 2 * 2, 2]
-    for axes, count in ((panels[5], "bias_count"), (panels[6], "pair_count")):
+    assert [len(axes.containers) for axes in drawn[:8]] == [len(cells) + published] + [len(cells)] * 7
+    assert [len(axes.containers) for axes in drawn[8:11]] == [2 * 3, 2 * 2, 2]
+    for axes, count in ((drawn[5], "bias_count"), (drawn[6], "pair_count")):
         assert axes.get_yscale() == "log"
         assert levels(axes) == pytest.approx([largest_z(int(cells[0].value(count)))])
 
 
 def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Experiment) -> None:
     def filled(rows: list[Row]) -> list[bool]:
-        axes = make_figures(experiment, rows)["figure"].axes[0]
+        axes = panels(experiment, rows)[0]
         drawn = [
             container.lines[0] for container in axes.containers if container.lines[0].get_color() != COLOURS["paper"]
         ]
         return [line.get_markerfacecolor() != "white" for line in drawn]
 
-    steps = [int(cell.keys["steps"]) for cell in group(finished.rows, "decode")]
+    steps = [cell.steps for cell in measured(finished.rows, "decode")]
     assert filled(finished.rows) == [count == 24 for count in steps]
     short = [row for row in finished.rows if row.keys.get("steps") != 24]
     assert filled(short) == [False] * steps.count(3)
@@ -315,15 +297,12 @@ def test_rows_of_one_problem_are_told_apart_by_name_and_cells_by_noise(tmp_path:
     ]
     document["rows"] = [{}, {"name": "repeats", "problem": {"repeats": True}}]
     found = execute(resolve(document), Request(tmp_path), SilentProgress())
-    cells = group(found.rows, "decode")
-    assert [cell.keys.get("noise") for cell in cells if cell.keys["row"] == 0] == [
-        *([None] * 4),
-        "gumbel 0.5 annealed log",
-    ]
-    assert {cell.keys.get("name") for cell in cells} == {None, "repeats"}
+    cells = measured(found.rows, "decode")
+    assert [cell.get("noise") for cell in cells if cell.row == 0] == [*([None] * 4), "gumbel 0.5 annealed log"]
+    assert {cell.get("name") for cell in cells} == {None, "repeats"}
     accuracy = tables(resolve(found.config), found.rows)[0]
     lines = [line for section in accuracy.sections for line in section]
-    assert lines[4][:3] == ("6, 18", "exact", "margin, gumbel 0.5 annealed log")
+    assert lines[4][:3] == ["6, 18", "exact", "margin, gumbel 0.5 annealed log"]
     assert lines[5][0] == "6, 18 repeats"
 
 

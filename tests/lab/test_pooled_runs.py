@@ -13,24 +13,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lo_theory.lab.table1.effects import effects
-from lo_theory.lab.table1.tables import model_table
 from scipy import stats
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
-from lo_theory.lab.curves import gap_curves
+from lo_theory.lab.frame import from_rows
+from lo_theory.lab.learning import learning_curves
 from lo_theory.lab.rows import Row
 from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.subject import Subject
-from lo_theory.lab.summary import gap_closed, group
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.table1 import work
-from lo_theory.lab.table1.readings import readings
+from lo_theory.lab.table1.readings import effects, readings
+from lo_theory.lab.tables import tables
 from lo_theory.lab.task import TASKS
 from lo_theory.lab.units import Options
 from lo_theory.lab.workers import Stop
+from tests.lab.decodes import measured as found_in
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny
 
@@ -90,12 +90,13 @@ def over_three(values: Any) -> tuple[float, float, float]:
 
 def lines(results: Results, title: str) -> list[dict[str, str]]:
     table = next(table for table in results.tables if title in table.title)
-    return [dict(zip(table.columns, line, strict=True)) for section in table.sections for line in section]
+    titles = [title for title, _ in table.heads]
+    return [dict(zip(titles, line, strict=True)) for section in table.sections for line in section]
 
 
 def test_levels_have_the_interval_over_the_three() -> None:
     results = collected(POOL)
-    vanilla, margin = group(results.rows, "decode")
+    vanilla, margin = found_in(results.rows, "decode")
     for found, values in ((vanilla, VANILLA), (margin, MARGIN)):
         mean, low, high = over_three(np.array(values) / 100)
         assert found.estimate("self_consistency") == pytest.approx((mean, low, min(1.0, high)))
@@ -113,11 +114,12 @@ def test_differences_are_taken_training_by_training() -> None:
     (line,) = lines(results, "Adaptive minus vanilla")
     assert line["runs"] == "3"
     assert line["self-consistent"] == f"{effect:+.1f} ±{effect - low:.1f}" == "+3.0 ±4.9"
-    ((_, runs),) = effects(results.rows).items()
-    assert [run.points("self_consistency").value for run in runs] == pytest.approx([4.5, 0.8, 3.8])
-    assert [run.gap.value for run in runs] == pytest.approx(GAPS), "by each problem's own lines"
-    reading = next(one for one in readings(results.rows, results.experiment.reference) if "self" in one.accuracy)
-    assert reading.effects[PAIR] == pytest.approx(over_three(np.array(MARGIN) - VANILLA))
+    frame = from_rows(results.rows)
+    (runs,) = effects(frame)
+    assert [run.value for run in runs.runs("self_consistency").values()] == pytest.approx([0.045, 0.008, 0.038])
+    assert [run.value for run in runs.runs("gap").values()] == pytest.approx(GAPS), "by each problem's own lines"
+    reading = next(one for one in readings(frame, results.experiment.reference) if "self" in one.accuracy)
+    assert reading.values[PAIR]["effect"] == pytest.approx(over_three(np.array(MARGIN) - VANILLA))
     (line,) = [line for line in lines(results, "Which reading") if line["accuracy"] == "self-consistency"]
     assert line["adaptive -\nvanilla"] == "+3.0 ±4.9"
 
@@ -129,15 +131,13 @@ def test_pooled_and_unpooled_tables_print_one_effect() -> None:
 
 def test_gaps_are_those_of_each_training_with_its_own_lines() -> None:
     results = collected(POOL)
-    (loss,), (problem,) = group(results.rows, "losses"), group(results.rows, "problem")
-    assert gap_closed(loss, problem) == pytest.approx(over_three(GAPS))
     mean, low, _ = over_three(GAPS)
     (line,) = lines(results, "The trained models")
     assert line["gap\nclosed"] == f"{100 * mean:.1f} ±{100 * (mean - low):.1f}" == "60.0 ±89.6"
-    (curve,) = gap_curves(results.rows)
-    assert (curve.gaps, curve.halves) == (pytest.approx((mean,)), pytest.approx((mean - low,)))
-    assert [end.value for end in curve.ends] == pytest.approx(GAPS)
-    assert curve.seconds == (3.0,)
+    (((end,),),) = [learning_curves(from_rows(results.rows))]
+    assert (end.value("gap"), end.estimate("gap").half) == pytest.approx((mean, mean - low))
+    assert [run.value for run in end.runs("gap").values()] == pytest.approx(GAPS)
+    assert end.seconds == 3.0
 
 
 def test_the_csv_has_both_intervals_by_name_and_no_share_above_one() -> None:
@@ -160,8 +160,8 @@ def test_the_csv_has_both_intervals_by_name_and_no_share_above_one() -> None:
 
 def test_a_cell_that_is_missing_changes_no_run_of_the_others() -> None:
     results = collected(POOL, frozenset({0}))
-    ((_, runs),) = effects(results.rows).items()
-    assert [run.points("self_consistency").value for run in runs] == pytest.approx([0.8, 3.8])
+    (runs,) = effects(from_rows(results.rows))
+    assert [run.value for run in runs.runs("self_consistency").values()] == pytest.approx([0.008, 0.038])
 
 
 def test_rows_that_are_not_pooled_say_their_seed() -> None:
@@ -172,8 +172,7 @@ def test_rows_that_are_not_pooled_say_their_seed() -> None:
     ]
     shown = [line["self-\nconsistent"] for line in printed if line["denoiser"] == "model"]
     assert shown[0] == "88.5 ±0.3", "one training: over its 1,000 sequences"
-    names = [curve.name for curve in gap_curves(results.rows)]
-    assert len(names) == 3
+    assert len(learning_curves(from_rows(results.rows))) == 3
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,8 @@ def test_where_the_lines_coincide_no_table_shows_a_gap() -> None:
     rows += [Row("unit", "marginals_only", Sums.single(0.6 + 1e-16 * 3), {"kind": "problem", **place})]
     for name in ("model", "exact", "kl"):
         rows += [Row("unit", name, Sums.of([0.6, 0.61]), {"kind": "losses", "law": "uniform", **place})]
-    ((line,),) = model_table(sweep_of_three(), rows).sections
+    (table,) = (one for one in tables(sweep_of_three(), rows) if one.title == "The trained models")
+    ((line,),) = table.sections
     assert line[-1] == "-"
     assert "nan" not in "".join(line)
 

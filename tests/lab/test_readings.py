@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
-from lo_theory.lab.table1.reading_figure import readings_figure
-from lo_theory.lab.table1.readings_table import readings_table
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.drawing import styled
+from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.readings import readings, verdict
+from lo_theory.lab.table1.readings import Reading, readings, readings_sheet, readings_table, verdict
 from lo_theory.lab.table1.row import Published, Reference
 from tests.lab.decodes import cell, pairs_of, share
 from tests.lab.tiny import tiny
@@ -27,13 +29,17 @@ def experiment(reference: Reference | None = REFERENCE) -> Experiment:
     return Experiment(made.experiment, made.rows, title="A table", reference=reference)
 
 
+def read(rows: Iterable[Row], reference: Reference = REFERENCE) -> list[Reading]:
+    return readings(from_rows(rows), reference)
+
+
 OFF = {(25, 275): (95.0, 90.0), (100, 200): (90.0, 80.0)}
 NEAR = {(25, 275): (79.0, 93.0), (100, 200): (62.0, 90.6)}
 
 
 def test_the_reading_that_fits_is_found_and_named() -> None:
     rows = [*pairs_of(OFF), *pairs_of(NEAR, steps=25, argmax=True)]
-    found = readings(rows, REFERENCE)
+    found = read(rows)
     assert len(found) == 2 * 2  # two decodes, two accuracies
     assert found[0].accuracy == "self-consistency"
     assert found[0].decode == "L/12 steps, argmax"
@@ -47,7 +53,7 @@ def test_the_reading_that_fits_is_found_and_named() -> None:
 
 def test_where_none_fits_it_says_so_and_names_the_nearest() -> None:
     only = {(25, 275): OFF[25, 275]}
-    said = verdict(readings(list(pairs_of(only)), REFERENCE), REFERENCE)
+    said = verdict(read(pairs_of(only)), REFERENCE)
     assert said.startswith("Under none of 2 readings do the published numbers at (25, 275) come out within 2 points.")
     assert (
         "The nearest that is decoded is self-consistency, model, L steps: 12.3 points root mean square, +17.0 (vanilla at"
@@ -57,12 +63,12 @@ def test_where_none_fits_it_says_so_and_names_the_nearest() -> None:
     assert "Margin alone: self-consistency, model, L steps (4.0)." in said
     assert said.endswith("1 of the 2 published pairs were not run.")
     wide = Reference("made up", REFERENCE.rows, tolerance=17.5)
-    assert "come out within 17.5 points under" in verdict(readings(list(pairs_of(only)), wide), wide)
+    assert "come out within 17.5 points under" in verdict(read(pairs_of(only), wide), wide)
 
 
 def test_a_reading_that_lacks_a_pair_that_was_run_cannot_fit_all() -> None:
     rows = [*pairs_of(OFF), *pairs_of({(25, 275): PAPER[25, 275]}, name="rope")]
-    found = readings(rows, REFERENCE)
+    found = read(rows)
     assert found[0].label == "self-consistency, model, rope, L steps"
     assert verdict(found, REFERENCE).startswith("Under none of 2 readings")
 
@@ -80,7 +86,7 @@ def test_a_reading_that_lacks_a_pair_that_was_run_cannot_fit_all() -> None:
     ],
 )
 def test_other_sizes_confirm_nothing_and_only_the_effect_is_compared(margin: float, expected: str) -> None:
-    found = readings(list(pairs_of({(8, 24): (70.0, margin)})), REFERENCE)
+    found = read(pairs_of({(8, 24): (70.0, margin)}))
     said = verdict(found, REFERENCE)
     assert said.startswith("No published pair was run, only (8, 24), so no reading can be confirmed here.")
     assert "published as +16.0 to +26.0 points" in said
@@ -91,10 +97,10 @@ def test_other_sizes_confirm_nothing_and_only_the_effect_is_compared(margin: flo
 def test_noise_on_scores_is_compared_with_vanilla_decoding_that_has_none() -> None:
     pair = (25, 275)
     rows = [*cell(pair, "vanilla", 78.0, 62.5), *cell(pair, "margin", 94.0, 62.5, noise="gumbel 0.5")]
-    found = readings(rows, REFERENCE)
+    found = read(rows)
     assert [one.decode for one in found] == ["L steps, gumbel 0.5"] * 2
-    assert found[0].values[pair][0].value == pytest.approx(78.0)
-    assert readings(cell(pair, "margin", 94.0, 62.5), REFERENCE) == []  # vanilla was not measured
+    assert found[0].values[pair]["vanilla"].value == pytest.approx(78.0)
+    assert read(cell(pair, "margin", 94.0, 62.5)) == []  # vanilla was not measured
 
 
 def test_several_runs_of_a_pair_are_pooled() -> None:
@@ -106,9 +112,9 @@ def test_several_runs_of_a_pair_are_pooled() -> None:
         for i in range(2)
         for name in ("conditional", "infill", "infill_drawn")
     ]
-    found = {reading.accuracy: reading.values[pair] for reading in readings(rows, REFERENCE)}
-    assert [value.value for value in found["self-consistency"]] == [pytest.approx(80), pytest.approx(85)]
-    assert found["conditional"][0].value == pytest.approx(92)
+    found = {reading.accuracy: reading.values[pair] for reading in read(rows)}
+    assert [value.value for value in found["self-consistency"].values()] == pytest.approx([80, 85, 5])
+    assert found["conditional"]["vanilla"].value == pytest.approx(92)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +130,14 @@ def test_several_runs_of_a_pair_are_pooled() -> None:
 )
 def test_steps_are_a_share_of_the_length_only_where_they_are(pair: tuple[int, int], steps: int, decode: str) -> None:
     rows = list(pairs_of({pair: (70.0, 80.0)}, steps=steps))
-    assert {reading.decode for reading in readings(rows, REFERENCE)} == {decode}
+    assert {reading.decode for reading in read(rows)} == {decode}
 
 
 def test_an_effect_between_cells_without_spread_has_an_interval_all_the_same() -> None:
     pair = (25, 275)
     rows = [*pairs_of({pair: (70.0, 80.0)})]
     certain = [Row(row.unit, row.metric, Sums.of([1.0] * 50), row.keys) for row in rows]
-    effect = readings(certain, REFERENCE)[0].effects[pair]
+    effect = read(certain)[0].values[pair]["effect"]
     assert effect.low < effect.value == 0 < effect.high
 
 
@@ -139,15 +145,18 @@ def test_the_table_and_the_figure_show_every_reading() -> None:
     rows = [*pairs_of(OFF), *pairs_of(NEAR, steps=25)]
     keys = {"kind": "one_pass", "row": 0, "N": 25, "P": 275, "problem": "a", "seed": 0, "denoiser": "exact"}
     rows += [Row("unit", name, share(97.5), keys) for name in ("conditional", "infill", "infill_drawn")]
-    table = readings_table(experiment(), rows)
+    frame = from_rows(rows)
+    table = readings_table(frame, experiment())
     (lines,) = table.sections
     assert len(lines) == 2 * 2 + 3
-    assert lines[0] == ("self-consistency", "model", "L/12 steps", "2", "70.5", "91.8", "+21.3", "1.2", "1.6")
-    assert ("infill", "exact", "one pass", "1", "97.5", "97.5", "0", "14.0", "19.5") in lines
+    assert lines[0] == ["self-consistency", "model", "L/12 steps", "2", "70.5", "91.8", "+21.3", "1.2", "1.6"]
+    assert ["infill", "exact", "one pass", "1", "97.5", "97.5", "0", "14.0", "19.5"] in lines
     assert "come out within 2 points" in table.notes[0]
-    assert readings_table(experiment(None), rows).sections == ()
-    (figure,) = readings_figure(experiment(), rows).values()
+    assert readings_table(frame, experiment(None)).sections == []
+    (sheet,) = readings_sheet(frame, experiment()).values()
+    with styled():
+        figure = sheet.draw()
     pairs = ["(25, 275)", "(100, 200)"]
     assert [axes.get_title(loc="left")[-len(name) :] for axes, name in zip(figure.axes, pairs, strict=True)] == pairs
     assert len(figure.axes[0].get_yticklabels()) == len(lines)
-    assert readings_figure(experiment(None), rows) == {}
+    assert readings_sheet(frame, experiment(None)) == {}

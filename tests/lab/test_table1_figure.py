@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from lo_theory.lab.table1.figure import make_figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,7 +16,9 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab import style
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import styled
+from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row
+from lo_theory.lab.table1.results import figures
 from tests.lab.decodes import cell, pairs_of, share
 from tests.lab.tiny import tiny
 
@@ -58,13 +59,17 @@ def everything() -> list[Row]:
 
 def drawn(made: Experiment, rows: Sequence[Row], name: str = "figure") -> Figure:
     with styled():
-        figure = make_figures(made, rows)[name]
+        figure = figures(from_rows(rows), made)[name].draw()
         figure.draw_without_rendering()
     return figure
 
 
+def panels(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.axison]
+
+
 def titles(figure: Figure) -> list[str]:
-    return [axes.get_title(loc="left").split("  ")[-1] for axes in figure.axes]
+    return [axes.get_title(loc="left").split("  ")[-1] for axes in panels(figure)]
 
 
 def symbols(axes: Axes) -> set[Any]:
@@ -74,12 +79,19 @@ def symbols(axes: Axes) -> set[Any]:
 def test_a_quantity_that_was_not_measured_has_no_panel() -> None:
     figure = drawn(experiment(), decodes(1))
     assert titles(figure) == ["Self-consistency", "Whole sequences", "Unpaired"]
-    assert all(symbols(axes) for axes in figure.axes)
-    places = [axes.get_subplotspec() for axes in figure.axes]
+    assert all(symbols(axes) for axes in panels(figure))
+    places = [axes.get_subplotspec() for axes in panels(figure)]
     assert [(place.rowspan.start, place.colspan.start) for place in places if place] == [(0, 0), (0, 2), (1, 0)]
     assert titles(drawn(experiment(), everything())) == [
         *("Self-consistency", "Whole sequences", "Unpaired", "One pass", "Loss", "KL", "Gap closed"),
     ]
+
+
+def test_published_numbers_are_beside_the_row_of_their_pair() -> None:
+    settings = tiny()
+    settings["reference"]["rows"].append({"N": 6, "P": 18, "policy": "margin", "percent": 90.0})
+    figure = drawn(resolve(settings), [*pairs_of({PAIR: (80, 90)}, name="rope")])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["(6, 18)\nrope", "(25, 275)"]
 
 
 def test_nothing_at_all_says_so() -> None:
@@ -91,7 +103,7 @@ def test_nothing_at_all_says_so() -> None:
 @pytest.mark.parametrize("count", [1, 4, 20, 60])
 def test_labels_do_not_lie_over_each_other(count: int) -> None:
     figure = drawn(experiment(count, published=False), decodes(count))
-    for axes in figure.axes:
+    for axes in panels(figure):
         boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
         assert len(boxes) >= min(count, 20)
         assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))

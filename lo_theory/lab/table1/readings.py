@@ -1,30 +1,34 @@
-"""Which reading of the published table gives its numbers: of every accuracy, decode and variant that was measured.
+"""What the paper claims beside what was measured: which reading gives its numbers, and what adaptive decoding changes.
 
 A reading says what "accuracy" is and how sequences were made; under each of them the measured numbers are at some
-distance from the published ones.
+distance from the published ones. An effect is adaptive minus vanilla decoding of one denoiser, run by run: a run is a
+problem with a training of its own, and runs are alike where all but the seeds agree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.diffusion.statistics import Estimate
+from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, kind, pool, records
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
+from lo_theory.lab.panel import Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
-from lo_theory.lab.style import COLOURS, INK, marker
-from lo_theory.lab.table import Column, Table, number, plus_minus, text
+from lo_theory.lab.style import COLOURS, INK, SEQUENTIAL, marker
+from lo_theory.lab.table import Column, Table, key, number, plus_minus, text
 from lo_theory.lab.table1.row import Reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["ADAPTIVE", "Reading", "readings", "readings_sheet", "readings_table", "variants", "verdict"]
+__all__ = [
+    *("ADAPTIVE", "Reading", "effects", "effects_sheet", "effects_table", "pair_text", "readings", "readings_sheet"),
+    *("readings_table", "variants", "verdict"),
+]
 
 ADAPTIVE = "margin"
 """The paper's adaptive inference."""
@@ -336,3 +340,104 @@ def _draw_published(axes: Axes, lines: Sequence[Mapping[str, float]]) -> None:
             name = f"published\n{'adaptive' if policy == ADAPTIVE else policy}"
             centred: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7, "color": COLOURS["paper"]}
             axes.text((low + high) / 2, -1.65, name, **centred)
+
+
+# --- adaptive minus vanilla, run by run ---
+
+
+def pair_text(line: Record) -> str:
+    """``25, 275``, and the name and the seeds of the row where it has them."""
+    return " ".join(filter(None, (f"{line.N}, {line.P}", line.get("name", ""), line.get("seeds", ""))))
+
+
+def effects(frame: DataFrame) -> list[Record]:
+    """Adaptive minus vanilla of runs that are alike, pooled over them; ``gap``: closed by the model of each run."""
+    losses, problems = kind(frame, "losses", law="uniform"), kind(frame, "problem")
+    gaps = {pair_text(line): line for line in records(gap(pool(losses, over="row"), pool(problems, over="row")))}
+    found = records(minus(pool(kind(frame, "decode"), over="row"), "policy", ADAPTIVE, "vanilla"))
+    return [line.plus(gaps.get(pair_text(line), line)) if line.denoiser == "model" else line for line in found]
+
+
+def _tokens(effect: Record) -> str:
+    return ", ".join([*([] if effect.argmax else ["drawn"]), *variants(effect)])
+
+
+def _points(effect: Record, metric: str) -> list[float]:
+    """What is known of each run, in points of per cent."""
+    return [100 * run.value for run in effect.runs(metric).values() if not math.isnan(run.value)]
+
+
+def _over_runs(title: str, metric: str, form: Callable[[list[float]], str]) -> Column:
+    return Column(title, lambda line: form(_points(line, metric)))
+
+
+def effects_table(frame: DataFrame) -> Table:
+    """Adaptive minus vanilla where several runs are alike, with intervals over them."""
+
+    def of(metric: str, title: str) -> Iterator[Column]:
+        yield _over_runs(title, metric, lambda points: plus_minus(between(points), "+.1f"))
+        yield _over_runs("least, most", metric, lambda points: f"{min(points):+.1f}, {max(points):+.1f}")
+        yield _over_runs("above 0", metric, lambda points: f"{sum(point > 0 for point in points)}/{len(points)}")
+
+    return Table(
+        "Adaptive minus vanilla",
+        (
+            *(text("N, P", pair_text), key("denoiser", left=True), key("steps"), text("tokens", _tokens)),
+            _over_runs("runs", "self_consistency", lambda points: str(len(points))),
+            _over_runs("gap\nclosed, %", "gap", lambda gaps: f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""),
+            *of("self_consistency", "self-consistent"),
+            *of("consistent", "wholly\nconsistent"),
+        ),
+        [line for line in effects(frame) if len(_points(line, "self_consistency")) > 1],
+        notes=(
+            "Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a "
+            "problem and a training of its own where their seeds differ, with its 95 % interval over runs (Student's "
+            "t), which holds what differs between them; the least and the most of a run; runs in which it is positive. "
+            "Gap closed: the least and the most of their models.",
+        ),
+    )
+
+
+def effects_sheet(frame: DataFrame) -> dict[str, Sheet]:
+    """Adaptive minus vanilla against how far the model has learned, one mark a run; nothing below two trained models.
+
+    Self-consistency, one token a step and several, of tokens that are drawn as they come.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    runs = [
+        Record({**line.keys, "run": run}, {"effect": (points, {}), "gap": (line.runs("gap")[run], {})})
+        for line in effects(frame)
+        if _tokens(line) == "drawn"
+        for run, points in line.runs("self_consistency").items()
+        if run in line.runs("gap") and not math.isnan(line.runs("gap")[run].value)
+    ]
+    if len({run.run for run in runs}) < 2:
+        return {}
+    names, shades = list(dict.fromkeys(map(pair_text, runs))), colormaps[SEQUENTIAL]
+    colours = {name: to_hex(shades(0.85 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
+    mark = {"marker": "o", "markersize": 4, "linestyle": ""}
+    least = min(-4.0, *(110 * run.value("gap") for run in runs))
+
+    def panel(title: str, lines: Sequence[Record], ylabel: str = "") -> Panel:
+        return Panel(
+            title,
+            "curves",
+            lines,
+            x=lambda run: Estimate(*(100 * end for end in run.estimate("gap"))),
+            y="effect",
+            look=lambda run: {**mark, "color": colours[pair_text(run)], "label": pair_text(run)},
+            levels=[Level(0.0, {})],
+            scale=100,
+            xlabel="gap closed by the model, % (0: marginals only; 100: Bayes-optimal)",
+            ylabel=ylabel,
+            dress=lambda axes: axes.set_xlim(least, 104),
+        )
+
+    one, several = ([run for run in runs if (run.steps == run.N + run.P) == whole] for whole in (True, False))
+    ylabel = "margin - vanilla, percentage points of self-consistency"
+    panels = [panel("One token a step", one, ylabel), panel("Several tokens a step", several)]
+    title, entries = "Adaptive minus vanilla against how far the model has learned", min(6, len(names))
+    shared = {"sharex": True, "sharey": True}
+    return {"effects": Sheet(title, panels, 2, (10, 4.6), entries=entries, grid=shared)}

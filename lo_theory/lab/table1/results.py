@@ -1,7 +1,6 @@
 """What Table 1 shows: accuracies of generated sequences with their known lines and the published numbers, and losses.
 
-Which reading of the published numbers fits is in ``readings``. An effect is adaptive minus vanilla decoding of one
-denoiser, run by run: a run is a problem with a training of its own, and runs are alike where all but the seeds agree.
+What the paper claims, its numbers and the effect of adaptive decoding, is compared in ``readings``.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lo_theory.diffusion.statistics import Estimate, between
+from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, gap, kind, minus, named, pool, records
+from lo_theory.lab.frame import Record, gap, kind, named, pool, records
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Look, Panel, Sheet, label_inches
 from lo_theory.lab.seeds import difference_texts, seed_texts
-from lo_theory.lab.style import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, SEQUENTIAL, marker
+from lo_theory.lab.style import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
 from lo_theory.lab.table import (
-    Column,
     Table,
     key,
     largest,
@@ -30,18 +28,25 @@ from lo_theory.lab.table import (
     number,
     only,
     percent,
-    plus_minus,
     text,
     with_expected,
 )
-from lo_theory.lab.table1.readings import ADAPTIVE, readings_sheet, readings_table, variants
+from lo_theory.lab.table1.readings import (
+    effects_sheet,
+    effects_table,
+    pair_text,
+    readings_sheet,
+    readings_table,
+    variants,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["effects", "effects_table", "figures", "named_rows", "tables"]
+__all__ = ["figures", "named_rows", "tables"]
 
+_KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
@@ -60,7 +65,10 @@ class _Measured:
         self.problems: dict[int, Record] = {line.row: line for line in self.lines("problem")}
 
     def lines(self, name: str) -> list[Record]:
-        return [line.plus(seeds=self._seeds[line.row]) for line in records(pool(kind(self.frame, name)))]
+        return self._pooled(kind(self.frame, name))
+
+    def _pooled(self, part: DataFrame) -> list[Record]:
+        return [line.plus(seeds=self._seeds[line.row]) for line in records(pool(part))]
 
     @functools.cached_property
     def cells(self) -> list[Record]:
@@ -84,7 +92,8 @@ class _Measured:
         for row, part in _by_row(self.cells):
             pair = part[0].N, part[0].P
             seen.add(pair)
-            lines += [*part, *(_of_paper(line, row=row) for line in published if pair == (line.N, line.P))]
+            place = {"row": row, "place": _place(part[0])}
+            lines += [*part, *(_of_paper(line, **place) for line in published if pair == (line.N, line.P))]
         return lines + [_of_paper(line) for line in published if (line.N, line.P) not in seen]
 
     @functools.cached_property
@@ -95,7 +104,7 @@ class _Measured:
             sizes = {"latents_hidden": part.N, "observations_hidden": part.P}
             part = part.assign(**{name: (4 * part[name] // size).clip(upper=3) for name, size in sizes.items()})
         lines = []
-        for _, own in _by_row([line.plus(seeds=self._seeds[line.row]) for line in records(pool(part))]):
+        for _, own in _by_row(self._pooled(part)):
             there = {(line.latents_hidden, line.observations_hidden): line for line in own}
             for i, j in itertools.product(range(4), repeat=2):
                 empty = Record({**own[0].keys, "latents_hidden": i, "observations_hidden": j})
@@ -116,19 +125,10 @@ def _of_paper(line: Any, **keys: Any) -> Record:
     return Record({"N": line.N, "P": line.P, "denoiser": "paper", "policy": line.policy, "steps": "?", **keys}, known)
 
 
-def _is_ours(line: Record) -> bool:
-    return bool(line.denoiser != "paper")
-
-
 # --- tables ---
 
 
-def _pair(line: Record) -> str:
-    """``25, 275``, and the name and the seeds of the row where it has them."""
-    return " ".join(filter(None, (f"{line.N}, {line.P}", line.get("name", ""), line.get("seeds", ""))))
-
-
-_PAIR, _DENOISER = text("N, P", _pair), key("denoiser", left=True)
+_PAIR, _DENOISER = text("N, P", pair_text), key("denoiser", left=True)
 _CELL = (_PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
 
 
@@ -169,7 +169,41 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             "sequences.",
         ),
     )
-    yield Table(
+    yield _models(found)
+    yield _classes_table(found)
+
+
+def _accuracies(found: _Measured) -> Table:
+    """Accuracies of generated observations, with the published ones below."""
+    columns = [*_CELL, percent("self_consistency", "self-\nconsistent")]
+    noisy = any(cell.value("self_consistency_ceiling") < 1 for cell in found.cells)
+    ours = [
+        *([mean("self_consistency_ceiling", "ceiling", ".1f", 100)] if noisy else []),
+        *(percent("consistent", "wholly\nconsistent"), percent("unpaired"), mean("observation_mean", "mean\nobs.")),
+    ]
+    notes = [
+        "Per cent, with 95 % intervals over sequences. Self-consistent: observations that agree with the generated "
+        "latents; wholly consistent: sequences of positive probability; unpaired: agreement with an unrelated sequence "
+        "of the data."
+    ]
+    if noisy:
+        notes.append("Ceiling: what observations drawn exactly given the generated latents would reach on average.")
+    lines = [_known_lines(problem) for problem in found.problems.values()]
+    if len(set(lines)) == 1:
+        notes.append(lines[0])
+    else:
+        notes += [
+            f"({pair_text(problem)}): {line}" for problem, line in zip(found.problems.values(), lines, strict=True)
+        ]
+    if found.experiment.reference is not None:
+        notes.append(f"Paper: {found.experiment.reference.source}.")
+    columns += [only(lambda line: bool(line.denoiser != "paper"), column) for column in ours]
+    return Table(found.title, columns, found.with_published, _row, notes)
+
+
+def _models(found: _Measured) -> Table:
+    """Losses of the trained models beside their lines."""
+    return Table(
         "The trained models",
         (
             *(_PAIR, key("law", left=True), mean("model", "loss", ".4f"), measured("exact", "exact\nloss")),
@@ -187,7 +221,11 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             "only - loss)/(marginals only - floor) in per cent, loss - floor measured as KL where there is one.",
         ),
     )
-    yield Table(
+
+
+def _classes_table(found: _Measured) -> Table:
+    """KL by what contexts hide, in quarters."""
+    return Table(
         "Where the models err",
         (
             _PAIR,
@@ -206,90 +244,15 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     )
 
 
-def _accuracies(found: _Measured) -> Table:
-    """Accuracies of generated observations, with the published ones below."""
-    noisy = any(cell.value("self_consistency_ceiling") < 1 for cell in found.cells)
-    ours = [
-        *([mean("self_consistency_ceiling", "ceiling", ".1f", 100)] if noisy else []),
-        *(percent("consistent", "wholly\nconsistent"), percent("unpaired"), mean("observation_mean", "mean\nobs.")),
-    ]
-    notes = [
-        "Per cent, with 95 % intervals over sequences. Self-consistent: observations that agree with the generated "
-        "latents; wholly consistent: sequences of positive probability; unpaired: agreement with an unrelated sequence "
-        "of the data."
-    ]
-    if noisy:
-        notes.append("Ceiling: what observations drawn exactly given the generated latents would reach on average.")
-    lines = [_known_lines(problem) for problem in found.problems.values()]
-    if len(set(lines)) == 1:
-        notes.append(lines[0])
-    else:
-        notes += [f"({_pair(problem)}): {line}" for problem, line in zip(found.problems.values(), lines, strict=True)]
-    if found.experiment.reference is not None:
-        notes.append(f"Paper: {found.experiment.reference.source}.")
-    columns = [*_CELL, percent("self_consistency", "self-\nconsistent"), *(only(_is_ours, column) for column in ours)]
-    return Table(found.title, columns, found.with_published, _row, notes)
-
-
 def _known_lines(problem: Record) -> str:
     """The known lines of self-consistency and of agreement with the data."""
-    own = (number(100 * problem.value(f"self_consistency_{name}"), ".1f") for name in ("ceiling", *_KNOWN))
-    ceiling, constant, independent = own
+    ceiling, constant, independent = (
+        number(100 * problem.value(f"self_consistency_{name}"), ".1f") for name in ("ceiling", *_KNOWN)
+    )
     data = ", ".join(f"{100 * problem.value(name):.1f}" for name in _KNOWN)
     return (
         f"Self-consistent: exact sampler {ceiling}, observations always at their most likely value {constant}, drawn "
         f"from their single-token marginals {independent}; the last two agree with the data in {data}."
-    )
-
-
-_KNOWN = ("constant", "independent")
-
-
-def effects(frame: DataFrame) -> list[Record]:
-    """Adaptive minus vanilla of runs that are alike, pooled over them; ``gap``: closed by the model of each run."""
-    losses, problems = kind(frame, "losses", law="uniform"), kind(frame, "problem")
-    gaps = {_pair(line): line for line in records(gap(pool(losses, over="row"), pool(problems, over="row")))}
-    found = records(minus(pool(kind(frame, "decode"), over="row"), "policy", ADAPTIVE, "vanilla"))
-    return [line.plus(gaps.get(_pair(line), line)) if line.denoiser == "model" else line for line in found]
-
-
-def _tokens(effect: Record) -> str:
-    return ", ".join([*([] if effect.argmax else ["drawn"]), *variants(effect)])
-
-
-def _points(effect: Record, metric: str) -> list[float]:
-    """What is known of each run, in points of per cent."""
-    return [100 * run.value for run in effect.runs(metric).values() if not math.isnan(run.value)]
-
-
-def _over_runs(title: str, metric: str, form: Callable[[list[float]], str]) -> Column:
-    return Column(title, lambda line: form(_points(line, metric)))
-
-
-def effects_table(frame: DataFrame) -> Table:
-    """Adaptive minus vanilla where several runs are alike, with intervals over them."""
-
-    def of(metric: str, title: str) -> Iterator[Column]:
-        yield _over_runs(title, metric, lambda points: plus_minus(between(points), "+.1f"))
-        yield _over_runs("least, most", metric, lambda points: f"{min(points):+.1f}, {max(points):+.1f}")
-        yield _over_runs("above 0", metric, lambda points: f"{sum(point > 0 for point in points)}/{len(points)}")
-
-    return Table(
-        "Adaptive minus vanilla",
-        (
-            *(_PAIR, _DENOISER, key("steps"), text("tokens", _tokens)),
-            _over_runs("runs", "self_consistency", lambda points: str(len(points))),
-            _over_runs("gap\nclosed, %", "gap", lambda gaps: f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""),
-            *of("self_consistency", "self-consistent"),
-            *of("consistent", "wholly\nconsistent"),
-        ),
-        [line for line in effects(frame) if len(_points(line, "self_consistency")) > 1],
-        notes=(
-            "Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a "
-            "problem and a training of its own where their seeds differ, with its 95 % interval over runs (Student's "
-            "t), which holds what differs between them; the least and the most of a run; runs in which it is positive. "
-            "Gap closed: the least and the most of their models.",
-        ),
     )
 
 
@@ -310,8 +273,8 @@ class _Place(NamedTuple):
 
 
 def _place(line: Record) -> _Place:
-    """The pair and the name of a row; of published numbers that no row is of, the pair."""
-    return _Place(line.get("row"), f"({line.N}, {line.P}) {line.get('name', '')}".strip())
+    """The pair and the name of a row; of published numbers those of the row beside which they are, or the pair."""
+    return line.get("place") or _Place(line.get("row"), f"({line.N}, {line.P}) {line.get('name', '')}".strip())
 
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
@@ -320,7 +283,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     return {
         "figure": _sheet(_Measured(frame, experiment)),
         **readings_sheet(frame, experiment),
-        **_effects_sheet(frame),
+        **effects_sheet(frame),
         **training_sheet(frame, experiment),
     }
 
@@ -339,10 +302,8 @@ def _sheet(found: _Measured) -> Sheet:
         empty = left if span > left else 0
         panels += [*[None] * empty, panel]
         spans += [*[1] * empty, span]
-    bands = -(-sum(spans) // _COLUMNS)
-    height = _HEIGHT + label_inches([str(_place(line)) for line in found.cells])
-    legend = _legend(found, once, laws)
-    size = (_WIDTH, 0.5 + height * bands)
+    height, legend = _HEIGHT + label_inches([str(_place(line)) for line in found.cells]), _legend(found, once, laws)
+    size = (_WIDTH, 0.5 + height * -(-sum(spans) // _COLUMNS))
     return Sheet(found.title, panels, _COLUMNS, size, legend, entries=min(6, len(legend)), spans=spans)
 
 
@@ -365,7 +326,7 @@ def _legend(found: _Measured, once: Sequence[Record], laws: Mapping[str, Any]) -
 def _cell_look(line: Record) -> Look:
     """Colour by denoiser, symbol by policy, filled at one token a step."""
     colour = COLOURS[line.denoiser]
-    if not _is_ours(line):
+    if line.denoiser == "paper":
         return {"color": colour, "marker": marker(line.policy), "markersize": 6}
     fill = colour if line.steps == line.N + line.P else "white"
     symbol, size = ("*", 8) if line.argmax else (marker(line.policy), 5)
@@ -419,9 +380,8 @@ def _of_cells(found: _Measured) -> Iterator[Panel]:
         xlabel="dashed: always the most likely value; dotted: data, or independent",
         ylabel="agreement with an unrelated sequence, %",
     )
-    levels = [_level(found, "observation_mean")]
-    ylabel = "mean of generated observations"
-    yield of("Mean", y="observation_mean", levels=levels, xlabel="line: the data", ylabel=ylabel)
+    levels, words = [_level(found, "observation_mean")], ("line: the data", "mean of generated observations")
+    yield of("Mean", y="observation_mean", levels=levels, xlabel=words[0], ylabel=words[1])
     yield of(
         "Diversity",
         y=_over_expected("distinct"),
@@ -504,19 +464,17 @@ def _of_losses(found: _Measured, laws: Mapping[str, Any]) -> Iterator[Panel]:
         ylabel="KL from the exact posterior, nats per token",
         dress=lambda axes: axes.set_yscale("log", nonpositive="mask"),
     )
-    uniform = [line for line in found.losses if _is_uniform(line)]
-    lowest = min([0.0, *(100 * line.value("gap") for line in uniform if not math.isnan(line.value("gap")))])
     yield Panel(
         "Gap closed",
         "bars",
-        uniform,
+        [line for line in found.losses if _is_uniform(line)],
         x=_place,
         y="gap",
         look=lambda line: {"facecolor": COLOURS["model"]},
         scale=100,
         xlabel="0: single-token marginals only; 100: Bayes-optimal",
         ylabel="gap closed, %",
-        dress=lambda axes: axes.set_ylim(lowest, 100),
+        dress=lambda axes: axes.set_ylim(min(0.0, axes.get_ylim()[0]), 100),
     )
 
 
@@ -538,49 +496,3 @@ def _classes(found: _Measured) -> Panel:
         xlabel="uniform law; four groups a pair: 0-25, 25-50, 50-75, 75-100 % of the latents hidden",
         ylabel="KL, nats per hidden token",
     )
-
-
-def _effects_sheet(frame: DataFrame) -> dict[str, Sheet]:
-    """Adaptive minus vanilla against how far the model has learned, one mark a run; nothing below two trained models.
-
-    Self-consistency, one token a step and several, of tokens that are drawn as they come.
-    """
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    runs = [
-        Record({**line.keys, "run": run}, {"effect": (points, {}), "gap": (line.runs("gap")[run], {})})
-        for line in effects(frame)
-        if _tokens(line) == "drawn"
-        for run, points in line.runs("self_consistency").items()
-        if run in line.runs("gap") and not math.isnan(line.runs("gap")[run].value)
-    ]
-    if len({run.run for run in runs}) < 2:
-        return {}
-    names, shades = list(dict.fromkeys(map(_pair, runs))), colormaps[SEQUENTIAL]
-    colours = {name: to_hex(shades(0.85 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
-    least = min(-4.0, *(110 * run.value("gap") for run in runs))
-
-    def panel(title: str, lines: Sequence[Record], ylabel: str = "") -> Panel:
-        return Panel(
-            title,
-            "curves",
-            lines,
-            x=lambda run: Estimate(*(100 * end for end in run.estimate("gap"))),
-            y="effect",
-            look=lambda run: {
-                **{"color": colours[_pair(run)], "marker": "o", "markersize": 4, "linestyle": "", "label": _pair(run)}
-            },
-            levels=[Level(0.0, {})],
-            scale=100,
-            xlabel="gap closed by the model, % (0: marginals only; 100: Bayes-optimal)",
-            ylabel=ylabel,
-            dress=lambda axes: axes.set_xlim(least, 104),
-        )
-
-    one, several = ([run for run in runs if (run.steps == run.N + run.P) == whole] for whole in (True, False))
-    ylabel = "margin - vanilla, percentage points of self-consistency"
-    panels = [panel("One token a step", one, ylabel), panel("Several tokens a step", several)]
-    title, entries = "Adaptive minus vanilla against how far the model has learned", min(6, len(names))
-    shared = {"sharex": True, "sharey": True}
-    return {"effects": Sheet(title, panels, 2, (10, 4.6), entries=entries, grid=shared)}
