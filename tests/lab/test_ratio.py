@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lo_theory.diffusion.statistics import Estimate, Runs, Sums, between
+from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import resolve
+from lo_theory.lab.drawing import styled
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.frame import Record, from_rows
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ratio.figure import make_figures
-from lo_theory.lab.ratio.tables import Decode, _met, decodes, facts, falls, settling_ratio
+from lo_theory.lab.ratio.results import decodes, differences, facts, falls, figures, met, settling_ratio
+from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.sweep.grid import load_grid
 from lo_theory.lab.tables import tables
@@ -40,36 +42,35 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         return execute(resolve(_TINY), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
-def curve(*accuracies: float) -> list[Decode]:
-    nothing = Estimate(math.nan, math.nan, math.nan)
+@pytest.fixture(scope="module")
+def frame(finished: FinishedRun) -> Any:
+    return from_rows(finished.rows)
+
+
+def curve(*accuracies: float) -> list[Record]:
     return [
-        Decode(
-            (8, 8 * (i + 1)),
-            "exact",
-            "vanilla",
-            "several",
-            Estimate(value, math.nan, math.nan),
-            nothing,
-            nothing,
-            nothing,
-            Runs.of(Sums.of([value])),
-        )
+        Record({"ratio": i + 1}, {"self_consistency": (Estimate(value, math.nan, math.nan), {})})
         for i, value in enumerate(accuracies)
     ]
 
 
-def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(finished: FinishedRun) -> None:
-    found = decodes(finished.rows)
-    assert {(it.kind, it.policy) for it in found} == {(k, p) for k in ("L", "several") for p in ("vanilla", "margin")}
+def test_one_token_a_step_is_the_law_of_the_data_and_several_are_not(frame: Any) -> None:
+    found = decodes(frame)
+    ways = {(it.tokens, it.policy) for it in found}
+    assert ways == {(tokens, policy) for tokens in ("one", "several") for policy in ("vanilla", "margin")}
     for it in found:
-        assert len(it.problems.parts) == 2
-        if it.kind == "L":
+        assert len(it.runs("self_consistency")) == 2
+        if it.tokens == "one":
             unseen = 1.96**2 / (400 + 1.96**2)  # all 400 sequences agree, and both problems
-            assert it.accuracy == pytest.approx((1.0, 1.0 - unseen, 1.0), abs=1e-6)
-            assert it.dead[0] == it.live_errors[0] == 0
-    late = [it for it in found if it.kind == "several" and it.ratio == 7]
-    assert all(0.5 < it.accuracy[0] < 0.9 and it.dead[0] > 0.2 for it in late)
-    assert all(1 - it.dead[0] < it.accuracy[0] + it.live_errors[0] < 1 for it in late)
+            assert it.estimate("self_consistency") == pytest.approx((1.0, 1.0 - unseen, 1.0), abs=1e-6)
+            assert it.value("dead_checks") == it.value("live_errors") == 0
+    late = [it for it in found if it.tokens == "several" and it.ratio == 7]
+    assert len(late) == 2
+    for it in late:
+        accuracy, dead = it.value("self_consistency"), it.value("dead_checks")
+        assert 0.5 < accuracy < 0.9
+        assert dead > 0.2
+        assert 1 - dead < accuracy + it.value("live_errors") < 1
 
 
 def test_dead_ends_of_a_model_are_those_that_the_exact_posterior_sees(tmp_path: Path) -> None:
@@ -78,24 +79,26 @@ def test_dead_ends_of_a_model_are_those_that_the_exact_posterior_sees(tmp_path: 
     document |= {"model": {"shape": {"layers": 1, "heads": 1, "width": 8}}, "objective": {"laws": ["uniform"]}}
     document["decoding"] = {**_TINY["decoding"], "denoisers": ["exact", "model"]}
     rows = execute(resolve(document), Request(tmp_path, threads=1, workers=1), SilentProgress()).rows
-    for it in decodes(rows):
+    for it in decodes(from_rows(rows)):
         if it.denoiser == "model":
-            assert 0.8 < it.dead[0] <= 1
-            assert 0 < it.alive[0] < 0.8
-        elif it.kind == "L":
-            assert (it.dead[0], it.alive[0]) == (0, 1)
-    older = [row for row in rows if row.metric != "alive_steps"]
-    assert all(math.isnan(it.dead[0]) == (it.denoiser == "model") for it in decodes(older))
+            assert 0.8 < it.value("dead_checks") <= 1
+            assert 0 < it.value("alive_steps") < 0.8
+        elif it.tokens == "one":
+            assert (it.value("dead_checks"), it.value("alive_steps")) == (0, 1)
+    older = decodes(from_rows([row for row in rows if row.metric != "alive_steps"]))
+    assert all(math.isnan(it.value("dead_checks")) == (it.denoiser == "model") for it in older)
 
 
-def test_a_difference_is_taken_problem_by_problem(finished: FinishedRun) -> None:
+def test_a_difference_is_taken_problem_by_problem(frame: Any) -> None:
     vanilla, margin = (
-        next(it for it in decodes(finished.rows) if (it.kind, it.policy, it.ratio) == ("several", policy, 7))
+        next(it for it in decodes(frame) if (it.tokens, it.policy, it.ratio) == ("several", policy, 7))
         for policy in ("vanilla", "margin")
     )
-    own = [margin.problems.means[row] - vanilla.problems.means[row] for row in margin.problems.parts]
+    (apart,) = (it for it in differences(frame) if (it.tokens, it.ratio) == ("several", 7))
+    first, second = margin.runs("self_consistency"), vanilla.runs("self_consistency")
+    own = [first[row].value - second[row].value for row in first]
     low, high = stats.t.interval(0.95, 1, loc=np.mean(own), scale=stats.sem(own))
-    assert margin.minus(vanilla) == pytest.approx((np.mean(own), low, high))
+    assert apart.estimate("self_consistency") == pytest.approx((np.mean(own), low, high))
 
 
 def test_between_runs() -> None:
@@ -115,30 +118,40 @@ def test_where_a_curve_meets_a_level() -> None:
 
 
 def test_a_first_meeting_is_told_from_one_for_good() -> None:
-    assert _met(curve(0.5, 0.4), 0.625) == "1 or below"
-    assert _met(curve(0.5, 0.7), 0.625) == "1 or below, not for good"
-    assert _met(curve(0.5, 0.7, 0.6), 0.65) == "1 or below, for good 2.4"
-    assert _met(curve(0.8, 0.7, 0.6), 0.65) == "2.4"
-    assert _met(curve(0.8, 0.7), 0.625) == "never"
-    assert _met(curve(0.7, 0.6, 0.7, 0.6), 0.65) == "1.4, for good 3.5"
-    assert _met(curve(0.7, 0.6, 0.7), 0.65) == "1.4, not for good"
+    assert met(curve(0.5, 0.4), 0.625) == "1 or below"
+    assert met(curve(0.5, 0.7), 0.625) == "1 or below, not for good"
+    assert met(curve(0.5, 0.7, 0.6), 0.65) == "1 or below, for good 2.4"
+    assert met(curve(0.8, 0.7, 0.6), 0.65) == "2.4"
+    assert met(curve(0.8, 0.7), 0.625) == "never"
+    assert met(curve(0.7, 0.6, 0.7, 0.6), 0.65) == "1.4, for good 3.5"
+    assert met(curve(0.7, 0.6, 0.7), 0.65) == "1.4, not for good"
 
 
-def test_more_observations_leave_less_open(finished: FinishedRun) -> None:
-    few, many = facts(finished.rows)
-    assert few.independent[0] == pytest.approx(0.625)
-    assert few.joint_entropy[0] > many.joint_entropy[0] > 0
-    assert few.deterministic[0] < many.deterministic[0] < 1
-    assert math.isnan(few.gap[0])
+def test_more_observations_leave_less_open(frame: Any) -> None:
+    few, many = facts(frame)
+    assert few.value("self_consistency_independent") == pytest.approx(0.625)
+    assert few.value("joint_entropy") > many.value("joint_entropy") > 0
+    assert few.value("deterministic") < many.value("deterministic") < 1
+    assert math.isnan(few.value("gap"))
 
 
-def test_tables_and_figure(finished: FinishedRun) -> None:
+def test_tables_and_figure(finished: FinishedRun, frame: Any) -> None:
     experiment = resolve(_TINY)
-    shown = tables(experiment, finished.rows)
-    assert [len(table.sections) for table in shown] == [2, 1, 1]
-    (figure,) = make_figures(experiment, finished.rows).values()
-    assert len(figure.axes) == 3
-    assert len(figure.axes[0].lines) >= 5
+    assert [len(table.sections) for table in tables(experiment, finished.rows)] == [2, 1, 1]
+    (sheet,) = figures(frame, experiment).values()
+    accuracy, difference, reason = sheet.panels
+    found = {value for it in decodes(frame) for value in it.estimate("self_consistency")}
+    assert set(accuracy.numbers()) == found
+    assert len(difference.numbers()) == 3 * 2 * 2
+    pooled = [np.mean([row.sums.mean for row in finished.rows if _is_dead(row, p, "vanilla")]) for p in (4, 28)]
+    shown = [it.value("dead_checks") for it in reason.lines if it.shown == "dead_checks" and it.policy == "vanilla"]
+    assert shown == pytest.approx(pooled)
+
+
+def _is_dead(row: Row, observations: int, policy: str) -> bool:
+    keys = row.keys
+    several = keys["kind"] == "decode" and keys["steps"] < 4 + observations
+    return several and row.metric == "dead_checks" and (keys["P"], keys["policy"]) == (observations, policy)
 
 
 WIDE = ["3.7", "13.7 to 13.8", "2.7", "12.6 to 13.8"]
@@ -147,11 +160,12 @@ WIDE = ["3.7", "13.7 to 13.8", "2.7", "12.6 to 13.8"]
 def test_the_published_figure_marks_where_a_curve_ends_below_and_cuts_no_legend() -> None:
     for name, marks in (("ratio-cpu", ["2.7", "2.7"]), ("ratio-models", []), ("ratio-wide", WIDE)):
         run = FinishedRun(Path(__file__).parents[2] / "experiments" / "results" / name)
-        (figure,) = make_figures(resolve(run.config), run.rows).values()
+        (sheet,) = figures(from_rows(run.rows), resolve(run.config)).values()
+        with styled():
+            figure = sheet.draw()
+            figure.canvas.draw()
         assert [text.get_text() for axes in figure.axes for text in axes.texts] == marks
-        figure.canvas.draw()
-        (legend,) = figure.legends
-        box = legend.get_window_extent()
+        box = figure.legends[0].get_window_extent()
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.x1
 
