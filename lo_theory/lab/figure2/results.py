@@ -401,7 +401,7 @@ def _leak_panel(own: DataFrame, order: _Order) -> Panel:
         "curves",
         _tested(own),
         x=lambda line: order.beside(line, 0.12),
-        y="evidence",
+        y=_evidence,
         look=lambda line: {**order.point(line), "marker": ".", "markersize": 3, "markerfacecolor": None},
         levels=[Level(threshold, {"color": COLOURS["alarm"]})],
         ylabel="evidence that it beats Bayes, nats",
