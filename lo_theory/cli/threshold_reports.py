@@ -45,9 +45,9 @@ def show_kesten_stigum(request: Request) -> None:
 def show_results(request: Request, found: Transition | None, window: MaskWindow | None, fold: Fold | None) -> None:
     """Print the tables of the thresholds found and what follows from them."""
     from lo_theory.lab import measures
+    from lo_theory.lab.experiments.thresholds import fold_units
     from lo_theory.lab.frame import from_rows
     from lo_theory.lab.subject import as_rows
-    from lo_theory.lab.thresholds.results import fold_units
 
     if found is None:
         return
@@ -76,8 +76,8 @@ def _keys(request: Request) -> dict[str, Any]:
 
 def _show(rows: Sequence[Row], more: Sequence[Shown] = ()) -> None:
     """Print the tables of the experiment on thresholds that these rows fill."""
+    from lo_theory.lab.experiments.thresholds import titled
     from lo_theory.lab.frame import from_rows
-    from lo_theory.lab.thresholds.results import titled
 
     sys.stdout.flush()
     show_tables([*(table for table in titled(from_rows(rows), "Thresholds") if any(table.sections)), *more])

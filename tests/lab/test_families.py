@@ -17,9 +17,17 @@ from lo_theory.diffusion.satisfied import Satisfied
 from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.families.results import figures, gaps, nothing, verdict
-from lo_theory.lab.families.row import Evaluation, Row, check_exact, evaluation_law
-from lo_theory.lab.families.work import SingleTokens
+from lo_theory.lab.experiments.families import (
+    Evaluation,
+    Row,
+    SingleTokens,
+    check_exact,
+    evaluation_law,
+    figures,
+    gaps,
+    nothing,
+    verdict,
+)
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.laws import check_laws

@@ -14,9 +14,8 @@ import pytest
 from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figure2 import work
-from lo_theory.lab.figure2.results import figures, leaking, short
-from lo_theory.lab.figure2.work import CLASS_METRICS
+from lo_theory.lab.experiments import figure2 as work
+from lo_theory.lab.experiments.figure2 import CLASS_METRICS, figures, leaking, short
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.kinds import is_share
 from lo_theory.lab.progress import SilentProgress

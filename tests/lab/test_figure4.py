@@ -11,7 +11,7 @@ import pytest
 
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figure4.results import degree_points, figures
+from lo_theory.lab.experiments.figure4 import degree_points, figures
 from lo_theory.lab.frame import from_rows, kind
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun

@@ -14,10 +14,8 @@ from scipy import stats
 
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.experiments.hardness import Cells, Population, degree, figures, marks, problems, rate
 from lo_theory.lab.frame import Record, from_rows
-from lo_theory.lab.hardness.results import figures, marks, problems, rate
-from lo_theory.lab.hardness.row import Cells, Population
-from lo_theory.lab.hardness.work import degree
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun

@@ -21,12 +21,10 @@ from lo_theory.diffusion.statistics import Estimate, Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.experiments.orders import MaskedLearner, Order, Row, above, figures, learners, reached, readers
 from lo_theory.lab.figures import write_figures
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.measures import pooled
-from lo_theory.lab.orders.learners import readers
-from lo_theory.lab.orders.results import above, figures, learners, reached
-from lo_theory.lab.orders.row import MaskedLearner, Order, Row
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row as Line

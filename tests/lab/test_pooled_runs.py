@@ -17,6 +17,8 @@ from scipy import stats
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.experiments import table1 as work
+from lo_theory.lab.experiments.table1_readings import effects, readings
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.learning import learning_curves
 from lo_theory.lab.rows import Row
@@ -24,8 +26,6 @@ from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.subject import Subject
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
-from lo_theory.lab.table1 import work
-from lo_theory.lab.table1.readings import effects, readings
 from lo_theory.lab.tables import tables
 from lo_theory.lab.task import TASKS
 from lo_theory.lab.units import Options

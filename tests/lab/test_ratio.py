@@ -14,9 +14,9 @@ from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.experiments.ratio import decodes, differences, facts, falls, figures, met, settling_ratio
 from lo_theory.lab.frame import Record, from_rows
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ratio.results import decodes, differences, facts, falls, figures, met, settling_ratio
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.sweep.grid import load_grid

@@ -9,10 +9,10 @@ import pytest
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import styled
+from lo_theory.lab.experiments.table1 import Published, Reference
+from lo_theory.lab.experiments.table1_readings import Reading, readings, readings_sheet, readings_table, verdict
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row
-from lo_theory.lab.table1.readings import Reading, readings, readings_sheet, readings_table, verdict
-from lo_theory.lab.table1.row import Published, Reference
 from tests.lab.decodes import cell, pairs_of, share
 from tests.lab.tiny import tiny
 

@@ -13,9 +13,9 @@ import pytest
 
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.experiments.recipes import differences, figures, recipes
 from lo_theory.lab.frame import from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.recipes.results import differences, figures, recipes
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
 from lo_theory.lab.table import to_markdown

@@ -1,34 +1,271 @@
-"""What the hardness map shows: its tables, and one sheet a problem of maps with thresholds and paths on them.
+"""The hardness map: what is left to know at each pair of mask rates, who fails to know it, and where thresholds lie.
 
-x is the mask rate of the latents, y that of the observations: everything is hidden at the upper right. Thresholds stand
-on the right edge, where all latents are hidden; filled: all observations count, open: the satisfied ones.
+A unit of cells holds all mask rates of observations at one rate of latents, so a kill loses at most one column. In the
+maps x is the mask rate of the latents, y that of the observations: everything is hidden at the upper right. Thresholds
+stand on the right edge, where all latents are hidden; filled: all observations count, open: the satisfied ones.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lo_theory.diffusion.masks import TwoRates
 from lo_theory.diffusion.statistics import student
+from lo_theory.diffusion.uncertainty import uncertainty
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.ensembles import Budget
 from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.panel import Colours, Look, Panel, Sheet
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.schema import setting
+from lo_theory.lab.settings import Model, Objective, Training, check_laws
 from lo_theory.lab.style import COLOURS, INK, NO_DATA
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
+from lo_theory.lab.training import Learner
+from lo_theory.lab.units import Unit
+from lo_theory.problem import LODistribution, TableObservations
+from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["figures", "marks", "problems", "rate", "tables"]
+    from lo_theory.problem import LODistribution
+    from lo_theory.thresholds import PlantedEnsemble
+
+__all__ = [
+    "OBSERVED",
+    "Cells",
+    "Observed",
+    "Population",
+    "Row",
+    "check_rates",
+    "degree",
+    "ensembles",
+    "figures",
+    "marks",
+    "problems",
+    "rate",
+    "tables",
+    "units",
+]
+
+
+Observed = Literal["all", "satisfied"]
+
+OBSERVED = ("all", "satisfied")
+
+_TENTHS = tuple(round(0.1 * i, 1) for i in range(11))
+
+
+def check_rates(name: str, rates: tuple[float, ...]) -> None:
+    """Raise ValueError unless there are rates, ascending."""
+    if not rates:
+        raise ValueError(f"{name} is empty: name at least one mask rate")
+    if any(after <= before for before, after in itertools.pairwise(rates)):
+        raise ValueError(f"{name} must ascend, each rate once, got {list(rates)}")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which pairs (mask rate of latents a, of observations b) are measured, on ``contexts`` fresh contexts each.
+
+    ``form`` plane: every pair of ``latents`` and ``observations``; lines: the edge a = 1 at every b in
+    ``observations``, and the diagonal a = b at every rate in ``latents``. (0, 0) hides nothing and is left out.
+    """
+
+    form: Literal["plane", "lines"] = "plane"
+    latents: tuple[float, ...] = setting(_TENTHS, least=0, most=1)
+    observations: tuple[float, ...] = setting(_TENTHS, least=0, most=1)
+    contexts: int = setting(400, least=2)
+    limit_states: int = setting(2**24, least=1, most=2**62 - 1)
+
+    def __post_init__(self) -> None:
+        check_rates("latents", self.latents)
+        check_rates("observations", self.observations)
+        if not any(self.columns().values()):
+            raise ValueError("the only cell is (0, 0), which hides nothing: name a rate above 0")
+
+    def columns(self) -> dict[float, tuple[float, ...]]:
+        """Rates of observations at each rate of latents."""
+        if self.form == "plane":
+            pairs = list(itertools.product(self.latents, self.observations))
+        else:
+            pairs = sorted({*((rate, rate) for rate in self.latents), *((1.0, rate) for rate in self.observations)})
+        columns: dict[float, tuple[float, ...]] = {}
+        for a, b in pairs:
+            if a > 0 or b > 0:
+                columns[a] = (*columns.get(a, ()), b)
+        return columns
+
+
+@dataclass(frozen=True)
+class Population:
+    """Population dynamics from the planted and from the uninformed start, at each pair of mask rates.
+
+    ``observed``: which revealed observations count (all, or those of value 1). ``latents`` are mask rates above 0 (with
+    every latent revealed nothing is asked), ``observations`` mask rates below 1 (with none revealed there is no
+    degree). See ``compare_starts`` for the rest.
+    """
+
+    observed: tuple[Observed, ...] = ("all",)
+    latents: tuple[float, ...] = setting((0.5, 0.8, 0.9, 0.95, 0.98, 1.0), above=0, most=1)
+    observations: tuple[float, ...] = setting((0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9), least=0)
+    size: int = setting(1000, least=512)
+    sweeps: int = setting(32, least=8)
+    discard: int = setting(60, least=0)
+
+    def __post_init__(self) -> None:
+        check_rates("latents", self.latents)
+        check_rates("observations", self.observations)
+        if not self.observations[-1] < 1:
+            raise ValueError(
+                f"observations are mask rates below 1 here, got {self.observations[-1]}: none is revealed at 1"
+            )
+        if not self.observed or len(set(self.observed)) < len(self.observed):
+            raise ValueError(f"observed must name all, satisfied or both, each once, got {list(self.observed)}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A problem and what is measured of it.
+
+    ``judged``: bp, model, both or none, beside the exact posterior. ``thresholds``: what may be spent on Kesten-Stigum,
+    dynamic and condensation for both ways to observe, null for none; ``population``: null for none.
+    """
+
+    problem: Problem
+    seed: int = 0
+    cells: Cells = field(default_factory=Cells)
+    judged: tuple[Literal["bp", "model"], ...] = ("bp",)
+    thresholds: Budget | None = None
+    population: Population | None = None
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    training: Training | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.judged)) < len(self.judged):
+            raise ValueError(f"judged names one twice: {list(self.judged)}")
+        if "model" in self.judged and self.training is None:
+            raise ValueError(
+                "judged asks for a model, but training is null: give training, or leave model out of judged"
+            )
+        if "model" not in self.judged and self.training is not None:
+            raise ValueError("training is given, but judged does not name model: name it, or set training: null")
+        if self.training is not None:
+            self.objective.check_lasts(self.training.steps)
+
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where a mask law, belief propagation or an ensemble does not fit the problem."""
+        from lo_theory.problem import TableObservations
+
+        check_laws(self.objective.named_laws(), distribution.layout)
+        if "bp" in self.judged and not isinstance(distribution.observations, TableObservations):
+            raise ValueError("judged names bp, but this problem has no factor graph: leave bp out")
+        ensembles(self, distribution)
+
+
+def ensembles(row: Row, distribution: LODistribution) -> dict[str, PlantedEnsemble]:
+    """The planted ensembles that a row needs, by what is observed; ValueError where they make no sense."""
+    from lo_theory.problem import TableObservations
+    from lo_theory.thresholds import planted_ensemble
+
+    wanted = set(OBSERVED if row.thresholds is not None else ())
+    wanted |= set(row.population.observed if row.population is not None else ())
+    law = distribution.observations
+    if wanted and not isinstance(law, TableObservations):
+        raise ValueError(
+            "thresholds of random slabs are no transitions of a planted CSP: set thresholds and population to null"
+        )
+    try:
+        return {name: planted_ensemble(law, observed=name) for name in OBSERVED if name in wanted}  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{error}; set thresholds and population to null to draw the map without them") from error
+
+
+def degree(distribution: LODistribution, ensemble: PlantedEnsemble, masked: float) -> float:
+    """Mean degree c = (k P/N) (1 - b) P(an observation is of a kind that counts) at mask rate b of observations."""
+    layout = distribution.layout
+    return ensemble.k * layout.n_observations / layout.n_latents * (1 - masked) * ensemble.revealed
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """All units, in the order in which their rows are kept."""
+    row = s.row
+    s, learner, needs = s.named(s.size, family=_family(s)), None, list[str]()
+    if row.training is not None:
+        learner, needs = s.learner(f"{s.size} model"), ["training"]
+        yield s.unit("training", "training", partial(measures.training, s, learner, {}), learner=learner)
+    for a, rates in row.cells.columns().items():
+        label = f"cells with {100 * a:g} % of the latents hidden"
+        yield s.unit(f"cells/{a:g}", label, partial(_column, s, learner, a, rates), needs)
+    for name in OBSERVED if row.thresholds is not None else ():
+        yield s.unit(f"thresholds/{name}", f"thresholds, {name} observations", partial(_thresholds, s, name))
+    if row.population is not None:
+        for name, a in itertools.product(row.population.observed, row.population.latents):
+            label = f"population dynamics, {name} observations, {100 * a:g} % of the latents hidden"
+            yield s.unit(f"population/{name}/{a:g}", label, partial(_population, s, name, a))
+
+
+def _family(s: Subject) -> str:
+    """The problem's family with what tells its ensemble apart."""
+    law, noise = s.distribution.observations, getattr(s.row.problem, "noise", 0.0)
+    form = f" q={law.q} k={law.k}" if isinstance(law, TableObservations) else ""
+    return f"{s.row.problem.family}{form}{f' noise={noise:g}' if noise else ''}"
+
+
+def _column(s: Subject, learner: Learner | None, a: float, rates: Sequence[float]) -> list[Finding]:
+    """What is left to know at one mask rate of the latents, and who knows it."""
+    found, cells = [], s.row.cells
+    for b in rates:
+        s.context.stop.check()
+        judged = {
+            name: s.watched(s.bp() if name == "bp" or learner is None else s.model(learner, precision="float32"))
+            for name in s.row.judged
+        }
+        law, exact, key = TwoRates(a, b), s.exact(cells.limit_states), s.key.fold("cells")
+        measured = uncertainty(judged, exact, s.distribution, law, key=key.fold(law.name), n=cells.contexts)
+        found += measures.left_open(measured, "cell", {"form": cells.form, "a": a, "b": b, "posterior": "exact"})
+    return found
+
+
+def _thresholds(s: Subject, name: str) -> list[Finding]:
+    s.context.stop.check()
+    ensemble = ensembles(s.row, s.distribution)[name]
+    found = find_transition(ensemble, s.key.fold("thresholds").fold(name), s.row.thresholds.effort)
+    revealed = measures.singles({"degree_revealed": degree(s.distribution, ensemble, 0.0)})
+    return [*measures.transition(found, {"observed": name}), Finding("threshold", {"observed": name}, revealed)]
+
+
+def _population(s: Subject, name: str, a: float) -> list[Finding]:
+    """Both starts at every rate of hidden observations."""
+    setting, ensemble = s.row.population, ensembles(s.row, s.distribution)[name]
+    found = []
+    for b in setting.observations:
+        s.context.stop.check()
+        c, key = degree(s.distribution, ensemble, b), s.key.fold("population").fold(f"{name}/{a:g}/{b:g}")
+        budget = {"size": setting.size, "sweeps": setting.sweeps, "discard": setting.discard}
+        both = compare_starts(ensemble, c, key, rate=1 - a, **budget)
+        found += measures.starts(both, {"observed": name, "a": a, "b": b, "c": c})
+    return found
+
 
 _BLOCKS = 8  # of the sweeps of population dynamics, of which standard errors are taken
+
 _PROBLEM = ("family", "N", "P")  # what rows are pooled by: all but the seed of the problem
+
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
+
 _TITLE = text("problem", lambda line: f"{line.family}, N = {line.N}, P = {line.P}")
 
 Name = tuple[str, int, int]
@@ -70,8 +307,6 @@ def rate(mark: Record, ratio: float = 1.0) -> float:
     return float(1 - mark.c / (mark.full * ratio))
 
 
-# --- tables ---
-
 _EXACT = {
     "latent_entropy": "entropy/latent",
     "joint_entropy": "joint entropy",
@@ -79,6 +314,7 @@ _EXACT = {
     "deterministic": "deterministic",
     "refused": "refused",
 }
+
 _JUDGED = {"kl_latent": "KL", "evidence_error": "evidence error", "converged": "converged"}
 
 
@@ -183,18 +419,26 @@ def _refused(cell: Record) -> float:
     return cell.value("exact refused")
 
 
-# --- figures ---
-
 _COLUMNS = 4
+
 _GAP = 0.02  # of the overlaps, below which two starts count as one
+
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "kesten_stigum": "D"}
+
 _DASHES = {"all": "-", "satisfied": "--"}
+
 _LN2 = {**{tick / 10: f"{tick / 10:g}" for tick in (0, 2, 4, 6)}, math.log(2): "ln 2"}
+
 _DECADES = {1e-4: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", 10: "10"}
+
 _BITS = Colours(0, math.log(2), _LN2, pad=0.09)
+
 _NATS = Colours(1e-4, 10, _DECADES, logarithmic=True, pad=0.09)
+
 _SHARE = Colours(0, 1, pad=0.09)
+
 _AXES: Mapping[str, Any] = {"xlabel": "mask rate of latents, a", "ylabel": "mask rate of observations, b"}
+
 _OF_LATENTS = ("latent_entropy", "joint_entropy", "kl_latent", "evidence_error")  # not asked where none is hidden
 
 
@@ -214,10 +458,13 @@ class _Quantity:
 
 
 _JOINT = _Quantity("exact joint_entropy", "Exact: joint entropy left,\nnats per hidden latent", _BITS)
+
 _KL = _Quantity("bp kl_latent", "Belief propagation: KL from exact,\nnats per hidden latent", _NATS)
+
 _EVIDENCE = _Quantity(
     "bp evidence_error", "Belief propagation: |error of ln P(context)|,\nnats per hidden latent", _NATS
 )
+
 _QUANTITIES = (
     _Quantity("exact latent_entropy", "Exact: entropy of single marginals,\nnats per hidden latent", _BITS),
     _JOINT,
@@ -361,6 +608,7 @@ _PATHS: Mapping[str, Look] = {
         "label": "path of order-aware learner (latents first)",
     },
 }
+
 _CORNERS = {"equal rates": ([1, 0], [1, 0]), "latents first": ([1, 0, 0], [1, 1, 0])}
 
 

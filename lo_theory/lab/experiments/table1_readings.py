@@ -19,11 +19,12 @@ from lo_theory.lab.panel import Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
 from lo_theory.lab.style import COLOURS, INK, SEQUENTIAL, marker
 from lo_theory.lab.table import Column, Table, key, number, plus_minus, text
-from lo_theory.lab.table1.row import Reference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
+
+    from lo_theory.lab.experiments.table1 import Reference
 
 __all__ = [
     *("ADAPTIVE", "Reading", "effects", "effects_sheet", "effects_table", "pair_text", "readings", "readings_sheet"),

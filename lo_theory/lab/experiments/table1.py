@@ -1,23 +1,64 @@
-"""What Table 1 shows: accuracies of generated sequences with their known lines and the published numbers, and losses.
+"""Table 1 of the paper: accuracy of generated observations, by denoiser, policy and number of steps.
 
-What the paper claims, its numbers and the effect of adaptive decoding, is compared in ``readings``.
+Beside it facts of the problem, losses against the exact posterior, and one-pass accuracies. What the paper claims, its
+numbers and the effect of adaptive decoding, is compared in ``table1_readings``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lo_theory.diffusion import (
+    BinomialRule,
+    DecodeOptions,
+    FixedCount,
+    Noise,
+    OneAtATime,
+    Schedule,
+    Sums,
+    dead_checks,
+    decode,
+    find_dead_ends,
+    losses,
+)
 from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.experiments.table1_readings import (
+    effects_sheet,
+    effects_table,
+    pair_text,
+    readings_sheet,
+    readings_table,
+    variants,
+)
 from lo_theory.lab.frame import Record, gap, kind, named, pool, records
+from lo_theory.lab.laws import policy
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Look, Panel, Sheet, label_inches
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.schema import setting
 from lo_theory.lab.seeds import difference_texts, seed_texts
+from lo_theory.lab.settings import (
+    Cell,
+    Decoding,
+    Evaluation,
+    Model,
+    Objective,
+    Training,
+    check_laws,
+    mask_law,
+    step_count,
+)
 from lo_theory.lab.style import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import (
     Table,
     key,
@@ -31,22 +72,179 @@ from lo_theory.lab.table import (
     text,
     with_expected,
 )
-from lo_theory.lab.table1.readings import (
-    effects_sheet,
-    effects_table,
-    pair_text,
-    readings_sheet,
-    readings_table,
-    variants,
-)
+from lo_theory.lab.units import Unit, Watched
+from lo_theory.problem import LODistribution, TableObservations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["figures", "named_rows", "tables"]
+__all__ = ["Published", "Reference", "Row", "figures", "named_rows", "tables", "titled", "units"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model.
+
+    ``name`` tells rows of one problem apart, in tables and in the rows' keys.
+    """
+
+    problem: Problem
+    name: str = ""
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    training: Training | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
+            raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
+        if self.training is not None:
+            self.objective.check_lasts(self.training.steps)
+
+    @property
+    def revision(self) -> Mapping[str, Any]:
+        """Counts the ways in which the contexts of losses have been drawn: the second, with the problem in the key."""
+        return {"losses": 2} if self.training is not None else {}
+
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where a mask law does not fit the problem, or two decodes take equally many steps."""
+        layout = distribution.layout
+        if self.training is not None:
+            check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], layout)
+        asked = {cell.denoiser for cell in self.decoding.cells()}
+        if "bp" in asked and not isinstance(distribution.observations, TableObservations):
+            raise ValueError("decoding.denoisers: bp takes observations that are tables, not slabs: leave it out")
+        seen: dict[str, str | int] = {}
+        for cell in self.decoding.cells():
+            name = dataclasses.replace(cell, steps=step_count(cell.steps, layout.length)).name
+            if name in seen:
+                raise ValueError(
+                    f"decoding.steps: {seen[name]} and {cell.steps} are the same decode {name} at L = {layout.length}: "
+                    "leave one out"
+                )
+            seen[name] = cell.steps
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number: accuracy in per cent."""
+
+    N: int
+    P: int
+    policy: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers to print beside ours; a reading gives them if none is further off than ``tolerance`` points."""
+
+    source: str
+    rows: tuple[Published, ...]
+    tolerance: float = setting(2.0, above=0)
+
+
+def titled(s: Subject) -> Subject:
+    """The subject under the pair (N, P) and the row's own name, where it has one."""
+    return s.named(f"{s.size} {s.row.name}", name=s.row.name) if s.row.name else s.named(s.size)
+
+
+def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
+    """All units, in the order in which their rows are kept.
+
+    ``find_all_dead_ends``: the exact posterior looks for those of every denoiser, at some log2(steps) calls a decode.
+    """
+    s, row, evaluation = titled(s), s.row, s.row.evaluation
+    yield s.unit("problem", "problem", partial(measures.problem, s.distribution))
+    if row.training is not None:
+        training = partial(measures.training, s, s.learner(), {})
+        yield s.unit("training", "training", training, learner=s.learner())
+        for law in evaluation.laws:
+            label, forwards = f"losses under {law}", evaluation.sequences
+            yield s.unit(f"losses/{law}", label, partial(_losses, s, law), ["training"], forwards=forwards)
+        label, forwards = "model, one pass", 2 * evaluation.sequences
+        yield s.unit("one_pass/model", label, partial(_one_pass, s, "model"), ["training"], forwards=forwards)
+    if evaluation.exact:
+        yield s.unit("one_pass/exact", "exact posterior, one pass", partial(_one_pass, s, "exact"))
+    for cell in row.decoding.cells():
+        steps, of_model = step_count(cell.steps, s.distribution.layout.length), cell.denoiser == "model"
+        warmth = "" if cell.temperature is None else f", temperature {cell.temperature:g}"
+        label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{', argmax' if cell.argmax else ''}{warmth}"
+        yield s.unit(
+            f"decode/{cell.name}",
+            label,
+            partial(_decode, s, cell, steps, find_all_dead_ends),
+            ["training"] if of_model else (),
+            forwards=row.decoding.sequences * steps if of_model else 0,
+        )
+
+
+def _denoiser(s: Subject, name: str) -> Watched:
+    """``exact``, ``model`` or ``bp``."""
+    if name == "model":
+        row, rows = s.row, s.context.options.rows_at_once
+        compiled = row.training is not None and row.training.compile
+        # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
+        batch = min(rows, row.decoding.sequences) if compiled else rows
+        return s.watched(s.model(s.learner(), batch=batch, compiled=compiled))
+    return s.watched(s.bp() if name == "bp" else s.exact(s.row.evaluation.limit_states))
+
+
+def _one_pass(s: Subject, denoiser: str) -> list[Finding]:
+    key = s.key.fold("one pass")  # the same contexts for every denoiser
+    found = measures.one_pass(_denoiser(s, denoiser), s.distribution, key, s.row.evaluation.sequences)
+    return [Finding("one_pass", {"denoiser": denoiser}, found)]
+
+
+def _losses(s: Subject, text: str) -> list[Finding]:
+    """Losses of the model under a mask law, over all contexts and by class."""
+    setting, law = s.row.evaluation, mask_law(text)
+    exact, names = (_denoiser(s, "exact"), ("model", "exact", "kl")) if setting.exact else (None, ("model",))
+    # With the problem in the key, rows of one seed do not share their draw of mask sizes.
+    key = s.key.fold("losses").fold(s.distribution.fingerprint()).fold(law.name)
+    measured = losses(_denoiser(s, "model"), exact, s.distribution, law, key=key, n=setting.sequences)
+    found = [Finding("losses", {"law": law.name}, {name: getattr(measured, name) for name in names})]
+    for part in measured.classes:
+        hidden = {"latents_hidden": part.latents_hidden, "observations_hidden": part.observations_hidden}
+        sums = {name: getattr(part, name) for name in names}
+        found.append(Finding("class_losses", {"law": law.name, **hidden}, sums))
+    return found
+
+
+def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> list[Finding]:
+    """One decode, and how good its sequences are."""
+    setting, key = s.row.decoding, s.key.fold("decode").fold(cell.name)
+    noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
+    temperature = setting.temperature if cell.temperature is None else cell.temperature
+    decoded = decode(
+        _denoiser(s, cell.denoiser),
+        policy(cell.policy),
+        _schedule(s, cell, steps),
+        key=key,
+        n=setting.sequences,
+        options=DecodeOptions(temperature, cell.argmax, noise, setting.chunk),
+    )
+    dead_ends: dict[str, Sums] = {}
+    knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
+    if knows or find_all_dead_ends:
+        seen = decoded if knows else find_dead_ends(_denoiser(s, "exact"), decoded)
+        dead_ends = {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
+        dead_ends |= dead_checks(s.distribution, seen)
+    metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
+    return [Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)]
+
+
+def _schedule(s: Subject, cell: Cell, steps: int) -> Schedule:
+    if cell.schedule == "binomial":
+        return BinomialRule(steps)
+    return OneAtATime() if steps == s.distribution.layout.length else FixedCount(steps)
+
 
 _KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
+
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
@@ -125,10 +323,8 @@ def _of_paper(line: Any, **keys: Any) -> Record:
     return Record({"N": line.N, "P": line.P, "denoiser": "paper", "policy": line.policy, "steps": "?", **keys}, known)
 
 
-# --- tables ---
-
-
 _PAIR, _DENOISER = text("N, P", pair_text), key("denoiser", left=True)
+
 _CELL = (_PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
 
 
@@ -256,9 +452,8 @@ def _known_lines(problem: Record) -> str:
     )
 
 
-# --- figures ---
-
 _COLUMNS = 3
+
 _WIDTH, _HEIGHT = 13.0, 3.3  # inches of the sheet, and of a line of panels
 
 
@@ -293,7 +488,7 @@ def _sheet(found: _Measured) -> Sheet:
     laws = dict(zip(dict.fromkeys(line.law for line in found.losses), itertools.cycle(LAW_MARKERS), strict=False))
     once = found.lines("one_pass")
     wide = [(2, _self_consistency(found)), *((1, panel) for panel in _of_cells(found))]
-    wide += [(1, _one_pass(once)), *((1, panel) for panel in _of_losses(found, laws)), (2, _classes(found))]
+    wide += [(1, _one_pass_panel(once)), *((1, panel) for panel in _of_losses(found, laws)), (2, _classes(found))]
     wide = [(span, panel) for span, panel in wide if panel.numbers()] or wide[:1]
     panels: list[Panel | None] = []
     spans: list[int] = []
@@ -426,7 +621,7 @@ def _dress_z(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _one_pass(once: Sequence[Record]) -> Panel:
+def _one_pass_panel(once: Sequence[Record]) -> Panel:
     """Accuracies that need no decoding."""
     return Panel(
         "One pass",

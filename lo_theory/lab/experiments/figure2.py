@@ -1,33 +1,220 @@
-"""What Figure 2 shows: losses by mask law and role, the paper's proxy, how far the trainings have come, leaks.
+"""Figure 2 of the paper and what it asks: losses by mask law, pattern and role, against the Bayes optimum.
 
-Of the figure, colour is the posterior (exact, belief propagation, models from light to dark as they train longer), the
-symbol is the role.
+A unit of losses sends the same contexts through every model, belief propagation and the exact posterior at once. In the
+figure colour is the posterior (exact, belief propagation, models from light to dark as they train longer), the symbol
+is the role.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.diffusion.leaks import find_leaks, leak_threshold
+from lo_theory.diffusion.pattern_losses import PatternLosses
 from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.frame import Record, gap, kind, pool, records
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.schema import setting
 from lo_theory.lab.seeds import seed_texts
+from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
 from lo_theory.lab.style import COLOURS, INK, MODEL_SHADES
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, number, text
+from lo_theory.lab.training import Learner
+from lo_theory.lab.units import Unit
+from lo_theory.posterior import Posterior
+from lo_theory.problem import Layout, LODistribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["figures", "leaking", "short", "tables"]
+__all__ = [
+    "CLASS_METRICS",
+    "PatternEvaluation",
+    "Reference",
+    "Row",
+    "figures",
+    "leaking",
+    "short",
+    "tables",
+    "units",
+]
 
 
-def _losses(frame: DataFrame) -> list[Record]:
+@dataclass(frozen=True)
+class PatternEvaluation:
+    """Losses by pattern and role on ``sequences`` fresh contexts of each mask law, against the exact posterior.
+
+    ``laws`` stand beside pattern(l), l in ``patterns`` (all of 1..N-1 when left out). ``bp``: judge belief propagation
+    too. ``proxy``: also measure the errors as the paper does, against the model trained longest in place of the exact
+    posterior. ``limit_states``: the largest number of assignments the exact posterior may enumerate for one group of
+    latents.
+    """
+
+    sequences: int = setting(1000, least=2)
+    laws: tuple[str, ...] = ("uniform", "suffix")
+    patterns: tuple[int, ...] | None = setting(None, least=1)
+    bp: bool = True
+    proxy: bool = False
+    limit_states: int = setting(2**26, least=1, most=2**62 - 1)
+
+    def __post_init__(self) -> None:
+        names = [mask_law(text).name for text in self.laws]
+        names += [f"pattern({count})" for count in self.patterns or ()]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(f"laws and patterns name {name} twice: each is measured once, leave one out")
+            if self.patterns is None and name.startswith("pattern("):
+                raise ValueError(
+                    f"laws name {name}, which is among the patterns, all of 1..N-1 when left out: leave it out, or "
+                    "give patterns"
+                )
+
+    def texts(self, layout: Layout) -> tuple[str, ...]:
+        """All mask laws, by the names that ``mask_law`` reads, in the order of tables."""
+        patterns = range(1, layout.n_latents) if self.patterns is None else self.patterns
+        return (*self.laws, *(f"pattern({count})" for count in patterns))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A problem, trainings of a model on it, and where they are judged. ``training`` null: no model.
+
+    ``further``: longer trainings, in steps. Each is a training of its own, from the same initialisation and on the same
+    data, with the cosine of its own length; stages of the curriculum given in steps are the same steps in all.
+    """
+
+    problem: Problem
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    training: Training | None = None
+    further: tuple[int, ...] = setting((), least=1)
+    evaluation: PatternEvaluation = field(default_factory=PatternEvaluation)
+
+    def __post_init__(self) -> None:
+        if self.further and self.training is None:
+            raise ValueError("further lengths are given, but training is null: give training, or further: []")
+        lengths = self.lengths
+        if lengths:
+            self.objective.check_lasts(lengths[0])
+        if any(after <= before for before, after in itertools.pairwise(lengths)):
+            raise ValueError(f"further lengths must grow, beginning above training.steps: got {list(lengths)}")
+        if self.evaluation.proxy and len(lengths) < 2:
+            raise ValueError("evaluation.proxy asks for a model trained further than another: give further lengths")
+        if not lengths and not self.evaluation.bp:
+            raise ValueError("nothing is judged: give training, or evaluation.bp: true")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Steps of all trainings, the shortest first."""
+        return () if self.training is None else (self.training.steps, *self.further)
+
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where a mask law does not fit the problem."""
+        layout = distribution.layout
+        check_laws([("evaluation", self.evaluation.texts(layout)), *self.objective.named_laws()], layout)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What was published, to print below ours."""
+
+    source: str
+    statement: str
+
+
+CLASS_METRICS = ("model", "exact", "kl", "log_ratio", "deterministic", "evidence")
+"""What is kept class by class; by role, all of it is."""
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """All units, in the order in which their rows are kept."""
+    s, row = s.named(s.size), s.row
+    facts = measures.singles(measures.loss_lines(s.distribution))
+    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, facts)])
+    for steps in row.lengths:
+        learner, keys = _learner(s, steps), {"iterations": steps}
+        measure = partial(measures.training, s, learner, keys)
+        yield s.unit(f"training/{steps}", f"{steps}-step training", measure, learner=learner)
+    laws, trainings = row.evaluation.texts(s.distribution.layout), [f"training/{steps}" for steps in row.lengths]
+    for law in laws:
+        yield s.unit(f"losses/{law}", f"losses under {law}", partial(_losses, s, law), trainings)
+    measured = [f"losses/{law}" for law in laws]
+    yield s.unit("leaks", "leaks", partial(_leaks, s, measured), measured)
+
+
+def _learner(s: Subject, steps: int) -> Learner:
+    return s.learner(f"{s.title} {steps}-step", str(steps), training=replace(s.row.training, steps=steps))
+
+
+def _judged(s: Subject) -> dict[str, dict[str, Any]]:
+    """Keys of everything that is judged, by name."""
+    judged: dict[str, dict[str, Any]] = {
+        f"model({steps})": {"posterior": "model", "iterations": steps} for steps in s.row.lengths
+    }
+    return judged | ({"bp": {"posterior": "bp", "iterations": ""}} if s.row.evaluation.bp else {})
+
+
+def _posterior(s: Subject, keys: Mapping[str, Any]) -> Posterior:
+    """The posterior of these keys; a model in float32, so that rounded logits do not count as its errors."""
+    return s.bp() if keys["posterior"] == "bp" else s.model(_learner(s, keys["iterations"]), precision="float32")
+
+
+def _losses(s: Subject, text: str) -> list[Finding]:
+    setting = s.row.evaluation
+    judged = {name: (keys, _posterior(s, keys)) for name, keys in _judged(s).items()}
+    longest = f"model({s.row.lengths[-1]})" if setting.proxy else None
+    exact = s.exact(setting.limit_states)
+    measured = measures.law_losses(s, judged, exact, mask_law(text), setting.sequences, beside=longest)
+    return [found for keys, losses in measured for found in _of_law(keys, losses)]
+
+
+def _of_law(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
+    """Losses of one posterior under one law: all tokens, by role, by class and role.
+
+    Of a law whose contexts all hide equally many, the rows by role are those by class: they name what is hidden.
+    """
+    kinds = {(latents, observations) for latents, observations, _ in losses.classes}
+    hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
+    only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
+    found = [Finding("losses", {**keys, "role": "all", **only}, losses.total)]
+    found += [Finding("losses", {**keys, "role": role, **only}, sums) for role, sums in losses.roles.items()]
+    for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
+        place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
+        found.append(Finding("class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS}))
+    return found
+
+
+def _leaks(s: Subject, measured: Sequence[str]) -> list[Finding]:
+    """Rows of losses, of whatever class and role, whose evidence says that a posterior beats Bayes."""
+    names = {f"row{s.index}/{name}" for name in measured}
+    lines = [line for line in list(s.context.run.rows) if line.unit in names and line.metric == "evidence"]
+    leaks = set(find_leaks({i: line.sums.total for i, line in enumerate(lines)}))
+    found = []
+    for keys in _judged(s).values():
+        own = [i for i, line in enumerate(lines) if all(line.keys[name] == keys[name] for name in keys)]
+        facts = {
+            "rows_tested": len(own),
+            "leaks": len(leaks.intersection(own)),
+            "largest_evidence": max(lines[i].sums.total for i in own),
+            "threshold": leak_threshold(len(lines)),
+        }
+        found.append(Finding("leaks", keys, measures.singles(facts)))
+    return found
+
+
+def _loss_lines(frame: DataFrame) -> list[Record]:
     """Losses by law and role, of every posterior and row."""
     return records(pool(kind(frame, "losses", role=["latent", "observation"])))
 
@@ -43,10 +230,10 @@ def _tested(frame: DataFrame) -> list[Record]:
     return [line for line in lines if "evidence" in line.metrics]
 
 
-# --- tables ---
-
 _LEAKS_SHOWN = 5
+
 _ROUNDING = 1e-12  # what is smaller is rounding
+
 _LAW, _ROLE = key("law", left=True), key("role", left=True)
 
 
@@ -80,12 +267,12 @@ def _hidden(line: Record) -> str:
 
 
 _WHO = text("posterior", _name)
+
 _LOSSES = (
     *(_LAW, _ROLE, text("hidden", _hidden, left=False), mean("deterministic", "determ.", ".1f", 100)),
     *(_short("exact", "Bayes"), _short("model", "loss"), _with_half("kl", "KL"), _short("log_ratio", "error")),
     *(_short("kl", "BP KL", of="bp"), Column("BP\nexcl.", lambda line: number(100 * line.bp.value("excluded"), ".1f"))),
 )
-
 
 _LOSS_NOTE = (
     "Nats per scored token of the role (a suffix scores the next token, every other law the hidden ones), on fresh "
@@ -100,7 +287,7 @@ _LOSS_NOTE = (
 
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """Losses for each length of training, errors against the proxy, losses under the uniform law, leaks."""
-    found, seeds = _losses(frame), seed_texts(experiment)
+    found, seeds = _loss_lines(frame), seed_texts(experiment)
     lengths = _lengths(found)
     own = {(line.get("iterations"), line.row, line.law, line.role): line for line in found}
 
@@ -200,14 +387,18 @@ def _leak_table(frame: DataFrame, pair: Column) -> Table:
     )
 
 
-# --- figures ---
-
 _NATS = Logarithmic(1e-6)
+
 _PLACES = 24  # groups of places along the order, at most
+
 _HIDDEN = "l: latents hidden, with l P/N observations"
+
 _KL = "KL from the exact marginals, nats"
+
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 1.6}
+
 _SHARES: Look = {"color": INK, "linestyle": ":", "marker": "D", "label": "share of deterministic contexts"}
+
 _ROLES: Mapping[str, Look] = {
     "latent": {"marker": "o", "linestyle": "-"},
     "observation": {"marker": "s", "linestyle": "--", "markerfacecolor": "white"},
@@ -216,7 +407,7 @@ _ROLES: Mapping[str, Look] = {
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     """One sheet for each row, ``figure``, ``figure-1`` and so on; gaps closed during training where measured."""
-    rows = dict.fromkeys(line.row for line in _losses(frame))
+    rows = dict.fromkeys(line.row for line in _loss_lines(frame))
     sheets = {f"figure-{row}" if row else "figure": _sheet(frame, experiment, row) for row in rows}
     return sheets | training_sheet(frame, experiment)
 
@@ -261,7 +452,7 @@ class _Order:
 
 def _sheet(frame: DataFrame, experiment: Experiment, row: int) -> Sheet:
     own = frame[frame["row"] == row]
-    roles = _losses(own)
+    roles = _loss_lines(own)
     order = _Order.of(roles)
     panels = [*_law_panels(roles, order), *_pattern_panels(roles, order), _leak_panel(own, order)]
     panels.insert(5, _place_panel(own, order))

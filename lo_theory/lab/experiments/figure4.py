@@ -1,31 +1,198 @@
-"""What Figure 4 shows: thresholds beside the paper's values, and what each start reaches, against the degree.
+"""Figure 4 of the paper: the overlap that belief propagation reaches on planted problems, against the degree.
 
-Instances are points of their own: near a threshold some find the planted state and some do not, which a mean with an
-interval would hide.
+A unit is one instance at one degree. Instances of a degree leave rows with equal keys, so they pool, and more instances
+later refine the same point. In the figure they are points of their own: near a threshold some find the planted state
+and some do not, which a mean with an interval would hide.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.figure4.row import Stated
+from lo_theory.lab.ensembles import Budget, Ensemble
 from lo_theory.lab.frame import Record, grouped, kind, pool, records
 from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.schema import setting
 from lo_theory.lab.style import BP_SHADES, COLOURS, INK
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, text, with_error
+from lo_theory.lab.units import Unit
+from lo_theory.posterior import BPOptions, BPResult, condition
+from lo_theory.posterior.bp import run
+from lo_theory.posterior.overlap import overlap
+from lo_theory.problem.planted import PlantedInstance, planted
+from lo_theory.thresholds import find_transition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["degree_points", "figures", "tables"]
+__all__ = ["Iteration", "Reference", "Row", "Start", "Stated", "degree_points", "figures", "tables", "units"]
+
+
+Start = Literal["planted", "random", "noise"]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """How belief propagation iterates; see ``lo_theory.posterior.BPOptions``.
+
+    Flooding on satisfied observations needs damping, else the value imbalance oscillates: sequential does not.
+    """
+
+    schedule: Literal["sequential", "flooding"] = "sequential"
+    damping: float = setting(0.0, least=0)
+    iterations: int = setting(1000, least=3)
+    tolerance: float = setting(1e-6, above=0)
+    noise: float = setting(0.02, above=0)
+
+    def __post_init__(self) -> None:
+        for name in ("damping", "noise"):
+            if not getattr(self, name) < 1:
+                raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Belief propagation on planted instances of ``N`` latents at each of ``degrees`` (c = kM/N), from each start.
+
+    ``instances`` a degree; ``size``: a Poisson number of constraints (Definition B.9), or a fixed one. ``thresholds``:
+    what may be spent on the three computed thresholds, null for none.
+    """
+
+    ensemble: Ensemble
+    N: int = setting(10_000, least=2)
+    degrees: tuple[float, ...] = setting((), above=0)
+    instances: int = setting(4, least=1)
+    size: Literal["poisson", "fixed"] = "poisson"
+    starts: tuple[Start, ...] = ("planted", "random", "noise")
+    iteration: Iteration = field(default_factory=Iteration)
+    thresholds: Budget | None = field(default_factory=Budget)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("degrees", "starts"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must hold at least one value, each once, got {list(values)}")
+
+    def check_fits(self) -> None:
+        """Raise ValueError for a degree that N latents cannot hold; draws nothing."""
+        from lo_theory.problem.planted import check_request
+
+        predicate = self.ensemble.specification.predicate
+        for i, degree in enumerate(self.degrees):
+            try:
+                check_request(predicate, self.N, degree, self.ensemble.observed, self.size)
+            except ValueError as error:
+                raise ValueError(f"degrees[{i}]: {error}") from error
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A value that the paper states for its Figure 4: its name there, and the neighbours (k-1)c it names."""
+
+    name: str
+    neighbours: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Stated values to print beside ours."""
+
+    source: str
+    rows: tuple[Stated, ...]
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """The thresholds and every instance."""
+    row, ensemble = s.row, s.row.ensemble
+    s = s.named(f"{ensemble.label},", label=ensemble.label, **asdict(ensemble), N=row.N, seed=row.seed)
+    if row.thresholds is not None:
+        # The longest unit begins first, so that it does not run alone at the end.
+        yield s.unit("thresholds", "thresholds", partial(_thresholds, s), cost=1)
+    for degree in row.degrees:
+        for instance in range(row.instances):
+            label = f"c = {degree:g}, instance {instance}"
+            yield s.unit(f"c={degree:.12g}/{instance}", label, partial(_propagate, s, degree, instance))
+
+
+def _thresholds(s: Subject) -> list[Finding]:
+    specification = s.row.ensemble.specification
+    key = s.key.fold("thresholds").fold(specification.label)
+    found = find_transition(specification.ensemble(), key, s.row.thresholds.effort)
+    return measures.transition(found, {}) + measures.curve(found.curve, {})
+
+
+def _propagate(s: Subject, degree: float, instance: int) -> list[Finding]:
+    row, key = s.row, s.key.fold("instances").fold(f"{degree:.12g}").fold(instance)
+    predicate, problem = row.ensemble.specification.predicate, key.fold("problem")
+    drawn = planted(predicate, row.N, degree, key=problem, observed=row.ensemble.observed, size=row.size)
+    graph = condition(drawn.distribution, drawn.tokens)
+    found = []
+    for start in row.starts:
+        s.context.stop.check()
+        options = BPOptions(start=start, **asdict(row.iteration))
+        result = run(graph, key=key.fold(start), options=options, planted=drawn.assignment)
+        values = measures.singles(_reached(drawn, result, row.ensemble.q))
+        found.append(Finding("propagation", {"c": degree, "start": start}, values))
+    return found
+
+
+def _reached(drawn: PlantedInstance, result: BPResult, q: int) -> dict[str, float]:
+    """What a run reached.
+
+    ``overlap`` of the most likely values and ``belief`` (q E[belief in the planted value] - 1)/(q - 1), both under
+    the best permutation of the values; ``excess``: Bethe free entropy a latent less that of uniform messages on the
+    same instance, only where the run ended without contradiction.
+    """
+    assignment = drawn.assignment
+    if assignment is None:
+        raise ValueError("an overlap needs a planted assignment")
+    reached = overlap(result.marginals, assignment)
+    values = {
+        "degree": drawn.degree,
+        "overlap": reached.value,
+        "belief": _belief(result.marginals, reached.permutation[assignment], q),
+        "confidence": reached.confidence,
+        "iterations": result.iterations,
+        "converged": result.converged,
+        "contradictory": result.contradictory,
+    }
+    if not result.contradictory:
+        values["excess"] = result.free_entropy_per_variable - _uniform_free_entropy(drawn)
+    return values
+
+
+def _belief(marginals: NDArray[np.float64], guesses: NDArray[np.int64], q: int) -> float:
+    believed = np.take_along_axis(marginals, guesses[:, None], axis=1).mean()
+    return float((q * believed - 1) / (q - 1))
+
+
+def _uniform_free_entropy(drawn: PlantedInstance) -> float:
+    """Bethe free entropy a latent of uniform messages, in nats: sum over observations of ln P(value) / N.
+
+    Belief propagation on a distribution weighs assignments by their prior, so ln q is in neither of the two.
+    """
+    layout = drawn.distribution.layout
+    values = drawn.tokens[layout.observation_positions].astype(np.intp)
+    shares = drawn.distribution.token_marginals[layout.observation_positions]
+    known = np.log(np.take_along_axis(shares, values[:, None], axis=1))
+    return float(known.sum() / layout.n_latents)
+
 
 _PLACE = ("row", "label", "k", "observed", "N", "start", "c")
+
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
 
 
@@ -37,9 +204,6 @@ def degree_points(frame: DataFrame) -> list[Record]:
 
 def _stated(experiment: Experiment) -> Sequence[Stated]:
     return experiment.reference.rows if experiment.reference is not None else ()
-
-
-# --- tables ---
 
 
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
@@ -105,17 +269,18 @@ def _neighbours(line: Record) -> float:
     return float((line.k - 1) * (line.value("c") if line.kind == "curve" else line.c))
 
 
-# --- figures ---
-
 _MARKERS = dict(zip(BP_SHADES, "os^", strict=True))
+
 _LINES: Mapping[str, Look] = {
     name: {"color": COLOURS["alarm"], "linestyle": style, "label": _NAMES[name]}
     for name, style in {"dynamic": ":", "condensation": "--", "kesten_stigum": "-"}.items()
 }
+
 _BRANCHES: Mapping[str, Look] = {
     "stable": {"linewidth": 1.6, "label": "belief for N to infinity"},
     "unstable": {"linewidth": 1, "linestyle": (0, (2, 2)), "label": "its unstable branch"},
 }
+
 _PAPER: Look = {"color": COLOURS["paper"], "marker": "v", "linestyle": ""}
 
 

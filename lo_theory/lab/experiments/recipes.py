@@ -1,4 +1,4 @@
-"""What the experiment on recipes shows: what each reaches, what it costs to get there, and who is better.
+"""Training recipes side by side: gap closed against operations and against seconds, until which the floor is near.
 
 A row of panels for each problem; the names in the last panel, in colour, are the legend of all three.
 """
@@ -7,22 +7,94 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, pooled, welch
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, place_look
 from lo_theory.lab.panel import Look, Panel, Sheet
-from lo_theory.lab.recipes.row import Row
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.schema import setting
 from lo_theory.lab.seeds import seed_texts
+from lo_theory.lab.settings import Model, Objective, Training, check_laws
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, number, text
+from lo_theory.lab.training import Learner
+from lo_theory.lab.units import Unit
+from lo_theory.problem import LODistribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["differences", "figures", "recipes", "tables"]
+__all__ = ["Reference", "Row", "differences", "figures", "recipes", "tables", "units"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe, called ``name`` in tables, on a problem.
+
+    ``draws``: trainings, each with its own initialisation, data and held-out contexts; those of equal number share them
+    between recipes (the data where the batch is the same). ``targets``: shares of the gap
+    whose cost is told. The first row of a problem is what its other rows are compared with.
+    """
+
+    name: str
+    problem: Problem
+    training: Training
+    seed: int = 0
+    draws: int = setting(1, least=1)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    targets: tuple[float, ...] = setting((0.1, 0.5, 0.9), above=0, most=1)
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("name is empty: tables and figures need one")
+        if self.training.evaluations < 1:
+            raise ValueError("training.evaluations is 0, so there would be nothing to show: give it, such as 20")
+        self.objective.check_lasts(self.training.steps)
+        if not self.targets:
+            raise ValueError("targets is empty: name at least one share of the gap, such as 0.5")
+
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where a mask law does not fit the problem, or there is no gap to close."""
+        check_laws(self.objective.named_laws(), distribution.layout)
+        if math.isnan(gap_span(distribution.entropy(), distribution.marginal_entropy())):
+            raise ValueError("problem: its tokens are independent, so there is no gap to close: take another")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is published of training, in words."""
+
+    source: str
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """The facts of the problem, and each training."""
+    s = s.named(f"{s.size} {s.row.name}", recipe=s.row.name)
+    facts = measures.singles(measures.loss_lines(s.distribution))
+    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, facts)])
+    for draw in range(s.row.draws):
+        label = f"#{draw} " if s.row.draws > 1 else ""
+        learner = s.learner(f"{s.title} {label}".strip(), str(draw), key=s.key.fold("training").fold(draw))
+        yield s.unit(f"training/{draw}", f"{label}training", partial(_train, s, learner, draw), learner=learner)
+
+
+def _train(s: Subject, learner: Learner, draw: int) -> list[Finding]:
+    """Train; a recipe under which the loss is no longer finite has diverged, which is a result."""
+    keys, diverged = {"draw": draw}, measures.singles({"diverged": 1})
+    try:
+        trained, *way = measures.training(s, learner, keys)
+    except FloatingPointError:  # the journal has it
+        return [Finding("training", keys, diverged), *measures.held_out(s, learner, keys)]
+    return [trained, Finding("training", keys, measures.singles({"diverged": 0})), *way]
 
 
 def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
@@ -55,8 +127,6 @@ def _pair(recipe: Record) -> tuple[int, int]:
 def _problems(found: Sequence[Record]) -> list[list[Record]]:
     return [[recipe for recipe in found if _pair(recipe) == pair] for pair in dict.fromkeys(map(_pair, found))]
 
-
-# --- tables ---
 
 _NAMES = (text("N, P", lambda recipe: f"{recipe.N}, {recipe.P}"), key("name", "recipe", left=True))
 
@@ -155,8 +225,6 @@ def _verdict(difference: Estimate, first: Record, other: Record) -> str:
     apart = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else "not told apart from"
     return f"{apart} {first.name}"
 
-
-# --- figures ---
 
 _LEFT = -0.1  # of the last panel, where the lines of the others are named
 

@@ -1,4 +1,4 @@
-"""What the ratio sweep shows: decodes over P/N, where they meet the marginals-only value, and what explains them.
+"""Table 1's columns over the ratio P/N: a row is one of Table 1's, with what its contexts leave open beside.
 
 Problems of one (N, P), each with its training, are the independent runs: intervals are over them (Student's t; of one
 problem over sequences), and margin minus vanilla is taken problem by problem before it is averaged.
@@ -11,19 +11,57 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.diffusion import Uniform
+from lo_theory.diffusion.uncertainty import uncertainty
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.experiments import table1
+from lo_theory.lab.experiments.table1 import Reference, Row
 from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet, handle
 from lo_theory.lab.style import COLOURS, INK, marker
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table, key, measured, percent, plus_minus, text
+from lo_theory.lab.units import Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["decodes", "differences", "facts", "falls", "figures", "met", "settling_ratio", "tables"]
+__all__ = [
+    "Reference",
+    "Row",
+    "decodes",
+    "differences",
+    "facts",
+    "falls",
+    "figures",
+    "met",
+    "settling_ratio",
+    "tables",
+    "units",
+]
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """The units of a row of Table 1; where the exact posterior is asked for, also the uncertainty of its contexts, and
+    the dead ends of the model's decodes. At the small sizes of a sweep that costs seconds; at the paper's, with all
+    observations written and no latent, it could cost hours.
+    """
+    setting, law, s = s.row.evaluation, Uniform(), table1.titled(s)
+    yield from table1.units(s, find_all_dead_ends=setting.exact)
+
+    def left_open() -> list[Finding]:
+        exact, key = s.exact(setting.limit_states), s.key.fold("uncertainty")
+        found = uncertainty({}, exact, s.distribution, law, key=key, n=setting.sequences)
+        return measures.left_open(found, "uncertainty", {"law": law.name})
+
+    if setting.exact:
+        yield s.unit("uncertainty", "what uniform masks leave open", left_open)
+
 
 _POLICIES = ["vanilla", "margin"]
+
 _PAIR = ["N", "P"]
 
 
@@ -118,11 +156,12 @@ def met(curve: Sequence[Record], level: float) -> str:
     return f"{first}, for good {found[-1]:.1f}" if len(found) + below > 1 else first
 
 
-# --- tables ---
-
 _PROBLEM = text("N, P", lambda line: f"{line.N}, {line.P}")
+
 _RATIO = key("ratio", "P/N", "g")
+
 _DENOISER, _TOKENS = key("denoiser", left=True), key("tokens", "tokens\na step")
+
 _SEEN = {"alive_steps": "steps alive", "dead_checks": "dead checks", "live_errors": "live errors"}
 
 
@@ -185,10 +224,10 @@ def _lowest(curve: Sequence[Record]) -> str:
     return f"{plus_minus(least.estimate('self_consistency'), '.1f', 100)} at {least.ratio:g}"
 
 
-# --- figures ---
-
 _MET: Look = {"color": COLOURS["alarm"], "marker": "|", "markersize": 14, "markeredgewidth": 1.6, "linestyle": ""}
+
 _MARGINALS: Look = {"color": COLOURS["line"], "linestyle": ":", "linewidth": 2, "label": "marginals only"}
+
 _FACTS: Mapping[str, Look] = {
     "deterministic": {"color": INK, "marker": "x", "linestyle": "-", "label": "masks that fix every latent"},
     "gap": {"color": COLOURS["model"], "marker": "*", "linestyle": "-", "label": "gap closed by the models"},

@@ -1,30 +1,73 @@
-"""What a run of thresholds shows: values beside published ones, folds, the curves c(overlap) and their hard phases."""
+"""The table of thresholds: dynamic, condensation and Kesten-Stigum, beside published values, with side information."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.ensembles import Budget, Ensemble
 from lo_theory.lab.frame import Record, grouped, kind, pool, records
 from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.schema import setting
 from lo_theory.lab.style import CATEGORICAL, COLOURS, INK, SHADING
+from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, text, with_error
-from lo_theory.thresholds import RowSpecification, published
+from lo_theory.lab.units import Unit
+from lo_theory.thresholds import RowSpecification, find_fold, find_transition, published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["figures", "fold_units", "tables", "titled"]
+__all__ = ["Row", "figures", "fold_units", "tables", "titled", "units"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An ensemble, the share of latents revealed beside the observations (0: none), and what may be spent."""
+
+    ensemble: Ensemble
+    seed: int = 0
+    revealed: float = setting(0.0, least=0)
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        if not self.revealed < 1:
+            raise ValueError(f"revealed is a share of the latents below 1, got {self.revealed}")
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """The only unit of a row: 30 to 60 seconds on one core at the default budget."""
+    row, ensemble = s.row, s.row.ensemble
+    s = s.named("", label=ensemble.label, **asdict(ensemble), revealed=row.revealed, seed=row.seed)
+    key = s.key.fold(ensemble.specification.label)
+
+    def compute() -> list[Finding]:
+        s.context.stop.check()
+        if row.revealed > 0:
+            fold = find_fold(ensemble.specification.ensemble(), row.revealed, key, row.budget.effort)
+            return measures.fold(fold, {}) + measures.curve(fold.curve, {})
+        found = find_transition(ensemble.specification.ensemble(), key, row.budget.effort)
+        return measures.transition(found, {}) + measures.curve(found.curve, {})
+
+    shown = f", {100 * row.revealed:g} % of the latents revealed" if row.revealed else ""
+    yield s.unit("thresholds", f"{ensemble.label}, {ensemble.observed} observations{shown}", compute)
+
 
 _TRANSITION = {"dynamic": "dynamic", "condensation": "condens.", "kesten_stigum": "KS"}
+
 _FOLD = {"dynamic": "dynamic", "crossing": "equal free\nentropy", "spinodal": "end of the\nuninformed"}
+
 _UNITS = {"density": "M/N", "neighbours": "(k-1)c"}
+
 _ENSEMBLE = (key("label", "ensemble", left=True), key("observed", left=True))
+
 _REVEALED = text("latents\nrevealed", lambda line: f"{100 * line.revealed:g} %", left=False)
 
 
@@ -35,9 +78,6 @@ def _published(line: Record) -> tuple[Mapping[str, float], str]:
     dynamic, condensation, source = published(RowSpecification(line.family, line.q, line.k, line.observed))
     found = {"dynamic": dynamic, "condensation": condensation}
     return {name: value for name, value in found.items() if value is not None}, source
-
-
-# --- tables ---
 
 
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
@@ -148,10 +188,10 @@ def _part(line: Record, name: str, unit: str = "c") -> str:
     return {"dynamic": "no fold", "crossing": f"none{over} of c" if over else ""}.get(name, "")
 
 
-# --- figures ---
-
 _LOW, _HIGH = 0.7, 1.6  # of the axis, in units of condensation
+
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "Kesten-Stigum": ">", "published": "x"}
+
 _AREAS = {"hard": "possible but hard", "clustered": "planted state exists, cannot be told"}
 
 
