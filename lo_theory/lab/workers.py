@@ -10,29 +10,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lo_theory.lab.engine import Cancelled, Stop
+
 __all__ = ["Cancelled", "Job", "Stop", "run_jobs"]
 
 _SECONDS_TO_STOP = 10.0
-
-
-class Cancelled(Exception):
-    """Raised inside a job that is to stop because another failed or the user said so."""
-
-
-class Stop:
-    """A flag that long jobs ask now and then."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Ask all jobs to stop."""
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise Cancelled if jobs are to stop."""
-        if self._event.is_set():
-            raise Cancelled
 
 
 @dataclass(frozen=True)

@@ -349,7 +349,7 @@ def _nothing_long() -> Iterator[None]:
     import lo_theory.lab.sweep.driver  # noqa: F401
 
     names = [
-        "lab.execute._Work.begin",
+        "lab.execute.Work.begin",
         "lab.sweep.driver.Driver.compute",
         "lab.dry_run.measure_rate",
     ]

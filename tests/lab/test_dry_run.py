@@ -15,7 +15,7 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed
 from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.units import Context, Options
-from lo_theory.lab.workers import Stop
+from lo_theory.lab.engine import Stop
 from lo_theory.neural import Transformer, estimate_memory, flop_per_token
 from tests.cli.complaint import complaint
 from tests.lab.grids import write_grid

@@ -15,7 +15,7 @@ from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import group
 from lo_theory.lab.tables import tables
 from lo_theory.lab.thresholds.tables import with_error
-from lo_theory.lab.workers import Cancelled
+from lo_theory.lab.engine import Cancelled
 from lo_theory.thresholds import RowSpecification
 from tests.figures import rendered
 
