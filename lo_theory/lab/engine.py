@@ -184,11 +184,10 @@ class _Engine:
 
     def run(self) -> None:
         while True:
-            self._add_ready()
             self._submit()  # before results are kept, so that workers need not wait for the disk
             while self._ended:
                 self._settle(*self._ended.popleft())
-            self._add_ready()
+            self._submit()  # what these results let begin
             if not self._running.total() and not any(self._ready.values()):
                 return
             for job, result in self._pool.wait():
@@ -203,15 +202,13 @@ class _Engine:
             if not result.error and not result.died:
                 self._keeper.keep(job, result)
 
-    def _add_ready(self) -> None:
-        for name in self._graph.get_ready():
-            self._add(self._jobs[name])
-
     def _add(self, job: Job) -> None:
         """Let a job begin: those of dead workers last, expensive ones first."""
         heapq.heappush(self._ready[job.gpu], (self._deaths[job.name], -job.cost, self._places[job.name], job.name))
 
     def _submit(self) -> None:
+        for name in self._graph.get_ready():
+            self._add(self._jobs[name])
         for gpu, ready in self._ready.items():
             while ready and self._running[gpu] < self._pool.capacity(gpu):
                 job = self._jobs[heapq.heappop(ready)[-1]]

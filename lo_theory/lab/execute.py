@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Keeper, Result, Serial, Stop, run_jobs
@@ -19,9 +19,10 @@ from lo_theory.lab.machine import available_processors, processor, versions
 from lo_theory.lab.pools import Threads
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
+from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.task import TASKS, Prepared
-from lo_theory.lab.units import Context, Options, Progress, Unit
+from lo_theory.lab.units import Context, Folder, Options, Progress, Unit
 from lo_theory.problem.seams import check_threads
 
 if TYPE_CHECKING:
@@ -35,8 +36,17 @@ __all__ = [
     "choose_run_device",
     "execute",
     "prepare",
+    "recorded_fact",
     "write_outputs",
 ]
+
+
+class Trains(Protocol):
+    """A prepared row, or a cell of a sweep."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains a network, so that the device matters."""
 
 
 @dataclass(frozen=True)
@@ -159,32 +169,55 @@ def check_rows(prepared: Sequence[Prepared]) -> None:
             raise ValueError(f"rows[{i}].{error}") from error
 
 
-def choose_run_device(prepared: Sequence[Prepared], name: str) -> str:
+def choose_run_device(rows: Iterable[Trains], name: str) -> str:
     """The device of a run: "auto" is the CPU where nothing is trained; ValueError for one that is not here."""
-    if name == "auto" and not any(row.trains for row in prepared):
+    if name == "auto" and not any(row.trains for row in rows):
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device
 
     return choose_device(name)
 
 
+def recorded_fact(folder: Path, recorded: Mapping[str, Any], name: str, asked: Any) -> Any:
+    """The recorded fact of a run or a sweep, else the one asked for.
+
+    ValueError for another one than the recorded: other threads or another device would give other weights.
+    """
+    if name not in recorded:
+        return asked
+    if asked not in (None, "auto", recorded[name]):
+        raise ValueError(
+            f"{folder} was begun with {name} = {recorded[name]}, and going on with {asked} would give other weights: "
+            f"give --{name} {recorded[name]} or none, or another --out"
+        )
+    return recorded[name]
+
+
 def _options(run: Run | Followed, request: Request) -> Options:
-    """The recorded threads and device of a run that goes on; other ones asked for would give other weights."""
-    threads, device = int(run.facts["threads"]), str(run.facts["device"])
-    for name, asked, recorded in (("threads", request.threads, threads), ("device", request.device, device)):
-        if asked not in (None, "auto", recorded):
-            raise ValueError(
-                f"{run.folder} was begun with {name} = {recorded}, and going on with {asked} would give other weights: "
-                f"give --{name} {recorded} or none, or another --out"
-            )
+    """The recorded threads and device of a run that continues."""
+    threads = int(recorded_fact(run.folder, run.facts, "threads", request.threads))
+    device = str(recorded_fact(run.folder, run.facts, "device", request.device))
     fitting = max(1, available_processors() // threads) if device == "cpu" else 1
     return Options(request.workers or fitting, threads, device, request.checkpoint_seconds)
+
+
+class _Keeps(Folder, Protocol):
+    """Where the rows of units go."""
+
+    @property
+    def units(self) -> set[str]:
+        """Names of the units whose rows are there."""
+        ...
+
+    def append(self, rows: list[Row]) -> None:
+        """Keep the rows of a unit."""
+        ...
 
 
 class Work(Keeper):
     """The units of prepared rows, as jobs whose rows a folder keeps: of a run, or of a cell of a sweep."""
 
-    def __init__(self, prepared: Sequence[Prepared], run: Run | Followed, options: Options, progress: Progress) -> None:
+    def __init__(self, prepared: Sequence[Prepared], run: _Keeps, options: Options, progress: Progress) -> None:
         self.run, self.progress, self.stop = run, progress, Stop()
         context = Context(run, options, progress, self.stop)
         self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
@@ -198,7 +231,8 @@ class Work(Keeper):
     @property
     def missing(self) -> list[Unit]:
         """The units whose rows are not on disk."""
-        return [unit for unit in self.units if unit.name not in self.run.units]
+        there = self.run.units
+        return [unit for unit in self.units if unit.name not in there]
 
     def begin(self) -> None:
         """Show what there is to do."""

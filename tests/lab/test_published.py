@@ -17,7 +17,7 @@ from lo_theory.lab.render import Table, to_markdown
 from lo_theory.lab.rows import Row, read_rows
 from lo_theory.lab.runs import FinishedRun, read_config
 from lo_theory.lab.sweep.cells import Cell
-from lo_theory.lab.sweep.pooling import grid_table, group_cells
+from lo_theory.lab.sweep.results import grid_table, group_cells
 from lo_theory.lab.table1.readings_table import readings_table
 from lo_theory.lab.tables import tables
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lo_theory.lab.config import load, resolve
+from lo_theory.lab.engine import Cancelled
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.summary import group
 from lo_theory.lab.tables import tables
 from lo_theory.lab.thresholds.tables import with_error
-from lo_theory.lab.engine import Cancelled
 from lo_theory.thresholds import RowSpecification
 from tests.figures import rendered
 
