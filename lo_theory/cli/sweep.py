@@ -23,10 +23,9 @@ from lo_theory.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from lo_theory.lab.sweep.driver import Failure
     from lo_theory.lab.sweep.grid import Grid
     from lo_theory.lab.sweep.results import Results
-    from lo_theory.lab.sweep.sweeps import SweepRequest
+    from lo_theory.lab.sweep.sweeps import Failure, SweepRequest
 
 __all__ = ["add_commands"]
 
@@ -61,7 +60,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         command.add_argument(name, action="extend", nargs="+", default=[], metavar=metavar, help=words)
     command.add_argument("--pool", nargs="*", metavar="PATH", help="axes that the tables average over, such as seed")
     add_out(command)
-    _add_crew(command)
+    _add_pool(command)
     command.add_argument("--shard", default="1/1", metavar="I/N", help="compute only this part of the cells")
     command.add_argument(
         "--attempts", type=int, default=3, metavar="K", help="times a cell is begun whose worker dies (default: 3)"
@@ -73,10 +72,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.set_defaults(function=_sweep, resumes=True)
 
 
-def _add_crew(command: argparse.ArgumentParser) -> None:
-    crew = command.add_mutually_exclusive_group()
-    crew.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, or `local` for a cluster on this machine")
-    crew.add_argument("--serial", action="store_true", help="no worker processes: one cell after the other")
+def _add_pool(command: argparse.ArgumentParser) -> None:
+    pool = command.add_mutually_exclusive_group()
+    pool.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler, or `local` for a cluster on this machine")
+    pool.add_argument("--serial", action="store_true", help="no worker processes: one cell after the other")
     command.add_argument("--workers", type=int, help="worker processes of this machine (default: what fits)")
     command.add_argument("--threads", type=int, help="threads of each (default: 1, or what the sweep was begun with)")
     command.add_argument("--device", default="auto", help="of cells that train: cpu, cuda, or auto (default)")
@@ -84,16 +83,16 @@ def _add_crew(command: argparse.ArgumentParser) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
+    from lo_theory.lab.progress import make_progress
     from lo_theory.lab.sweep.grid import load_grid, pooled_over
     from lo_theory.lab.sweep.sweeps import prepare_sweep, run_sweep, show_sweep
-    from lo_theory.lab.sweep.watch import make_watcher
 
     check_rate(options)
     if options.dry_run and options.show:
         raise ValueError("--dry-run says what a sweep would take, --show what is finished: give one of them")
     end_on_sigterm()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        raise ValueError("a sweep hires its own workers, one a GPU: start it without torchrun, and give --workers")
+        raise ValueError("a sweep starts its own workers, one a GPU: start it without torchrun, and give --workers")
     request = _request(options)
     grid = load_grid(options.config, preset=options.preset, sets=options.set, axes=options.axis)
     if options.pool is not None:
@@ -103,13 +102,12 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.dry_run:
         own = [i for i, cell in enumerate(sweep.cells) if request.shard.has(cell)]
         part = dataclasses.replace(sweep.experiment, rows=tuple(sweep.experiment.rows[i] for i in own))
-        show_dry_run(part, request.request, options.rate, [sweep.cells[i].label for i in own])
+        show_dry_run(part, request, options.rate, [sweep.cells[i].label for i in own])
         return
     failures: list[Failure] = []
     if not options.show:
-        watcher = make_watcher(quiet=options.quiet)
-        with watcher:
-            failures = run_sweep(sweep, request, watcher)
+        with make_progress("cells", quiet=options.quiet) as progress:
+            failures = run_sweep(sweep, request, progress)
     # The shards of an array would draw the same figure many times over: the last of them does.
     results, folder = show_sweep(sweep, options.command_line, only_complete=request.shard.count > 1)
     if folder is not None:
@@ -117,7 +115,7 @@ def _sweep(options: argparse.Namespace) -> None:
     if not (options.quiet and results.complete):
         _print_state(results, folder)
     for failure in failures[:_MOST_FAILURES]:
-        print(f"({failure.cell.label}) failed: {failure.error}", file=sys.stderr)
+        print(f"({failure.label}) failed: {failure.error}", file=sys.stderr)
     if len(failures) > _MOST_FAILURES:
         journal = sweep.folder / request.shard.folder / "log.jsonl"
         print(f"and {len(failures) - _MOST_FAILURES} more, all of them in {journal}", file=sys.stderr)
@@ -126,16 +124,20 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _request(options: argparse.Namespace) -> SweepRequest:
-    from lo_theory.lab.execute import Request
     from lo_theory.lab.sweep.cells import Shard
     from lo_theory.lab.sweep.sweeps import SweepRequest
 
-    request = Request(
-        options.out, options.workers, options.threads, options.device, options.command_line, options.checkpoint_seconds
-    )
-    crew = "serial" if options.serial else "pool" if options.dask is None else "dask"
     return SweepRequest(
-        request, Shard.parse(options.shard), crew, "local" if options.dask is None else options.dask, options.attempts
+        options.out,
+        options.workers,
+        options.threads,
+        options.device,
+        options.command_line,
+        options.checkpoint_seconds,
+        Shard.parse(options.shard),
+        "serial" if options.serial else "pool" if options.dask is None else "dask",
+        "local" if options.dask is None else options.dask,
+        options.attempts,
     )
 
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import math
 import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.engine import Job, Keeper, Result, Serial, Stop, run_jobs
 from lo_theory.lab.machine import available_processors, processor, versions
+from lo_theory.lab.pools import Threads
 from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
+from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, Run
 from lo_theory.lab.task import TASKS
-from lo_theory.lab.units import Context, Options, Progress, Unit
-from lo_theory.lab.workers import Job, Stop, run_jobs
+from lo_theory.lab.units import Context, Folder, Options, Progress, Unit
 from lo_theory.problem.seams import check_threads
 
 if TYPE_CHECKING:
@@ -31,13 +31,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Request",
+    "Work",
     "assist",
     "check_rows",
     "choose_run_device",
     "execute",
     "prepare",
+    "recorded_fact",
     "write_outputs",
 ]
+
+
+class Trains(Protocol):
+    """A prepared row, or a cell of a sweep."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains a network, so that the device matters."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     with Run(folder, experiment.to_mapping(), facts) as run:
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
-            work = _Work(prepared, run, options, progress)
+            work = Work(prepared, run, options, progress)
             with team(options.device, needed=work.trains) as ranks:
                 shared = {} if ranks is None else {"ranks": ranks.count}
                 run.log("session", command=request.command, workers=options.workers, **shared, **run.facts)
@@ -90,9 +100,10 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
                     progress.say(lambda: announcement(planned, options.workers))
                 work.begin()
                 if ranks is not None:
-                    agree_on(ranks, options.device, folder, work.missing)
-                    work.train_together()
-            work.compute_the_rest()
+                    agree_on(ranks, options.device, folder, [unit.name for unit in work.missing])
+                    work.compute(only_trainings=True)
+            work.compute(options.workers)
+            run.sort(work.names)
             write_outputs(folder, experiment, run.rows)
             facts = {
                 "versions": versions(),
@@ -123,10 +134,9 @@ def assist(experiment: Experiment, request: Request) -> None:
             return
         agree_on(ranks, device, folder)  # the first rank has opened the folder
         run = Followed(folder, facts)
-        work = _Work(prepared, run, _options(run, request), SilentProgress())
-        work.begin()
-        agree_on(ranks, device, folder, work.missing)
-        work.train_together()
+        work = Work(prepared, run, _options(run, request), SilentProgress())
+        agree_on(ranks, device, folder, [unit.name for unit in work.missing])
+        work.compute(only_trainings=True)
 
 
 def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], Path]:
@@ -160,72 +170,92 @@ def check_rows(prepared: Sequence[Prepared]) -> None:
             raise ValueError(f"rows[{i}].{error}") from error
 
 
-def choose_run_device(prepared: Sequence[Prepared], name: str) -> str:
+def choose_run_device(rows: Iterable[Trains], name: str) -> str:
     """The device of a run: "auto" is the CPU where nothing is trained; ValueError for one that is not here."""
-    if name == "auto" and not any(row.trains for row in prepared):
+    if name == "auto" and not any(row.trains for row in rows):
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device
 
     return choose_device(name)
 
 
+def recorded_fact(folder: Path, recorded: Mapping[str, Any], name: str, asked: Any) -> Any:
+    """The recorded fact of a run or a sweep, else the one asked for.
+
+    ValueError for another one than the recorded: other threads or another device would give other weights.
+    """
+    if name not in recorded:
+        return asked
+    if asked not in (None, "auto", recorded[name]):
+        raise ValueError(
+            f"{folder} was begun with {name} = {recorded[name]}, and going on with {asked} would give other weights: "
+            f"give --{name} {recorded[name]} or none, or another --out"
+        )
+    return recorded[name]
+
+
 def _options(run: Run | Followed, request: Request) -> Options:
-    """The recorded threads and device of a run that goes on; other ones asked for would give other weights."""
-    threads, device = int(run.facts["threads"]), str(run.facts["device"])
-    for name, asked, recorded in (("threads", request.threads, threads), ("device", request.device, device)):
-        if asked not in (None, "auto", recorded):
-            raise ValueError(
-                f"{run.folder} was begun with {name} = {recorded}, and going on with {asked} would give other weights: "
-                f"give --{name} {recorded} or none, or another --out"
-            )
+    """The recorded threads and device of a run that continues."""
+    threads = int(recorded_fact(run.folder, run.facts, "threads", request.threads))
+    device = str(recorded_fact(run.folder, run.facts, "device", request.device))
     fitting = max(1, available_processors() // threads) if device == "cpu" else 1
     return Options(request.workers or fitting, threads, device, request.checkpoint_seconds)
 
 
-class _Work:
-    """The units of a run: long trainings first; each unit's rows go to disk as it is done."""
+class _Keeps(Folder, Protocol):
+    """Where the rows of units go."""
 
-    def __init__(self, prepared: Sequence[Prepared], run: Run | Followed, options: Options, progress: Progress) -> None:
-        self.run, self.options, self.progress, self.stop = run, options, progress, Stop()
+    @property
+    def units(self) -> set[str]:
+        """Names of the units whose rows are there."""
+        ...
+
+    def append(self, rows: list[Row]) -> None:
+        """Keep the rows of a unit."""
+        ...
+
+
+class Work(Keeper):
+    """The units of prepared rows, as jobs whose rows a folder keeps: of a run, or of a cell of a sweep."""
+
+    def __init__(self, prepared: Sequence[Prepared], run: _Keeps, options: Options, progress: Progress) -> None:
+        self.run, self.progress, self.stop = run, progress, Stop()
         context = Context(run, options, progress, self.stop)
         self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
         self.trains = any(row.trains for row in prepared)
 
     @property
-    def missing(self) -> list[str]:
-        """Names of the units whose rows are not on disk."""
-        return [unit.name for unit in self._missing()]
+    def names(self) -> list[str]:
+        """Names of all units, in the order in which their rows are kept."""
+        return [unit.name for unit in self.units]
 
-    def _missing(self) -> list[Unit]:
-        return sorted((unit for unit in self.units if unit.name not in self.run.units), key=lambda unit: -unit.cost)
+    @property
+    def missing(self) -> list[Unit]:
+        """The units whose rows are not on disk."""
+        there = self.run.units
+        return [unit for unit in self.units if unit.name not in there]
 
     def begin(self) -> None:
-        """Tell what there is to do."""
+        """Show what there is to do."""
         self.progress.begin(len(self.units), len(self.missing))
 
-    def train_together(self) -> None:
-        """Compute the units that train, one after the other, as all ranks do at the same time."""
-        self._compute([unit for unit in self._missing() if unit.cost], 1)
+    def compute(self, workers: int = 1, *, only_trainings: bool = False) -> None:
+        """Compute the units that are missing, ``workers`` at a time, long trainings first."""
+        units = [unit for unit in self.missing if unit.cost or not only_trainings]
+        jobs = [Job(unit.name, unit.label, unit.compute, unit.needs, unit.cost) for unit in units]
+        workers = min(workers, len(jobs))
+        with Threads(workers, self.stop) if workers > 1 else Serial() as pool:
+            run_jobs(jobs, pool, self)
 
-    def compute_the_rest(self) -> None:
-        """Compute all units that are missing, several at a time, and bring the rows into the order of the units."""
-        missing = self._missing()
-        self._compute(missing, min(self.options.workers, max(1, len(missing))))
-        if isinstance(self.run, Run):
-            self.run.sort([unit.name for unit in self.units])
+    def start(self, job: Job) -> None:
+        """See Keeper."""
+        self.progress.start(job.label)
 
-    def _compute(self, units: Sequence[Unit], workers: int) -> None:
-        run_jobs([Job(unit.name, partial(self._unit, unit), unit.needs) for unit in units], workers, self.stop)
-
-    def _unit(self, unit: Unit) -> None:
-        began = time.perf_counter()
-        self.progress.start(unit.label)
-        rows = unit.compute()
-        self.stop.check()
-        self.run.append(rows)
-        seconds = time.perf_counter() - began
-        self.run.log("unit", unit=unit.name, unit_seconds=round(seconds, 3))
-        self.progress.finish(unit.label, seconds)
+    def keep(self, job: Job, result: Result) -> None:
+        """See Keeper."""
+        self.run.append(list(result.rows))
+        self.run.log("unit", unit=job.name, unit_seconds=round(result.seconds, 3))
+        self.progress.finish(job.label, result.seconds)
 
 
 def write_outputs(folder: Path, experiment: Experiment, rows: list[Any]) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.lab.engine import Stop
 from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.units import Context, Folder, Options, Unit
-from lo_theory.lab.workers import Stop
 
 if TYPE_CHECKING:
     from lo_theory.lab.training import Learner

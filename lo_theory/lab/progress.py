@@ -1,10 +1,11 @@
-"""What a run shows while it works: bars on a terminal, plain lines in a pipe. Writes to standard error only."""
+"""What runs and sweeps show while they work: bars on a terminal, lines in a pipe. Writes to standard error only."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,8 @@ from lo_theory.lab.texts import shown
 __all__ = ["BarProgress", "LineProgress", "SilentProgress", "evaluation_line", "make_progress", "training_line"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_OF_RATE = 86_400.0  # the time left follows the rate of as long, and of a thousand units at most
+UNITS = "units of work"
 
 
 def training_line(values: Mapping[str, Any]) -> str:
@@ -64,6 +67,12 @@ class SilentProgress:
     def finish(self, label: str, seconds: float) -> None:
         """See Progress."""
 
+    def again(self, label: str) -> None:
+        """The worker of a cell died; the cell waits to be begun again."""
+
+    def fail(self, label: str, error: str) -> None:
+        """A cell failed."""
+
     def __enter__(self) -> Any:
         return self
 
@@ -74,10 +83,11 @@ class SilentProgress:
 
 
 class LineProgress(SilentProgress):
-    """One plain line a unit, and one every ten seconds of training."""
+    """One plain line a unit, or a cell, with the time left, and one every ten seconds of training."""
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._done, self._units = console, 0, 0
+    def __init__(self, console: Console, noun: str = UNITS) -> None:
+        self._console, self._noun = console, noun
+        self._bars = Bars(disable=True, speed_estimate_period=_SECONDS_OF_RATE)  # counts, and shows nothing
         self._last: dict[str, float] = {}
 
     def _print(self, text: str) -> None:
@@ -89,9 +99,16 @@ class LineProgress(SilentProgress):
 
     def begin(self, units: int, missing: int) -> None:
         """See Progress."""
-        self._done, self._units = units - missing, units
-        if self._done:
-            self._print(f"{self._done} of {units} units of work are on disk")
+        self._units = self._bars.add_task(self._noun, total=units, completed=units - missing)
+        if units > missing:
+            self._print(f"{units - missing} of {units} {self._noun} are on disk")
+
+    def _settled(self, text: str) -> None:
+        self._bars.advance(self._units)
+        (units,) = self._bars.tasks
+        left = units.time_remaining
+        about = f", about {timedelta(seconds=left)} left" if left else ""
+        self._print(f"[{units.completed:.0f}/{units.total:.0f}] {text}{about}")
 
     def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
         """See Progress."""
@@ -106,14 +123,25 @@ class LineProgress(SilentProgress):
 
     def finish(self, label: str, seconds: float) -> None:
         """See Progress."""
-        self._done += 1
-        self._print(f"[{self._done}/{self._units}] {label}  {seconds:.1f} s")
+        self._settled(f"{label}  {seconds:.1f} s")
+
+    def again(self, label: str) -> None:
+        """See SilentProgress."""
+        self._print(f"  {label}: its worker died, it is begun again")
+
+    def fail(self, label: str, error: str) -> None:
+        """See SilentProgress."""
+        self._settled(f"{label}  failed: {error}")
 
 
 class BarProgress(SilentProgress):
-    """A bar over the units of work, one over the steps of a training with the time left, and the loss below them."""
+    """A bar over the units of work, or cells, with the time left; what is under way below it, what failed above it.
 
-    def __init__(self, console: Console) -> None:
+    A training has a bar over its steps, and its loss below.
+    """
+
+    def __init__(self, console: Console, noun: str = UNITS) -> None:
+        self._noun = noun.split()[0]
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -122,6 +150,7 @@ class BarProgress(SilentProgress):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
+            speed_estimate_period=_SECONDS_OF_RATE,
         )
         self._units: TaskID | None = None
         self._trainings: dict[str, TaskID] = {}
@@ -137,7 +166,7 @@ class BarProgress(SilentProgress):
 
     def begin(self, units: int, missing: int) -> None:
         """See Progress."""
-        self._units = self._bars.add_task("units", total=units, completed=units - missing)
+        self._units = self._bars.add_task(self._noun, total=units, completed=units - missing)
 
     def start(self, label: str) -> None:
         """See Progress."""
@@ -165,6 +194,16 @@ class BarProgress(SilentProgress):
         if self._units is not None:
             self._bars.advance(self._units)
 
+    def again(self, label: str) -> None:
+        """See SilentProgress."""
+        self._texts.pop(label, None)
+        self.say(lambda: f"{label}: its worker died, it is begun again")
+
+    def fail(self, label: str, error: str) -> None:
+        """See SilentProgress."""
+        self.finish(label, 0.0)
+        self.say(lambda: f"{label} failed: {error}")
+
     def __enter__(self) -> BarProgress:
         self._live.start()
         return self
@@ -175,9 +214,9 @@ class BarProgress(SilentProgress):
         self._live.stop()
 
 
-def make_progress(*, quiet: bool = False) -> SilentProgress:
-    """Bars where standard error is a terminal, plain lines where it is not, nothing if ``quiet``."""
+def make_progress(noun: str = UNITS, *, quiet: bool = False) -> SilentProgress:
+    """Bars where standard error is a terminal, plain lines where it is not, nothing if ``quiet``; ``noun``: of what."""
     console = Console(stderr=True)
     if quiet:
         return SilentProgress()
-    return BarProgress(console) if console.is_terminal else LineProgress(console)
+    return BarProgress(console, noun) if console.is_terminal else LineProgress(console, noun)

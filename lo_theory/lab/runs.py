@@ -33,6 +33,7 @@ from lo_theory.lab.tidy import from_csv
 from lo_theory.problem.storage import remove_leftovers, write_atomically
 
 __all__ = [
+    "NO_SPACE",
     "FinishedRun",
     "Run",
     "finished_runs",
@@ -45,7 +46,8 @@ __all__ = [
     "write_json",
 ]
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the system's errors that say that a disk is full."""
 
 
 _FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
@@ -279,7 +281,7 @@ class Run:
 
 
 def _reason(error: OSError) -> str:
-    return "no space is left on the disk" if error.errno in _NO_SPACE else error.strerror or str(error)
+    return "no space is left on the disk" if error.errno in NO_SPACE else error.strerror or str(error)
 
 
 def _unwritable(folder: Path, error: OSError) -> OSError:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import ArrayLike
 
+from lo_theory.lab.engine import Stop
 from lo_theory.lab.rows import Row as Line
-from lo_theory.lab.workers import Stop
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
 

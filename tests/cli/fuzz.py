@@ -219,9 +219,7 @@ class Chance:
     def tree(self, command: str) -> Any:
         """A configuration with one to three faults, or none; of the kind that the command takes most of the time."""
         key = {"sweep": "axes"}.get(command, "task")
-        fitting = [
-            one for one in self.documents if key in one or (key == "task" and "axes" not in one)
-        ]
+        fitting = [one for one in self.documents if key in one or (key == "task" and "axes" not in one)]
         tree = copy.deepcopy(self.random.choice(fitting if self.random.random() < 0.9 else self.documents))
         for _ in range(self.random.choice([0, 0, 1, 1, 2, 3])):
             places = list(self.paths(tree))
@@ -346,11 +344,11 @@ def _nothing_long() -> Iterator[None]:
     import lo_theory.cli.threshold_requests
     import lo_theory.lab.decode_view
     import lo_theory.lab.dry_run
-    import lo_theory.lab.sweep.driver  # noqa: F401
+    import lo_theory.lab.sweep.sweeps  # noqa: F401
 
     names = [
-        "lab.execute._Work.begin",
-        "lab.sweep.driver.Driver.compute",
+        "lab.execute.Work.begin",
+        "lab.sweep.sweeps.run_jobs",
         "lab.dry_run.measure_rate",
     ]
     names += ["lab.figures.write_figures"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-import json
+import functools
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lo_theory.diffusion.statistics import Sums
+from lo_theory.lab.engine import Job
 from lo_theory.lab.rows import Row
-from lo_theory.lab.sweep.worker import Order, Report
 
 _TINY: dict[str, Any] = {
     "experiment": "grid",
@@ -52,36 +54,65 @@ def worker_processes(parent: int | None = None) -> list[int]:
     return found
 
 
-# What a worker process is told to do in place of computing a cell.
+# What a worker process does in place of computing a cell.
 
 
-def look_around(order: Order) -> Report:
-    """Report the worker's environment, in place of an error."""
+def a_job(number: int, work: Callable[..., Row], *, gpu: bool = False) -> Job:
+    """A job whose one row ``work(name)`` makes."""
+    name = f"{number:016x}"
+    return Job(name, f"seed={number}", functools.partial(_rows, work, name), gpu=gpu)
+
+
+def _rows(work: Callable[[str], Row], name: str) -> list[Row]:
+    return [work(name)]
+
+
+def a_row(name: str, **keys: Any) -> Row:
+    """A row of a cell."""
+    return Row(name, "x", Sums.single(2.0), {"part": "row0/a", **keys})
+
+
+def look_around(name: str) -> Row:
+    """The worker's environment, as keys."""
     import torch
 
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    facts = {"torch": torch.get_num_threads(), "ignores Ctrl-C": ignored, "pid": os.getpid(), **os.environ}
-    return Report(order.cell, (), 0.0, json.dumps(facts))
+    return a_row(name, torch=torch.get_num_threads(), ignored=ignored, pid=os.getpid(), **os.environ)
 
 
-def die_on_odd(order: Order) -> Report:
+def die_on_odd(name: str) -> Row:
     """End the process at an odd id, as a lack of memory would."""
-    if int(order.cell, 16) % 2:
+    if int(name, 16) % 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Report(order.cell, (Row(order.cell, "x", Sums.single(2.0), {"part": "row0/a"}),), 0.0)
+    return a_row(name)
 
 
-def raise_what_cannot_be_sent(order: Order) -> Report:
-    """Raise an error that no other process can read."""
+class Unsendable(Row):
+    """A row that no other process can be sent."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot be sent")
+
+
+def leave_what_cannot_be_sent(name: str) -> Row:
+    """Fail in two ways, neither of which can be sent as it is."""
 
     class Local(Exception):
         pass
 
-    raise Local("here")
+    if int(name, 16) % 2:
+        raise Local("here")
+    return Unsendable(name, "x", Sums.single(2.0))
 
 
-def name_the_worker(order: Order) -> Report:
-    """Report the name of the Dask worker, in place of an error."""
+def name_the_worker(name: str) -> Row:
+    """The name of the Dask worker."""
     from distributed import get_worker
 
-    return Report(order.cell, (), 0.0, str(get_worker().name))
+    return a_row(name, worker=str(get_worker().name))
+
+
+def sleep_long(name: str) -> Row:
+    """A cell that does not end."""
+    time.sleep(600)
+    return a_row(name)

@@ -9,13 +9,13 @@ import yaml
 from lo_theory.cli import main
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.dry_run import dry_run
+from lo_theory.lab.engine import Stop
 from lo_theory.lab.execute import Request, execute, prepare
 from lo_theory.lab.planning import plan_trainings
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed
 from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.units import Context, Options
-from lo_theory.lab.workers import Stop
 from lo_theory.neural import Transformer, estimate_memory, flop_per_token
 from tests.cli.complaint import complaint
 from tests.lab.grids import write_grid

@@ -17,6 +17,7 @@ from scipy import stats
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.engine import Stop
 from lo_theory.lab.experiments import table1 as work
 from lo_theory.lab.experiments.table1_readings import effects, readings
 from lo_theory.lab.frame import from_rows
@@ -29,7 +30,6 @@ from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.tables import tables
 from lo_theory.lab.task import TASKS
 from lo_theory.lab.units import Options
-from lo_theory.lab.workers import Stop
 from tests.lab.decodes import measured as found_in
 from tests.lab.decodes import pairs_of
 from tests.lab.tiny import tiny

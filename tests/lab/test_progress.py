@@ -39,6 +39,40 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert lines[4:] == ["[3/5] (8, 24) training  1.2 s"]
 
 
+def test_cells_that_fail_or_wait_have_their_lines_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, stream = [100.0], io.StringIO()
+    lines = LineProgress(Console(file=stream, width=40), "cells")
+    monkeypatch.setattr(lines._bars, "get_time", lambda: now[0])
+    lines.begin(9, 7)
+    for seconds, end in (
+        (600, lambda: lines.finish("seed=3", 1.25)),  # the first waits for its worker, which does not count
+        (10, lambda: lines.again("seed=4")),
+        (50, lambda: lines.fail("seed=4", "ValueError: [no] such thing")),
+        (120, lambda: lines.finish("seed=5", 1.0)),
+    ):
+        now[0] += seconds
+        end()
+    assert stream.getvalue().splitlines() == [
+        "2 of 9 cells are on disk",
+        "[3/9] seed=3  1.2 s",
+        "  seed=4: its worker died, it is begun again",
+        "[4/9] seed=4  failed: ValueError: [no] such thing, about 0:05:00 left",
+        "[5/9] seed=5  1.0 s, about 0:06:00 left",
+    ]
+    stream = io.StringIO()
+    with BarProgress(Console(file=stream, width=100, force_terminal=True, color_system=None), "cells") as bars:
+        bars.begin(5, 3)
+        bars.start("seed=4")
+        bars.again("seed=4")
+        bars.start("seed=4")
+        shown = io.StringIO()
+        Console(file=shown, width=100).print(bars._render())
+        bars.fail("seed=4", "ValueError: [no] such thing")
+    assert all(words in shown.getvalue() for words in ("cells", "2/5", "seed=4"))
+    assert "seed=4: its worker died, it is begun again" in stream.getvalue()
+    assert "seed=4 failed: ValueError: [no] such thing" in stream.getvalue()
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_gets_bars_and_is_left_clean(width: int) -> None:
     stream = io.StringIO()

@@ -122,7 +122,7 @@ def test_one_process_is_the_first_rank_and_a_sweep_refuses_to_be_one_of_several(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert own_rank() == 1
     line = complaint(["sweep", str(config), "--out", str(tmp_path)], capsys)
-    assert "a sweep hires its own workers, one a GPU: start it without torchrun" in line
+    assert "a sweep starts its own workers, one a GPU: start it without torchrun" in line
     assert main(["run", str(config), "--preset", "exact", "--out", str(tmp_path), "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())  # where nothing is trained, the others have nothing to do

@@ -27,8 +27,7 @@ from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.report import Source, page
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import dump_yaml, parse_yaml
-from lo_theory.lab.sweep.axes import parse_axes, with_axes
-from lo_theory.lab.sweep.grid import make_grid
+from lo_theory.lab.sweep.grid import make_grid, parse_axes, with_axes
 from lo_theory.lab.tidy import from_csv, to_csv
 from tests.lab.browser import Reading
 from tests.lab.tiny import tiny
@@ -317,7 +316,9 @@ def test_numbers_are_those_of_yaml_1_2() -> None:
         resolve(tiny(), sets=["seed=1:30"])
     with pytest.raises(ValueError, match=r"problem.N must be an integer, got '2020-01-01'"):
         resolve(tiny(), sets=["problem.N=2020-01-01"])
-    with pytest.raises(ValueError, match=r"training.learning_rate must be an integer of 64 bits, got one of 401 digits"):
+    with pytest.raises(
+        ValueError, match=r"training.learning_rate must be an integer of 64 bits, got one of 401 digits"
+    ):
         resolve(tiny(), sets=[f"training.learning_rate={10**400}"])
 
 

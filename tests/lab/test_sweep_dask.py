@@ -19,17 +19,17 @@ from typing import Any
 import pytest
 
 from lo_theory.cli import main
-from lo_theory.lab.sweep.cluster import DaskCrew
-from tests.lab.grids import name_the_worker, worker_processes, write_grid
+from lo_theory.lab.engine import Job, Keeper, run_jobs
+from lo_theory.lab.pools import Dask
+from tests.lab.grids import a_job, name_the_worker, sleep_long, worker_processes, write_grid
 from tests.lab.test_sweep_pool import (
     _PATIENCE,
     SLOW,
     begun,
-    cells,
     command,
     finished,
+    keys,
     kill,
-    order,
     results,
     wait_until,
 )
@@ -76,12 +76,12 @@ def cluster() -> Iterator[Any]:
 
 @needs_dask
 def test_cells_that_need_a_gpu_go_to_workers_that_offer_one(cluster: Any) -> None:
-    with DaskCrew(cluster.scheduler_address, 1, 1, work=name_the_worker) as crew:
-        assert (crew.workers, crew.capacity(True), crew.offers_gpu) == (2, 2, True)
-        gpu = [crew.submit(order(cell), True) for cell in cells(6)]
-        other = [crew.submit(order(cell), False) for cell in cells(6)]
-        assert {future.result(_PATIENCE).error for future in gpu} == {"0"}
-        assert {future.result(_PATIENCE).error for future in other} <= {"0", "plain"}
+    with Dask(cluster.scheduler_address, 1, 1) as pool:
+        assert (pool.workers, pool.capacity(True), pool.capacity(False)) == (2, 2, 4)
+        found = keys(pool, [a_job(number, name_the_worker, gpu=number < 6) for number in range(12)])
+    workers = [found[f"{number:016x}"]["worker"] for number in range(12)]
+    assert set(workers[:6]) == {"0"}
+    assert set(workers[6:]) <= {"0", "plain"}
 
 
 @needs_dask
@@ -121,10 +121,10 @@ def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_non
 def test_a_local_cluster_answers_only_who_has_its_key() -> None:
     import distributed
 
-    with DaskCrew("local", 1, 1, work=name_the_worker) as crew:
-        address = str(crew._client.scheduler.address)
+    with Dask("local", 1, 1) as pool:
+        address = str(pool._client.scheduler.address)
         assert address.startswith("tls://127.0.0.1:")
-        assert crew.submit(order(cells(1)[0]), False).result(_PATIENCE).error == "0"
+        assert [found["worker"] for found in keys(pool, [a_job(0, name_the_worker)]).values()] == ["0"]
         for other, security in (
             (address.replace("tls:", "tcp:"), None),
             (address, distributed.Security.temporary()),
@@ -154,7 +154,7 @@ def test_without_a_way_to_make_a_key_no_local_cluster_is_begun(
 def test_an_address_that_nobody_answers_is_one_clear_line(
     address: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lo_theory.lab.sweep.cluster._SECONDS_TO_ANSWER", 1)
+    monkeypatch.setattr("lo_theory.lab.pools._SECONDS_TO_ANSWER", 1)
     began = time.monotonic()
     assert main([*command(tmp_path)[3:], "--dask", address]) == 2
     assert time.monotonic() - began < 9  # one, and the start of a busy machine
@@ -188,7 +188,7 @@ def test_an_address_where_something_else_answers_is_one_clear_line(tmp_path: Pat
 def test_a_cluster_without_workers_or_without_gpus_is_refused(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lo_theory.lab.sweep.cluster._SECONDS_TO_ANSWER", 1)
+    monkeypatch.setattr("lo_theory.lab.pools._SECONDS_TO_ANSWER", 1)
     with local_cluster(n_workers=0) as empty:
         assert main([*command(tmp_path)[3:], "--dask", empty.scheduler_address]) == 2
         assert "has no workers: start some, then this sweep" in capsys.readouterr().err
@@ -200,12 +200,48 @@ def test_a_cluster_without_workers_or_without_gpus_is_refused(
 
 
 @needs_dask
+def test_a_cluster_that_loses_all_its_workers_or_its_scheduler_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of waiting for ever: the cells under way are never finished."""
+    monkeypatch.setattr("lo_theory.lab.pools._SECONDS_WITHOUT_WORKERS", 1)
+    monkeypatch.setattr("lo_theory.lab.pools._SECONDS_BETWEEN_LOOKS", 0.2)
+    lost = (r"has lost all its workers, and no new one has come in 1 seconds", r"does not answer|has dropped the cells")
+    for complaint in lost:
+        with (
+            local_cluster(n_workers=1, threads_per_worker=1) as local,
+            Dask(local.scheduler_address, 1, 1) as pool,
+            pytest.raises(OSError, match=complaint),
+        ):
+            run_jobs([a_job(number, sleep_long) for number in range(2)], pool, Losing(local, complaint))
+
+
+class Losing(Keeper):
+    """Takes the workers or the scheduler from a cluster as the second job begins."""
+
+    def __init__(self, cluster: Any, complaint: str) -> None:
+        self.cluster, self.complaint = cluster, complaint
+
+    def start(self, job: Job) -> None:
+        if job.name.endswith("1"):
+            loses(self.cluster, self.complaint)
+
+
+def loses(local: Any, complaint: str) -> None:
+    """Take the workers from a cluster, or the scheduler."""
+    if "workers" in complaint:
+        wait_until(lambda: any(worker.processing for worker in local.scheduler.workers.values()))
+        local.scale(0)
+        wait_until(lambda: not local.scheduler.workers)
+    else:
+        local.close(timeout=5)
+
+
+@needs_dask
 def test_a_local_cluster_that_does_not_start_says_so(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     def fail(**options: Any) -> None:
         raise AssertionError
 
     monkeypatch.setattr("distributed.LocalCluster", fail)
-    monkeypatch.setattr("lo_theory.lab.sweep.cluster._own_key", lambda distributed: None)
+    monkeypatch.setattr("lo_theory.lab.pools._own_key", lambda distributed: None)
     write_grid(tmp_path / "grid.yaml")
     assert main([*command(tmp_path)[3:], "--dask", "local"]) == 2
     assert "its event loop did not start within 10 seconds): try again" in capsys.readouterr().err

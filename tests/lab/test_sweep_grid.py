@@ -12,9 +12,8 @@ import yaml
 
 from lo_theory.cli import main
 from lo_theory.lab.config import resolve
-from lo_theory.lab.sweep.axes import label
 from lo_theory.lab.sweep.cells import Shard, cell_id, make_cells
-from lo_theory.lab.sweep.grid import Grid, load_grid, make_grid, pooled_over
+from lo_theory.lab.sweep.grid import Grid, label, load_grid, make_grid, pooled_over
 from lo_theory.lab.task import TASKS
 from tests.lab.grids import tiny_grid, write_grid
 from tests.lab.tiny import tiny

@@ -18,14 +18,13 @@ from typing import Any
 import pytest
 
 from lo_theory.cli import main
+from lo_theory.lab.engine import Job, Keeper, Pool, Result, run_jobs
+from lo_theory.lab.pools import Processes
+from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import Run, journal
-from lo_theory.lab.sweep.cells import Cell
-from lo_theory.lab.sweep.crews import LocalCrew
-from lo_theory.lab.sweep.driver import Driver
-from lo_theory.lab.sweep.watch import SweepSilence
-from lo_theory.lab.sweep.worker import Order
-from tests.lab.grids import die_on_odd, look_around, raise_what_cannot_be_sent, worker_processes, write_grid
+from lo_theory.lab.sweep.sweeps import Cells
+from tests.lab.grids import a_job, die_on_odd, leave_what_cannot_be_sent, look_around, worker_processes, write_grid
 from tests.lab.tiny import tiny
 
 _PATIENCE = 300.0
@@ -198,55 +197,54 @@ def journals(out: Path) -> list[str]:
 # --- the pool itself --------------------------------------------------------------------------------------------------------------
 
 
-def order(cell: Cell) -> Order:
-    return Order(cell.id, "table1", {}, "", {}, "0")
+def keys(pool: Pool, jobs: list[Job]) -> dict[str, dict[str, Any]]:
+    """What the only row of each job says, by the job's name."""
+    found: dict[str, dict[str, Any]] = {}
+
+    class Keys(Keeper):
+        def keep(self, job: Job, result: Result) -> None:
+            found[job.name] = dict(result.rows[0].keys)
+
+    run_jobs(jobs, pool, Keys())
+    return found
 
 
-def cells(count: int) -> list[Cell]:
-    return [Cell(i, f"{i:016x}", None, {"seed": i}, False) for i in range(count)]
+def drive(folder: Path, pool: Pool, jobs: list[Job]) -> dict[str, str]:
+    """Errors of the jobs that fail, by their labels."""
+    with Run(folder, {}, {}) as run:
+        keeper = Cells(run, SilentProgress())
+        run_jobs(jobs, pool, keeper)
+    return {failure.label: failure.error for failure in keeper.failures}
 
 
 def test_a_worker_has_the_threads_it_was_given_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     before = dict(os.environ)
-    with LocalCrew(1, 1, devices=["7"], work=look_around) as crew:
-        seen = json.loads(crew.submit(order(cells(1)[0]), False).result(_PATIENCE).error)
-        on_gpu = json.loads(crew.submit(order(cells(1)[0]), True).result(_PATIENCE).error)
+    with Processes(1, 1, devices=["7"]) as pool:
+        seen, on_gpu = keys(pool, [a_job(0, look_around), a_job(1, look_around, gpu=True)]).values()
+        if "CUDA_VISIBLE_DEVICES" in seen and seen["CUDA_VISIBLE_DEVICES"] == "7":
+            seen, on_gpu = on_gpu, seen
     assert dict(os.environ) == before
     assert seen["torch"] == 1
     assert [seen[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")] == ["1"] * 4
-    assert seen["ignores Ctrl-C"]
+    assert seen["ignored"]
     assert seen["pid"] not in (os.getpid(), on_gpu["pid"])
     assert on_gpu["CUDA_VISIBLE_DEVICES"] == "7"
     assert seen.get("CUDA_VISIBLE_DEVICES") == before.get("CUDA_VISIBLE_DEVICES")
-    wait_until(lambda: not {seen["pid"], on_gpu["pid"]} & set(worker_processes()))
+    assert not {seen["pid"], on_gpu["pid"]} & set(worker_processes())
 
 
-def test_a_cell_that_kills_its_worker_is_given_up_and_costs_no_other_cell_anything(tmp_path: Path) -> None:
-    with LocalCrew(2, 1, work=die_on_odd) as crew, Run(tmp_path, {}, {}) as run:
-        failures = Driver(run, crew, order, SweepSilence(), lambda cell: False).compute(cells(5))
-    assert [failure.cell.index for failure in failures] == [1, 3] or [failure.cell.index for failure in failures] == [
-        3,
-        1,
-    ]
-    assert all(failure.error.startswith("its worker died 3 times") for failure in failures)
+def test_a_cell_that_kills_its_worker_or_cannot_be_sent_costs_no_other_cell_anything(tmp_path: Path) -> None:
+    deadly = [a_job(number, die_on_odd) for number in range(5)]
+    with Processes(2, 1) as pool:
+        errors = drive(tmp_path, pool, [*deadly, *(a_job(number, leave_what_cannot_be_sent) for number in (10, 11))])
+    death = "its worker died 3 times (killed, or out of memory?)"
+    unsent = {"seed=10": "TypeError: cannot be sent", "seed=11": "Local: here"}
+    assert errors == {"seed=1": death, "seed=3": death, **unsent}
     assert sorted(int(row.unit, 16) for row in read_rows(tmp_path / "rows.jsonl")) == [0, 2, 4]
     deaths = [entry["cell"] for entry in journal(tmp_path) if entry["event"] == "worker died"]
     assert sorted(int(cell, 16) for cell in deaths) == [1, 1, 1, 3, 3, 3]
-
-
-def test_an_error_that_cannot_be_sent_fails_its_cell(tmp_path: Path) -> None:
-    with LocalCrew(1, 1, work=raise_what_cannot_be_sent) as crew, Run(tmp_path, {}, {}) as run:
-        failures = Driver(run, crew, order, SweepSilence(), lambda cell: False).compute(cells(2))
-    assert [failure.cell.index for failure in failures] == [0, 1]
-
-
-def test_more_cells_than_workers_are_refused() -> None:
-    with LocalCrew(1, 1, work=look_around) as crew:
-        crew.submit(order(cells(1)[0]), False)
-        with pytest.raises(ValueError, match="all 1 workers have a cell"):
-            crew.submit(order(cells(1)[0]), False)
 
 
 # --- the long version -------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lo_theory.lab.config import load, resolve
+from lo_theory.lab.engine import Cancelled
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.thresholds import figures
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
@@ -16,7 +17,6 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.table import with_error
 from lo_theory.lab.tables import tables
-from lo_theory.lab.workers import Cancelled
 from lo_theory.thresholds import RowSpecification
 from tests.figures import rendered
 

@@ -1,5 +1,5 @@
-"""Sweeps: every cell of a grid of settings computed by worker processes, resumable, shown by the task's own tables.
+"""Sweeps: every cell of a grid of settings computed by the engine, resumable, shown by the task's own tables.
 
-``grid`` reads the file, ``cells`` names what there is to compute, ``crews`` and ``cluster`` compute it, ``driver``
-hands it out and keeps the rows, ``results`` shows what is there. Reads and writes below the folder of runs.
+``grid`` reads the file, ``cells`` says what there is to compute and computes one, ``sweeps`` computes what is missing,
+``results`` shows what is there. Reads and writes below the folder of runs.
 """

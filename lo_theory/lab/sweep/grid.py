@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from lo_theory.lab.config import Experiment, choose_preset, resolve, written_row
-from lo_theory.lab.schema import check, closest, merge, read_yaml
-from lo_theory.lab.sweep.axes import Axis, Point, label, overlap, parse_axes, parse_pool, path_names, with_axes
+from lo_theory.lab.schema import check, closest, merge, parse_yaml, read_yaml
 from lo_theory.lab.task import TASKS, Task
 from lo_theory.lab.training_recipes import RECIPES, spell_out
 
-__all__ = ["LARGEST_GRID", "Grid", "load_grid", "make_grid", "pooled_over"]
+__all__ = [
+    "LARGEST_GRID",
+    "Axis",
+    "Grid",
+    "Point",
+    "label",
+    "load_grid",
+    "make_grid",
+    "parse_axes",
+    "pooled_over",
+    "with_axes",
+]
 
 LARGEST_GRID = 100_000
 """Cells above which a grid is begun only by someone who has said that it is meant."""
@@ -31,6 +42,127 @@ _SET_BY_RECIPES = sorted({f"{part}.{key}" for parts in RECIPES.values() for part
 _POINTS_CHECKED = (
     1000  # of an axis before anything is made (a second); what is wrong in the rest is found with its cell
 )
+
+
+Point = Mapping[str, Any]
+"""Values of a cell by the paths of its axes, and ``rows``, the number of its row, where the file has several."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Config paths, and point by point the values that they take together."""
+
+    paths: tuple[str, ...]
+    points: tuple[tuple[Any, ...], ...]
+
+    def at(self, i: int) -> dict[str, Any]:
+        """Values by path at a point."""
+        return dict(zip(self.paths, self.points[i], strict=True))
+
+
+def label(point: Point) -> str:
+    """Name a cell on a screen: ``problem.N=8, seed=3``."""
+    texts = (value if isinstance(value, str) else json.dumps(value) for value in point.values())
+    shown = (text if len(text) <= 40 else f"{text[:37]}..." for text in texts)
+    return ", ".join(f"{path}={text}" for path, text in zip(point, shown, strict=True))
+
+
+def _names(path: str) -> list[str]:
+    """Split ``a.b.c``."""
+    return path.strip().split(".")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two paths are one, or one leads to the other."""
+    return all(a == b for a, b in zip(_names(one), _names(other), strict=False))
+
+
+def parse_axes(given: Any) -> list[Axis]:
+    """Read the list ``axes`` of a file; None is no axis. ValueError for anything empty, unequal, repeated."""
+    if given is None:
+        return []
+    if not isinstance(given, list):
+        raise ValueError(f"axes must be a list of mappings from paths to lists of values, got {given!r}")
+    if not given:
+        raise ValueError("axes is empty: name at least one path and its values, such as [{seed: [0, 1, 2]}]")
+    axes = []
+    for i, axis in enumerate(given):
+        if not isinstance(axis, Mapping) or not axis or not all(isinstance(path, str) for path in axis):
+            raise ValueError(f"axes[{i}] must be a mapping from paths to lists of values, got {axis!r}")
+        axes.append(_axis(axis, f"axes[{i}]."))
+    _check_overlaps(axes)
+    return axes
+
+
+def _axis(axis: Mapping[str, Any], where: str) -> Axis:
+    for path, values in axis.items():
+        if not isinstance(values, list):
+            raise ValueError(f"{where}{path} must be a list of values, got {values!r}")
+        if not values:
+            raise ValueError(f"{where}{path} is empty: give it at least one value")
+    lengths = {path: len(values) for path, values in axis.items()}
+    if len(set(lengths.values())) > 1:
+        counted = ", ".join(f"{path} has {length} values" for path, length in lengths.items())
+        raise ValueError(
+            f"{where.strip('. ')}: {counted}; paths of one axis are taken together, so their lists are equally long"
+        )
+    parsed = Axis(tuple(path.strip() for path in axis), tuple(zip(*axis.values(), strict=True)))
+    seen: set[str] = set()
+    for i, point in enumerate(parsed.points):
+        text = json.dumps(point, sort_keys=True, default=str)
+        if text in seen:
+            raise ValueError(f"{where.strip('. ')} holds {label(parsed.at(i))} twice: leave one out")
+        seen.add(text)
+    return parsed
+
+
+def _check_overlaps(axes: Sequence[Axis]) -> None:
+    places = [(i, path) for i, axis in enumerate(axes) for path in axis.paths]
+    for (i, one), (j, other) in itertools.combinations(places, 2):
+        if _overlap(one, other):
+            raise ValueError(f"axes[{j}].{other} gives values that axes[{i}].{one} gives too: leave one out")
+
+
+def with_axes(axes: Sequence[Axis], assignments: Sequence[str]) -> list[Axis]:
+    """Replace the axes that have the paths of "path=[values]", and add those that are new.
+
+    Several paths, ``problem.seed,seed=[0,1]``, are one axis on which they take the same values.
+    """
+    result = list(axes)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        paths = [name.strip() for name in path.split(",")]
+        if not equals or not all(paths) or len(set(paths)) < len(paths):
+            raise ValueError(f"--axis takes path=[values], such as seed=[0,1,2], got {assignment!r}")
+        values = parse_yaml(text, f"--axis {assignment}")
+        for shared in (axis.paths for axis in result if 0 < len(set(paths) & set(axis.paths)) < len(axis.paths)):
+            raise ValueError(
+                f"--axis {path.strip()}: the file takes {' and '.join(shared)} together: give "
+                f"--axis {','.join(shared)}=[values] if their values are the same, or edit the file"
+            )
+        places = [i for i, axis in enumerate(result) if set(axis.paths) == set(paths)]
+        order = result[places[0]].paths if places else paths
+        fresh = _axis(dict.fromkeys(order, values), "--axis ")
+        if places:
+            result[places[0]] = fresh
+        else:
+            result.append(fresh)
+    _check_overlaps(result)
+    return result
+
+
+def _pool(given: Any, axes: Sequence[Axis]) -> tuple[str, ...]:
+    """Read the list ``pool`` of a file: paths of axes whose cells the tables pool."""
+    paths = [path for axis in axes for path in axis.paths]
+    if given is None:
+        return ()
+    if not isinstance(given, (list, tuple)):
+        raise ValueError(f"pool must be a list of paths of axes, got {given!r}")
+    for path in given:
+        if path not in paths:
+            near = f"the closest is {closest(str(path), paths)}" if paths else "there are no axes"
+            raise ValueError(f"pool names {path}, which is no path of an axis: {near}")
+    return tuple(given)
 
 
 @dataclass(frozen=True)
@@ -112,7 +244,7 @@ def make_grid(
 
 def pooled_over(grid: Grid, paths: Sequence[str] | None) -> Grid:
     """The same cells, with the tables pooled over other paths of axes."""
-    return dataclasses.replace(grid, pool=parse_pool(paths, grid.axes))
+    return dataclasses.replace(grid, pool=_pool(paths, grid.axes))
 
 
 def _without(part: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -149,7 +281,7 @@ def _rows(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _check_set(assignment: str, axes: Sequence[Axis]) -> None:
     path = assignment.partition("=")[0].strip()
-    if path_names(path)[0] in _OWN or (axes and path_names(path)[0] == "rows"):
+    if _names(path)[0] in _OWN or (axes and _names(path)[0] == "rows"):
         raise ValueError(f"--set {path}: the rows of a sweep are its cells; use --axis or --pool, or edit the file")
     for other in (other for axis in axes for other in axis.paths if _meet(path, other)):
         raise ValueError(f"--set {path}: the axis {other} gives its values; use --axis {other}=[...]")
@@ -158,7 +290,7 @@ def _check_set(assignment: str, axes: Sequence[Axis]) -> None:
 def _meet(one: str, other: str) -> bool:
     """Whether two paths give a setting in common; a recipe gives many."""
     ones, others = ([path, *(_SET_BY_RECIPES if path == "recipe" else ())] for path in (one, other))
-    return any(overlap(a, b) for a in ones for b in others)
+    return any(_overlap(a, b) for a in ones for b in others)
 
 
 def _check_points(grid: Grid) -> None:
@@ -171,7 +303,7 @@ def _check_points(grid: Grid) -> None:
     first: dict[str, Any] = {}
     for i, axis in enumerate(grid.axes):
         for path in axis.paths:
-            if path_names(path)[0] not in names:
+            if _names(path)[0] not in names:
                 near = closest(path, names)
                 raise ValueError(
                     f"axes[{i}].{path}: unknown key {path}: the closest is {near} (keys: {', '.join(names)})"
@@ -202,7 +334,7 @@ def _laid(settings: Mapping[str, Any], point: Point) -> Any:
         settings = merge(settings, _spelled({"recipe": point["recipe"]}))
     for path, value in point.items():
         if path != "rows":
-            row = _lay(row, settings, path_names(path), value, path)
+            row = _lay(row, settings, _names(path), value, path)
     return row
 
 
