@@ -8,6 +8,7 @@ The paper's Table 1 has one column "accuracy" and does not say which; the four r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,22 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
+from lo_theory.diffusion.contexts import BATCH, at_truth, draw_contexts, row_means
 from lo_theory.diffusion.decode import Decoded
-from lo_theory.diffusion.masks import MaskLaw, draw_masks
+from lo_theory.diffusion.masks import MaskLaw, TwoRates
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.posterior import Marginals, Posterior
+from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.layout import MASK
 from lo_theory.problem.observations import TableObservations
-from lo_theory.problem.seams import check_count, checked
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_accuracies", "infill_accuracies"]
 
 _CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
-_BATCH = 1024  # contexts sent through a posterior at once
-_NO_SEQUENCE = "an accuracy is measured on at least one sequence"
 
 
 @checked
@@ -69,8 +69,7 @@ def generated_accuracies(distribution: LODistribution, tokens: NDArray[np.int8],
 
 def _most_likely(probabilities: NDArray[np.float64], observed: NDArray[Any]) -> NDArray[np.bool_]:
     """bool[n, P]: whether an observed value is (tied for) most likely, given ``probabilities`` [n, P, r]."""
-    seen = np.take_along_axis(probabilities, observed.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
-    likely: NDArray[np.bool_] = seen >= probabilities.max(axis=2)
+    likely: NDArray[np.bool_] = at_truth(probabilities, observed) >= probabilities.max(axis=2)
     return likely
 
 
@@ -116,8 +115,8 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
         """Whether what each row had revealed before its step of ``steps`` is impossible."""
         contexts = np.where(decoded.step_revealed < steps[:, None], tokens, MASK).astype(np.int8)
         parts = []
-        for first in range(0, len(contexts), _BATCH):
-            evidence = ask(exact, contexts[first : first + _BATCH], exact.layout, start=first).log_evidence
+        for first in range(0, len(contexts), BATCH):
+            evidence = ask(exact, contexts[first : first + BATCH], exact.layout, start=first).log_evidence
             if np.isnan(evidence).any():
                 row = first + int(np.argmax(np.isnan(evidence)))
                 raise ValueError(
@@ -135,15 +134,25 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
     return replace(decoded, dead_from=np.where(ends, high, -1).astype(np.int32))
 
 
-def _fill(
-    marginals: Marginals, contexts: NDArray[np.int8], layout: Layout, key: Key, start: int, *, argmax: bool
-) -> NDArray[np.int8]:
-    """Fill every hidden position of ``contexts`` in one pass, independently from its marginal."""
-    filled, masked = contexts.copy(), contexts == MASK
-    steps, nothing = np.zeros(filled.shape, np.int32), np.zeros_like(masked)
-    shape = (layout.values, 0, 1.0, argmax, start)
-    _kernels.reveal(filled, steps, masked, nothing, marginals.probs, *shape, *key.words())
-    return filled
+def _one_pass(
+    posterior: Posterior, distribution: LODistribution, law: MaskLaw, key: Key, n: int, argmax: Mapping[str, bool]
+) -> dict[str, Sums]:
+    """Share of the hidden observations equal to the data's, per sequence that hides any, by names in ``argmax``.
+
+    Every hidden position is filled in one pass, independently from its marginal: with its most likely value where
+    ``argmax`` says so, else with a drawn one.
+    """
+    layout, words = distribution.layout, key.fold("tokens").words()
+    shares: dict[str, list[NDArray[np.float64]]] = {name: [] for name in argmax}
+    for batch, *_ in draw_contexts(distribution, law, key, n):
+        hidden = batch.masked & ~layout.is_latent
+        answer, nothing = batch.ask(posterior), np.zeros_like(batch.masked)
+        for name, most_likely in argmax.items():
+            filled, steps = batch.tokens.copy(), np.zeros(batch.tokens.shape, np.int32)
+            shape = (layout.values, 0, 1.0, most_likely, batch.start)
+            _kernels.reveal(filled, steps, batch.masked, nothing, answer.probs, *shape, *words)
+            shares[name].append(row_means(filled == batch.truth, hidden)[hidden.any(axis=1)])
+    return {name: Sums.of(np.concatenate(values)) for name, values in shares.items()}
 
 
 @checked
@@ -154,16 +163,7 @@ def conditional_accuracy(posterior: Posterior, distribution: LODistribution, key
 
     Exact posterior without noise: 1.
     """
-    check_count(n, _NO_SEQUENCE)
-    layout, shares = distribution.layout, []
-    for start in range(0, n, _BATCH):
-        truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        contexts = truth.copy()
-        contexts[:, layout.observation_positions] = MASK
-        answer = ask(posterior, contexts, layout, start=start)
-        filled = _fill(answer, contexts, layout, key.fold("tokens"), start, argmax=True)
-        shares.append((layout.split(filled)[1] == layout.split(truth)[1]).mean(axis=1))
-    return Sums.of(np.concatenate(shares))
+    return _one_pass(posterior, distribution, TwoRates(0, 1), key, n, {"conditional": True})["conditional"]
 
 
 @checked
@@ -175,18 +175,4 @@ def infill_accuracies(
     ``infill``: most likely values; ``infill_drawn``: values drawn from the marginals. Sequences with no hidden
     observation do not count.
     """
-    check_count(n, _NO_SEQUENCE)
-    layout = distribution.layout
-    shares: dict[str, list[NDArray[np.float64]]] = {"infill": [], "infill_drawn": []}
-    for start in range(0, n, _BATCH):
-        truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        masked = draw_masks(law, key.fold("masks"), truth, layout, start=start)[0][0]
-        hidden = layout.split(masked)[1]
-        counted = hidden.any(axis=1)
-        contexts = np.where(masked, np.int8(MASK), truth)
-        marginals = ask(posterior, contexts, layout, start=start)
-        for name, argmax in (("infill", True), ("infill_drawn", False)):
-            filled = _fill(marginals, contexts, layout, key.fold("tokens"), start, argmax=argmax)
-            right = (layout.split(filled)[1] == layout.split(truth)[1]) & hidden
-            shares[name].append(right.sum(axis=1)[counted] / hidden.sum(axis=1)[counted])
-    return {name: Sums.of(np.concatenate(values)) for name, values in shares.items()}
+    return _one_pass(posterior, distribution, law, key, n, {"infill": True, "infill_drawn": False})

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion.masks import MaskLaw, describe, draw_masks
+from lo_theory.diffusion.contexts import at_truth, by_class, draw_contexts, row_means
+from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
-from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.layout import MASK
-from lo_theory.problem.seams import check_count, checked
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
-__all__ = ["ClassLoss", "Losses", "gap_closed", "gap_share", "gap_span", "kl_divergence", "losses"]
+__all__ = ["ClassLoss", "Losses", "cross_entropy", "gap_closed", "gap_share", "gap_span", "kl_divergence", "losses"]
 
-_BATCH = 1024  # contexts sent through a posterior at once
 _RESOLUTION = 1e-9  # relative, of the difference of two entropies
 
 
@@ -93,16 +93,17 @@ def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.
         return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0).sum(axis=-1)
 
 
-def _token_losses(
-    truth: NDArray[np.int8], q: NDArray[np.float64], p: NDArray[np.float64] | None
-) -> dict[str, NDArray[np.float64]]:
-    """float64[B, L] for every position: cross-entropies at the true token and KL(p, q); without p the model's only."""
-    true = truth.astype(np.intp)[:, :, None]
+def cross_entropy(laws: NDArray[np.float64], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """-ln of the probability in nats that ``laws`` float64[n, L, V] give the tokens ``truth`` [n, L]: float64[n, L]."""
     with np.errstate(divide="ignore"):
-        result = {"model": -np.log(np.take_along_axis(q, true, axis=2)[:, :, 0])}
-        if p is not None:
-            result |= {"exact": -np.log(np.take_along_axis(p, true, axis=2)[:, :, 0]), "kl": kl_divergence(p, q)}
-    return result
+        return -np.log(at_truth(laws, truth))
+
+
+def _sums(values: NDArray[np.float64]) -> tuple[Sums, Sums, Sums]:
+    """Model, exact and kl, the rows of ``values``; the last two are empty where there is the first alone."""
+    model, *others = map(Sums.of, values)
+    exact, kl = others or (Sums.of([]), Sums.of([]))
+    return model, exact, kl
 
 
 @checked
@@ -115,28 +116,17 @@ def losses(
     ``kl`` of the answer are empty: n = 0, mean nan. Cost: n rows through each posterior. Errors: ValueError for answers
     that are no probabilities, and for masks and weights that are none.
     """
-    check_count(n, "losses are measured on at least one context")
-    layout, names = distribution.layout, ("model",) if exact is None else ("model", "exact", "kl")
-    weighted: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    classes: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
-    for start in range(0, n, _BATCH):
-        truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        masks, weights = draw_masks(law, key.fold("masks"), truth, layout, start=start)
-        for masked, weight in zip(masks, weights, strict=True):
-            contexts = np.where(masked, np.int8(MASK), truth)
-            p = None if exact is None else np.asarray(ask(exact, contexts, layout, start=start).probs, np.float64)
-            q = np.asarray(ask(model, contexts, layout, start=start).probs, np.float64)
-            values = _token_losses(truth, q, p)
-            for name in names:
-                weighted[name].append(np.where(weight > 0, weight * values[name], 0.0).sum(axis=1))
-            size = np.maximum(masked.sum(axis=1), 1)
-            means = np.stack([np.where(masked, values[name], 0.0).sum(axis=1) / size for name in names], axis=1)
-            for row, kind in enumerate(zip(*describe(masked, layout), strict=True)):
-                classes.setdefault((int(kind[0]), int(kind[1])), []).append(means[row])
-    empty = {"model": Sums.of([]), "exact": Sums.of([]), "kl": Sums.of([])}
-    rows = []
-    for kind, members in sorted(classes.items()):
-        sums = empty | dict(zip(names, map(Sums.of, np.stack(members).T), strict=True))
-        rows.append(ClassLoss(*kind, sums["model"], sums["exact"], sums["kl"]))
-    overall = empty | {name: Sums.of(np.concatenate(values)) for name, values in weighted.items()}
-    return Losses(law.name, overall["model"], overall["exact"], overall["kl"], tuple(rows))
+    totals, means, classes = [], [], []
+    for batch in chain.from_iterable(draw_contexts(distribution, law, key, n)):
+        p = None if exact is None else np.asarray(batch.ask(exact).probs, np.float64)
+        q = np.asarray(batch.ask(model).probs, np.float64)
+        parts = [cross_entropy(q, batch.truth)]
+        if p is not None:
+            parts += [cross_entropy(p, batch.truth), kl_divergence(p, q)]
+        values = np.stack(parts)
+        totals.append(np.where(batch.weight > 0, batch.weight * values, 0.0).sum(axis=2))
+        means.append(row_means(values, batch.masked))
+        classes.append(batch.classes)
+    each = np.concatenate(means, axis=1)
+    rows = (ClassLoss(*kind, *_sums(each[:, members])) for kind, members in by_class(np.concatenate(classes)).items())
+    return Losses(law.name, *_sums(np.concatenate(totals, axis=1)), tuple(rows))

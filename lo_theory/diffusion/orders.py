@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory.diffusion.losses import kl_divergence
+from lo_theory.diffusion.losses import cross_entropy, kl_divergence
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask, check_laws
 from lo_theory.problem import Layout, LODistribution, TableObservations
+from lo_theory.problem.distribution import entropies
 from lo_theory.problem.layout import MASK, Record, frozen, plain
 from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key, fill_words, shuffle
@@ -163,12 +164,6 @@ class OrderLosses(Record):
     kl: NDArray[np.float64] | None
 
 
-def _at_truth(laws: NDArray[np.float64], truth: NDArray[np.intp]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore"):
-        result: NDArray[np.float64] = -np.log(np.take_along_axis(laws, truth[:, :, None], axis=2)[:, :, 0])
-    return result
-
-
 def _by_time(laws: Any, tokens: NDArray[Any], name: str) -> NDArray[np.float64]:
     """float64[n, L, V] of laws by time, V as they have it; ValueError where they are none or leave out a token."""
     size, least = np.shape(laws)[-1] if np.ndim(laws) == 3 else 0, int(tokens.max(initial=0)) + 1
@@ -191,14 +186,13 @@ def order_losses(learner: Conditional, exact: NDArray[np.float64] | None, tokens
             f"shape {rows.shape}" + (" with negative values" if (rows < 0).any() else "")
         )
     q = _by_time(learner.conditionals(rows), rows, type(learner).__name__)
-    if exact is not None and np.shape(exact) != q.shape:
-        raise ValueError(f"exact conditionals have the learner's shape {q.shape} (n, L, V), got {np.shape(exact)}")
-    truth = rows[:, np.array(learner.reading)].astype(np.intp)
-    if exact is not None:
-        exact = _by_time(exact, rows, "exact")
+    truth = rows[:, np.array(learner.reading)]
     if exact is None:
-        return OrderLosses(_at_truth(q, truth), None, None)
-    return OrderLosses(_at_truth(q, truth), _at_truth(exact, truth), kl_divergence(exact, q))
+        return OrderLosses(cross_entropy(q, truth), None, None)
+    if np.shape(exact) != q.shape:
+        raise ValueError(f"exact conditionals have the learner's shape {q.shape} (n, L, V), got {np.shape(exact)}")
+    p = _by_time(exact, rows, "exact")
+    return OrderLosses(cross_entropy(q, truth), cross_entropy(p, truth), kl_divergence(p, q))
 
 
 def closed_form(distribution: LODistribution, reading: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -212,8 +206,7 @@ def closed_form(distribution: LODistribution, reading: ArrayLike | None = None) 
     layout = distribution.layout
     result = np.full(layout.length, np.nan)
     read, touched = np.zeros(layout.n_latents, bool), np.zeros(layout.n_latents, bool)
-    prior = distribution.prior
-    own = -(prior * np.log(np.where(prior > 0, prior, 1.0))).sum(axis=1)
+    own = entropies(distribution.prior)
     for t, role in enumerate(layout.role[layout.reading(reading)]):
         if role < layout.n_latents:
             if not touched[role]:

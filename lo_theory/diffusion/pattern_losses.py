@@ -7,22 +7,22 @@ context, in nats per scored token, so that rows add. All sums are float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lo_theory.diffusion.contexts import Contexts, at_truth, by_class, draw_contexts, row_means
 from lo_theory.diffusion.leaks import evidence
 from lo_theory.diffusion.losses import kl_divergence
-from lo_theory.diffusion.masks import MaskLaw, describe, draw_masks
+from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
-from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.layout import MASK, Layout
-from lo_theory.problem.seams import check_count, checked
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["CERTAIN", "LEAST", "ROLES", "PatternLosses", "pattern_losses"]
@@ -38,8 +38,6 @@ infinitely many; ``excluded`` says how often.
 
 CERTAIN = 1e-9
 """A context is deterministic if every latent has a value of exact probability above 1 - CERTAIN."""
-
-_BATCH = 1024  # contexts sent through the posteriors at once
 
 Values = NDArray[np.float64]
 Class = tuple[int, int, str]
@@ -77,50 +75,15 @@ class PatternLosses:
     classes: Mapping[Class, Mapping[str, Sums]]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Contexts of one batch: true tokens and weights [B, L], and the class [B, 2] of each."""
-
-    start: int
-    truth: NDArray[np.int8]
-    masked: NDArray[np.bool_]
-    weight: Values
-    kinds: NDArray[np.int64]
-
-    @property
-    def contexts(self) -> NDArray[np.int8]:
-        return np.where(self.masked, np.int8(MASK), self.truth)
-
-    def at_truth(self, probs: Values) -> Values:
-        """Probability of the true token, float64[B, L]."""
-        return np.take_along_axis(probs, self.truth.astype(np.intp)[:, :, None], axis=2)[:, :, 0]
-
-
 @dataclass
 class _Collected:
     """Values of one posterior, batch by batch."""
 
     total: dict[str, list[Values]] = field(default_factory=dict)
-    kinds: dict[str, list[NDArray[np.int64]]] = field(default_factory=lambda: {role: [] for role in ROLES})
-    roles: dict[str, list[dict[str, Values]]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    roles: dict[str, list[dict[str, NDArray[Any]]]] = field(default_factory=lambda: {role: [] for role in ROLES})
 
 
-def _batches(distribution: LODistribution, law: MaskLaw, key: Key, n: int) -> Iterator[_Batch]:
-    """The contexts that ``losses`` draws from the same key."""
-    layout = distribution.layout
-    for start in range(0, n, _BATCH):
-        truth = distribution.sample(key.fold("data"), min(_BATCH, n - start), start=start)
-        masks, weights = draw_masks(law, key.fold("masks"), truth, layout, start=start)
-        if len(masks) != 1:
-            raise ValueError(
-                f"{law.name} gives {len(masks)} masks a sequence, whose losses are not independent: measure a law "
-                "that gives one"
-            )
-        kinds = np.stack(describe(masks[0], layout), axis=1)
-        yield _Batch(start, truth, masks[0], weights[0].astype(np.float64), kinds)
-
-
-def _check_possible(true: Values, batch: _Batch) -> None:
+def _check_possible(true: Values, batch: Contexts) -> None:
     """Say which true token the exact posterior excludes."""
     excluded = ~(true > 0)
     if excluded.any():
@@ -131,9 +94,9 @@ def _check_possible(true: Values, batch: _Batch) -> None:
         )
 
 
-def _token_values(batch: _Batch, p: Values, q: Values, beside: Values | None) -> dict[str, Values]:
+def _token_values(truth: NDArray[np.int8], p: Values, q: Values, beside: Values | None) -> dict[str, Values]:
     """float64[B, L] for every position."""
-    exact, true = -np.log(batch.at_truth(p)), batch.at_truth(q)
+    exact, true = -np.log(at_truth(p, truth)), at_truth(q, truth)
     model = -np.log(np.maximum(true, LEAST))
     values = {
         "model": model,
@@ -144,39 +107,29 @@ def _token_values(batch: _Batch, p: Values, q: Values, beside: Values | None) ->
         "excluded": (true < LEAST).astype(np.float64),
     }
     if beside is not None:
-        values["proxy_log_ratio"] = np.square(model + np.log(np.maximum(batch.at_truth(beside), LEAST)))
+        values["proxy_log_ratio"] = np.square(model + np.log(np.maximum(at_truth(beside, truth), LEAST)))
         values["kl_above"] = values["kl"] - kl_divergence(p, np.maximum(beside, LEAST))
     return values
 
 
-def _ratios(batch: _Batch, p: Values, q: Values) -> Values:
+def _ratios(truth: NDArray[np.int8], p: Values, q: Values) -> Values:
     """q(true)/p(true) where a posterior could beat the exact one, nan where that is certain: float64[B, L].
 
     What is bet on depends on the context only, so the bets stay fair.
     """
-    return np.where(p.max(axis=2) > 1 - CERTAIN, np.nan, batch.at_truth(q) / batch.at_truth(p))
+    return np.where(p.max(axis=2) > 1 - CERTAIN, np.nan, at_truth(q, truth) / at_truth(p, truth))
 
 
-def _means(values: Values, at: NDArray[np.bool_], default: float) -> Values:
-    """Mean of [B, L] over the positions ``at`` of every row, or ``default`` where there are none: float64[B]."""
-    count = at.sum(axis=1)
-    mean: Values = np.where(count > 0, np.where(at, values, 0.0).sum(axis=1) / np.maximum(count, 1), default)
-    return mean
-
-
-def _collect(
-    into: _Collected, batch: _Batch, layout: Layout, tokens: Mapping[str, Values], rows: Mapping[str, Values]
-) -> None:
+def _collect(into: _Collected, batch: Contexts, tokens: Mapping[str, Values], rows: Mapping[str, NDArray[Any]]) -> None:
     """Add one value a context: of ``tokens`` [B, L] the mean over the scored tokens of each role, and ``rows`` [B]."""
-    scored = batch.weight > 0
+    scored, is_latent = batch.weight > 0, batch.layout.is_latent
     for name in ("model", "exact", "kl", *(["kl_above"] if "kl_above" in tokens else [])):
         into.total.setdefault(name, []).append(np.where(scored, batch.weight * tokens[name], 0.0).sum(axis=1))
-    for role, own in zip(ROLES, (layout.is_latent, ~layout.is_latent), strict=True):
+    for role, own in zip(ROLES, (is_latent, ~is_latent), strict=True):
         here = scored & own
         kept = here.any(axis=1)
-        means = {name: _means(part, here, 0.0)[kept] for name, part in tokens.items() if name != "ratio"}
-        means["ratio"] = _means(tokens["ratio"], here & ~np.isnan(tokens["ratio"]), 1.0)[kept]
-        into.kinds[role].append(batch.kinds[kept])
+        means = {name: row_means(part, here)[kept] for name, part in tokens.items() if name != "ratio"}
+        means["ratio"] = row_means(tokens["ratio"], here & ~np.isnan(tokens["ratio"]), 1.0)[kept]
         into.roles[role].append({**means, **{name: part[kept] for name, part in rows.items()}})
 
 
@@ -194,25 +147,19 @@ def _finish(law: str, collected: _Collected) -> PatternLosses:
     classes: dict[Class, Mapping[str, Sums]] = {}
     for role, parts in collected.roles.items():
         values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        kinds = np.concatenate(collected.kinds[role])
+        kinds = values.pop("class")
         if len(kinds) == 0:
             continue
         roles[role] = _summed(values)
-        found, number = np.unique(kinds, axis=0, return_inverse=True)
-        ranked = np.argsort(number.ravel(), kind="stable")
-        ends = np.searchsorted(number.ravel()[ranked], np.arange(1, len(found)))
-        for kind, members in zip(found.tolist(), np.split(ranked, ends), strict=True):
-            classes[kind[0], kind[1], role] = _summed({name: part[members] for name, part in values.items()})
+        for kind, members in by_class(kinds).items():
+            classes[*kind, role] = _summed({name: part[members] for name, part in values.items()})
     total = {name: Sums.of(np.concatenate(parts)) for name, parts in collected.total.items()}
     return PatternLosses(law, total, roles, dict(sorted(classes.items())))
 
 
-def _check(
-    posteriors: Mapping[str, Posterior], distribution: LODistribution, key: Key, n: int, beside: str | None
-) -> None:
+def _check(posteriors: Mapping[str, Posterior], beside: str | None) -> None:
     if not isinstance(posteriors, Mapping):
         raise ValueError(f"posteriors must be a mapping of names, such as {{'model': posterior}}; got {posteriors!r}")
-    check_count(n, "losses are measured on at least one context")
     if beside is not None and beside not in posteriors:
         raise ValueError(f"beside is {beside!r}, and must be one of the posteriors ({', '.join(posteriors) or 'none'})")
 
@@ -236,24 +183,23 @@ def pattern_losses(
     posterior; the exact one answers a batch, in as many threads as it was made with, while the others answer it.
     Errors: ValueError for answers that are no probabilities, and if the exact posterior excludes a true token.
     """
-    _check(posteriors, distribution, key, n, beside)
-    layout, collected = distribution.layout, {name: _Collected() for name in posteriors}
-    latents = layout.latent_positions
+    _check(posteriors, beside)
+    latents, collected = distribution.layout.latent_positions, {name: _Collected() for name in posteriors}
     with ThreadPoolExecutor(1) as pool:
-        for batch in _batches(distribution, law, key, n):
-            contexts = batch.contexts
-            truth = pool.submit(ask, exact, contexts, layout, name="the exact posterior", start=batch.start)
-            answers = {
-                name: ask(posterior, contexts, layout, name=name, start=batch.start)
-                for name, posterior in posteriors.items()
-            }
+        for (batch,) in draw_contexts(distribution, law, key, n, independent=True):
+            truth = pool.submit(batch.ask, exact, "the exact posterior")
+            answers = {name: batch.ask(posterior, name) for name, posterior in posteriors.items()}
             p = np.asarray(truth.result().probs, np.float64)
-            _check_possible(batch.at_truth(p), batch)
+            _check_possible(at_truth(p, batch.truth), batch)
             q = {name: np.asarray(answer.probs, np.float64) for name, answer in answers.items()}
             deterministic = (p[:, latents].max(axis=2) > 1 - CERTAIN).all(axis=1).astype(np.float64)
             for name, answer in answers.items():
-                rows = {"deterministic": deterministic, "converged": answer.converged.astype(np.float64)}
+                rows = {
+                    "deterministic": deterministic,
+                    "converged": answer.converged.astype(np.float64),
+                    "class": batch.classes,
+                }
                 other = None if beside is None or name == beside else q[beside]
-                values = {**_token_values(batch, p, q[name], other), "ratio": _ratios(batch, p, q[name])}
-                _collect(collected[name], batch, layout, values, rows)
+                values = _token_values(batch.truth, p, q[name], other) | {"ratio": _ratios(batch.truth, p, q[name])}
+                _collect(collected[name], batch, values, rows)
     return {name: _finish(law.name, parts) for name, parts in collected.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion.masks import Masks, TwoRates, draw_masks
+from lo_theory.diffusion.masks import Masks, TwoRates, draw_masks, per_hidden
 from lo_theory.problem.layout import Layout
 from lo_theory.rng import Key
 
@@ -40,6 +40,4 @@ class Satisfied:
         if layout.r != 2:
             raise ValueError(f"satisfied reads observations as 0 or 1, this problem has r = {layout.r} values")
         masks, _ = draw_masks(TwoRates(self.latents, 0.0), key, tokens, layout, start=start)
-        masked = masks | (~layout.is_latent & (tokens != 1))
-        size = np.maximum(masked.sum(axis=-1, keepdims=True), 1)
-        return masked, (masked / size).astype(np.float32)
+        return per_hidden(masks[0] | (~layout.is_latent & (tokens != 1)))

@@ -8,21 +8,20 @@ uniform). A context that the exact posterior refuses is counted and left out. No
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lo_theory.diffusion.contexts import Contexts, draw_contexts, row_means
 from lo_theory.diffusion.losses import kl_divergence
-from lo_theory.diffusion.masks import MaskLaw, draw_masks
+from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.pattern_losses import CERTAIN, LEAST
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Cost, Marginals, Posterior
-from lo_theory.posterior.protocol import ask
-from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.layout import MASK, Layout
-from lo_theory.problem.seams import Seam, check_count, checked
+from lo_theory.problem.distribution import LODistribution, entropies
+from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
 
 __all__ = ["ExactLike", "Uncertainty", "uncertainty"]
@@ -68,38 +67,30 @@ class Uncertainty:
 
 def _hidden_means(values: Values, hidden: NDArray[np.bool_]) -> Values:
     """Mean over the hidden positions of each row that hides any."""
-    kept = hidden.any(axis=1)
-    return np.where(hidden, values, 0.0).sum(axis=1)[kept] / hidden[kept].sum(axis=1)
+    return row_means(values, hidden)[hidden.any(axis=1)]
 
 
-def _entropy(p: Values) -> Values:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return -np.where(p > 0, p * np.log(p), 0.0).sum(axis=-1)
-
-
-def _truth(p: Values, evidence: Values, complete: Values, masked: NDArray[np.bool_], layout: Layout) -> dict[str, Sums]:
+def _truth(batch: Contexts, p: Values, evidence: Values, complete: Values) -> dict[str, Sums]:
     """See ``Uncertainty``; ``complete`` is the evidence of the same contexts with their latents given."""
-    latents = masked & layout.is_latent
+    latents = batch.masked & batch.layout.is_latent
     count = latents.sum(axis=1)
-    left, certain = _entropy(p), p[:, layout.latent_positions].max(axis=2) > 1 - CERTAIN
+    left, certain = entropies(p), p[:, batch.layout.latent_positions].max(axis=2) > 1 - CERTAIN
     return {
         "latent_entropy": Sums.of(_hidden_means(left, latents)),
-        "token_entropy": Sums.of(_hidden_means(left, masked)),
+        "token_entropy": Sums.of(_hidden_means(left, batch.masked)),
         "joint_entropy": Sums.of((evidence - complete)[count > 0] / count[count > 0]),
         "deterministic": Sums.of(certain.all(axis=1)),
     }
 
 
-def _judge(
-    answer: Marginals, p: Values, evidence: Values, masked: NDArray[np.bool_], layout: Layout
-) -> dict[str, Sums]:
-    latents = masked & layout.is_latent
+def _judge(batch: Contexts, answer: Marginals, p: Values, evidence: Values) -> dict[str, Sums]:
+    latents = batch.masked & batch.layout.is_latent
     distance = kl_divergence(p, np.maximum(np.asarray(answer.probs, np.float64), LEAST))
     count, own = latents.sum(axis=1), np.asarray(answer.log_evidence, np.float64)
     known = (count > 0) & np.isfinite(own)
     return {
         "kl_latent": Sums.of(_hidden_means(distance, latents)),
-        "kl_token": Sums.of(_hidden_means(distance, masked)),
+        "kl_token": Sums.of(_hidden_means(distance, batch.masked)),
         "converged": Sums.of(answer.converged),
         "evidence_error": Sums.of((own - evidence)[known] / count[known]),
         "contradicted": Sums.of(np.isneginf(own)),
@@ -123,25 +114,14 @@ def uncertainty(
     law with several masks a sequence.
     """
     EXACT.check(exact, "exact")
-    check_count(n, "uncertainty is measured on at least one context")
-    layout, truth = distribution.layout, distribution.sample(key.fold("data"), n)
-    masks, _ = draw_masks(law, key.fold("masks"), truth, layout)
-    if len(masks) != 1:
-        raise ValueError(
-            f"{law.name} gives {len(masks)} masks a sequence, which are not independent: take one that gives one"
-        )
-    contexts = np.where(masks[0], np.int8(MASK), truth)
-    fits = exact.estimate_cost(contexts).fits
+    ((batch,),) = draw_contexts(distribution, law, key, n, size=n, independent=True)
+    fits = exact.estimate_cost(batch.tokens).fits
     refused = {"refused": Sums.of(~fits)}
     if not fits.any():
         return Uncertainty(law.name, refused, {})
-    masked, contexts = masks[0][fits], contexts[fits]
-    answer = ask(exact, contexts, layout, name="the exact posterior")
-    given = np.where(layout.is_latent, truth[fits], contexts)
-    complete = ask(exact, given, layout, name="the exact posterior").log_evidence
+    batch = replace(batch, **{name: getattr(batch, name)[fits] for name in ("truth", "masked", "weight")})
+    answer = batch.ask(exact, "the exact posterior")
+    complete = replace(batch, masked=batch.masked & ~batch.layout.is_latent).ask(exact, "the exact posterior")
     p, evidence = np.asarray(answer.probs, np.float64), answer.log_evidence
-    judged = {
-        name: _judge(ask(posterior, contexts, layout, name=name), p, evidence, masked, layout)
-        for name, posterior in posteriors.items()
-    }
-    return Uncertainty(law.name, {**_truth(p, evidence, complete, masked, layout), **refused}, judged)
+    judged = {name: _judge(batch, batch.ask(posterior, name), p, evidence) for name, posterior in posteriors.items()}
+    return Uncertainty(law.name, {**_truth(batch, p, evidence, complete.log_evidence), **refused}, judged)

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lo_theory.diffusion import Sums, Uniform, losses
+from lo_theory.diffusion.contexts import draw_contexts
 from lo_theory.diffusion.losses import gap_span
-from lo_theory.diffusion.masks import draw_masks
 from lo_theory.diffusion.orders import order_losses
 from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
 from lo_theory.posterior import ExactPosterior, Marginals
-from lo_theory.problem import MASK, Layout, LODistribution
+from lo_theory.problem import Layout, LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ class HeldOut:
     def exact(self) -> _Remembered | None:
         """The exact posterior, None where it does not fit. Its answers are kept: n x L x V float64."""
         exact = ExactPosterior(self.distribution, threads=self.threads)
-        truth = self.distribution.sample(self.key.fold("data"), self.n)
-        masks, _ = draw_masks(Uniform(), self.key.fold("masks"), truth, self.distribution.layout)
-        fits = exact.estimate_cost(np.where(masks[0], np.int8(MASK), truth)).fits.all()
+        batches = draw_contexts(self.distribution, Uniform(), self.key, self.n)
+        fits = all(exact.estimate_cost(batch.tokens).fits.all() for (batch,) in batches)
         return _Remembered(exact) if fits else None
 
     @property

@@ -31,7 +31,7 @@ from lo_theory.problem.seams import check_threads, checked
 from lo_theory.problem.storage import read_arrays, write_arrays, write_atomically
 from lo_theory.rng import Key
 
-__all__ = ["LODistribution"]
+__all__ = ["LODistribution", "entropies"]
 
 _ENUMERABLE_LATENTS = 20  # slab marginals sum over 2**N assignments
 _LARGEST_ROW = 2**63  # rows are addressed by 64 bits
@@ -46,7 +46,7 @@ _AXES = {  # of the arrays in a problem file, by name: kind of numbers and axes
 }
 
 
-def _entropy(laws: NDArray[np.float64]) -> NDArray[np.float64]:
+def entropies(laws: NDArray[np.float64]) -> NDArray[np.float64]:
     """Entropy in nats along the last axis, 0 ln 0 = 0."""
     return -(laws * np.log(np.where(laws > 0, laws, 1.0))).sum(axis=-1)
 
@@ -160,9 +160,9 @@ class LODistribution(Record):
 
     def entropy(self) -> float:
         """Entropy in nats per sequence: H(latents) + sum_j E H(o_j | latents), exact for tables and slabs."""
-        law, latents = self.observations, float(_entropy(self.prior).sum())
+        law, latents = self.observations, float(entropies(self.prior).sum())
         if isinstance(law, TableObservations):
-            return latents + float((self.scope_weights * _entropy(law.tables)[law.index]).sum())
+            return latents + float((self.scope_weights * entropies(law.tables)[law.index]).sum())
         return latents  # a slab is a function of the latents
 
     @cached_property
@@ -202,7 +202,7 @@ class LODistribution(Record):
 
         What can be reached knowing no constraint.
         """
-        return float(_entropy(self.token_marginals).sum())
+        return float(entropies(self.token_marginals).sum())
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         law = self.observations
