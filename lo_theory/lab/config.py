@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
-from lo_theory.lab.task import TASKS, Task
+from lo_theory.lab.task import TASKS, Task, load_task, task_named
 from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
 
-__all__ = ["Experiment", "choose_preset", "load", "resolve", "written_row"]
+__all__ = ["Experiment", "choose_preset", "load", "read_document", "resolve", "written_row"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
@@ -53,7 +53,8 @@ class Experiment:
 
     def canonical(self, contents: Sequence[Mapping[str, Any]]) -> str:
         """Canonical JSON of all that decides the result: the contents of the prepared rows, no display names."""
-        content = {"format": _FORMAT, "experiment": self.experiment, "task": self.task, "rows": list(contents)}
+        task = load_task(self.task).identity
+        content = {"format": _FORMAT, "experiment": self.experiment, "task": task, "rows": list(contents)}
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def identity(self, contents: Sequence[Mapping[str, Any]]) -> str:
@@ -81,7 +82,7 @@ def _document(task: Task) -> type:
     hints: dict[str, Any] = {
         "experiment": str,
         "rows": types.GenericAlias(tuple, (written_row(task), ...)),
-        "task": Literal[tuple(TASKS)],
+        "task": str if task.source is not None else Literal[tuple(TASKS)],
         "title": str,
         "preset": str,
         "reference": task.reference | None,
@@ -95,16 +96,28 @@ def _document(task: Task) -> type:
     return dataclasses.make_dataclass("Document", [*own, *parts, *_recipe(task)])
 
 
-def _task(document: Mapping[str, Any]) -> Task:
-    """The task that a document names; a name that is none is left to the check of the whole document."""
-    name = document.get("task", "table1")
-    return TASKS[name if isinstance(name, str) and name in TASKS else "table1"]()
+def read_document(path: str | Path) -> dict[str, Any]:
+    """What an experiment file holds: a YAML file, or a user's module (.py) with ``EXPERIMENT``.
+
+    A module that ``task`` names is looked for beside the file. ValueError names file, path and remedy.
+    """
+    path = Path(path)
+    if path.suffix != ".py":
+        document = read_yaml(path)
+        task = document.get("task")
+        if isinstance(task, str) and task.endswith(".py"):
+            document["task"] = str((path.parent / task).resolve())
+        return document
+    settings = getattr(load_task(str(path)).module, "EXPERIMENT", None)
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{path} has no EXPERIMENT, a dict of what an experiment file holds, such as its rows")
+    return {"experiment": path.stem.replace(".", "_"), **settings, "task": str(path.resolve())}
 
 
 def load(path: str | Path, *, preset: str | None = None, sets: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file; ``preset`` and ``sets`` as in ``resolve``. ValueError names file, path and remedy."""
+    """Read an experiment file or module; ``preset`` and ``sets`` as in ``resolve``. ValueError names the file."""
     try:
-        return resolve(read_yaml(path), preset=preset, sets=sets)
+        return resolve(read_document(path), preset=preset, sets=sets)
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
@@ -117,7 +130,7 @@ def resolve(document: Mapping[str, Any], *, preset: str | None = None, sets: Seq
     """
     if "axes" in document:
         raise ValueError("axes make a sweep of this file: compute it with `lo-theory sweep`")
-    base, task = dict(document), _task(document)
+    base, task = dict(document), task_named(document)
     kind = _document(task)
     presets, chosen = choose_preset(document, preset)
     for name in ("presets", "default_preset"):

@@ -28,7 +28,7 @@ from lo_theory.lab.panel import Look, handle
 from lo_theory.lab.settings import step_count
 from lo_theory.lab.style import COLOURS, INK, NO_DATA, SEQUENTIAL, VALUES
 from lo_theory.lab.sweep.cells import cell_id
-from lo_theory.lab.task import TASKS
+from lo_theory.lab.task import load_task
 from lo_theory.posterior import BPPosterior, ExactPosterior, Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem import LODistribution
@@ -74,9 +74,10 @@ def find_model(experiment: Experiment, wanted: Wanted) -> Path | None:
     """
     if wanted.model is not None or wanted.folder is None:
         return wanted.model
-    content = TASKS[experiment.task]().prepare(experiment.rows[wanted.row]).content()
+    task = load_task(experiment.task)
+    content = task.prepare(experiment.rows[wanted.row]).content()
     cells = wanted.folder.parent / f"sweep-{experiment.task}" / "cells"
-    return _longest(wanted.folder, wanted.row) or _longest(cells / cell_id(experiment.task, content), 0)
+    return _longest(wanted.folder, wanted.row) or _longest(cells / cell_id(task.identity, content), 0)
 
 
 def _longest(folder: Path, row: int) -> Path | None:

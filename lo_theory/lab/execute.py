@@ -22,9 +22,10 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, Run
-from lo_theory.lab.task import TASKS
+from lo_theory.lab.task import load_task
 from lo_theory.lab.units import Context, Folder, Options, Progress, Unit
 from lo_theory.problem.seams import check_threads
+from lo_theory.problem.storage import write_atomically
 
 if TYPE_CHECKING:
     from lo_theory.lab.planning import Planned
@@ -89,6 +90,7 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
     planned = _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
+        keep_source(folder, experiment)
         if not run.done:  # another process may have finished it before the lock was ours
             options = _options(run, request)
             work = Work(prepared, run, options, progress)
@@ -141,7 +143,8 @@ def assist(experiment: Experiment, request: Request) -> None:
 
 def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], Path]:
     """Make the rows of an experiment ready to compute, and name the folder of the run."""
-    prepared = [TASKS[experiment.task]().prepare(row) for row in experiment.rows]
+    task = load_task(experiment.task)
+    prepared = [task.prepare(row) for row in experiment.rows]
     return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
 
 
@@ -159,6 +162,13 @@ def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> lis
     missing = [one for one in plan_trainings(prepared, run, options) if one.unit.name not in run.units]
     require_fit(missing, expected_ranks(), options.workers)
     return missing
+
+
+def keep_source(folder: Path, experiment: Experiment) -> None:
+    """Keep a copy of a user's module in its run folder, ``experiment.py``: for reading, nothing runs it."""
+    source = load_task(experiment.task).source
+    if source is not None:
+        write_atomically(folder / "experiment.py", lambda file: file.write(source))
 
 
 def check_rows(prepared: Sequence[Prepared]) -> None:

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["COMMON", "KEYS", "KINDS", "Kind", "Metric", "check_row", "columns_page", "is_share"]
+__all__ = [
+    "COMMON",
+    "KEYS",
+    "KINDS",
+    "Kind",
+    "Metric",
+    "check_row",
+    "columns_page",
+    "declare",
+    "is_share",
+    "known_kinds",
+]
 
 Sort = Literal["share", "mean", "single"]
 
@@ -424,15 +435,33 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 """By the value of the key ``kind``."""
 
 
+_DECLARED: dict[str, Kind] = {}
+"""Kinds of rows of users' experiments."""
+
+
+def declare(kinds: Mapping[str, Kind]) -> None:
+    """Let rows have the kinds of a user's experiment; ValueError for a name that this package has."""
+    taken = sorted(set(kinds) & set(KINDS))
+    if taken:
+        raise ValueError(f"KINDS has {taken[0]!r}, which is a kind of rows of lo_theory: give yours another name")
+    _DECLARED.update(kinds)
+
+
+def known_kinds() -> Mapping[str, Kind]:
+    """All kinds of rows, those of users' experiments that were loaded included."""
+    return {**KINDS, **_DECLARED}
+
+
 def is_share(kind: str, metric: str) -> bool:
     """Whether the values of a metric lie in [0, 1], so that its interval does; False for what is not declared."""
-    known = KINDS[kind].metrics.get(metric) if kind in KINDS else None
+    kinds = known_kinds()
+    known = kinds[kind].metrics.get(metric) if kind in kinds else None
     return known is not None and known.sort == "share"
 
 
-def check_row(keys: Mapping[str, Any], metric: str, kinds: Mapping[str, Kind] = KINDS) -> None:
+def check_row(keys: Mapping[str, Any], metric: str) -> None:
     """Raise ValueError for a row with a kind, a key or a metric that is not declared, naming the closest that is."""
-    name = str(keys["kind"])
+    name, kinds = str(keys["kind"]), known_kinds()
     if name not in kinds:
         raise ValueError(f"no kind of row is called {name!r}{_closest(name, kinds)}: declare it in KINDS")
     kind = kinds[name]

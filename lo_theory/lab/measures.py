@@ -45,6 +45,7 @@ __all__ = [
     "law_losses",
     "left_open",
     "lines",
+    "logged_losses",
     "one_pass",
     "order_totals",
     "pooled",
@@ -139,17 +140,21 @@ def held_out(s: Subject, learner: Learner, keys: Mapping[str, Any]) -> list[Find
     ]
 
 
-def training_losses(s: Subject, learner: Learner, keys: Mapping[str, Any]) -> list[Finding]:
-    """The training's own losses under its final law, from the journal, in at most 40 groups of steps."""
-    final = {"causal", "uniform"}
-    logged = {
-        int(entry["step"]): float(entry["loss"])  # later sessions win over what they repeat
+def logged_losses(s: Subject, learner: Learner) -> dict[int, float]:
+    """The training's own losses under its final law, from the journal, by step; later sessions win over earlier ones."""
+    final = learner.goal().label(learner.training.steps - 1)
+    return {
+        int(entry["step"]): float(entry["loss"])
         for entry in journal(s.context.run.folder)
-        if entry.get("model") == learner.file and "loss" in entry and entry.get("law", "uniform") in final
+        if entry.get("model") == learner.file and "loss" in entry and entry.get("law", final) == final
     }
+
+
+def training_losses(s: Subject, learner: Learner, keys: Mapping[str, Any]) -> list[Finding]:
+    """The training's own losses under its final law in at most 40 groups of steps."""
     return [
         Finding("curve", {**keys, "step": step, "flops": learner.flops(step)}, {"loss": sums})
-        for step, sums in pooled(logged).items()
+        for step, sums in pooled(logged_losses(s, learner)).items()
     ]
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.rows import Row
 from lo_theory.lab.table import Shown
-from lo_theory.lab.task import TASKS
+from lo_theory.lab.task import load_task
 
 __all__ = ["tables"]
 
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Shown]:
     """All tables of a run that have rows."""
-    return [table for table in TASKS[experiment.task]().tables(experiment, rows) if any(table.sections)]
+    return [table for table in load_task(experiment.task).tables(experiment, rows) if any(table.sections)]

@@ -1,18 +1,24 @@
 """What an experiment's ``task`` names: a module with the settings of its rows, what they compute, how it is shown.
 
 A module has ``Row`` (a frozen dataclass), ``units(subject)``, ``tables(frame, experiment)`` and
-``figures(frame, experiment)``, and may have ``Reference`` (published numbers) and ``KINDS`` (kinds of rows).
+``figures(frame, experiment)``, and may have ``Reference`` (published numbers), ``KINDS`` (kinds of rows of its own) and
+``EXPERIMENT`` (what an experiment file would hold). It is one of this package, or a user's Python file.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.lab.kinds import declare
 from lo_theory.lab.prepared import Prepared
 
 if TYPE_CHECKING:
@@ -23,7 +29,9 @@ if TYPE_CHECKING:
     from lo_theory.lab.rows import Row
     from lo_theory.lab.table import Shown
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "Task", "load_task", "task_named"]
+
+_PARTS = ("Row", "units", "tables", "figures")
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,14 @@ class NoReference:
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of experiment, kept in a module."""
+    """A kind of experiment, kept in a module; ``source``: the bytes of a user's file.
 
+    ``identity`` enters the ids of runs: the name of a module of this package, of a user's file its name and a digest.
+    """
+
+    identity: str
     module: ModuleType
+    source: bytes | None = None
 
     @property
     def row(self) -> type[Any]:
@@ -69,11 +82,59 @@ def _frame(rows: Sequence[Row]) -> DataFrame:
 
 
 def _load(name: str) -> Task:
-    return Task(importlib.import_module(f"lo_theory.lab.experiments.{name}"))
+    return Task(name, importlib.import_module(f"lo_theory.lab.experiments.{name}"))
 
 
 TASKS: Mapping[str, Callable[[], Task]] = {
     name: functools.partial(_load, name)
     for name in ("table1", "thresholds", "figure4", "figure2", "orders", "families", "hardness", "recipes", "ratio")
 }
-"""Every task by the name that configurations use: the name of its module."""
+"""Every task of this package by the name that configurations use: the name of its module."""
+
+
+def load_task(name: str) -> Task:
+    """The task of a name in ``TASKS``, or of a Python file, whose code runs. ValueError for what is neither."""
+    if name in TASKS:
+        return TASKS[name]()
+    if not name.endswith(".py"):
+        raise ValueError(f"unknown task {name!r}: it is one of {', '.join(TASKS)}, or a Python file that ends in .py")
+    path = Path(name).resolve()
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"the experiment's module {path} cannot be read ({error.strerror}): put it back; a run folder has a copy, "
+            "experiment.py, which `task` in its config.yaml may name"
+        ) from error
+    return _of_source(path, source)
+
+
+@functools.cache
+def _of_source(path: Path, source: bytes) -> Task:
+    digest = hashlib.blake2b(source, digest_size=8).hexdigest()
+    name = f"lo_theory_experiment_{digest}"
+    specification = importlib.util.spec_from_loader(name, None, origin=str(path))
+    if specification is None:
+        raise ValueError(f"{path} is no module")
+    module = importlib.util.module_from_spec(specification)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses look there for the types of their fields
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)
+        missing = [part for part in _PARTS if not hasattr(module, part)]
+        if missing:
+            raise ValueError(f"it has no {missing[0]}: an experiment's module has {', '.join(_PARTS)}")
+        declare(getattr(module, "KINDS", {}))
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception):
+            raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+        raise
+    return Task(f"{path.stem}:{digest}", module, source)
+
+
+def task_named(document: Mapping[str, Any]) -> Task:
+    """The task that a file's settings name; a name that is none is left to the check of the whole file."""
+    name = document.get("task", "table1")
+    known = isinstance(name, str) and (name in TASKS or name.endswith(".py"))
+    return load_task(name if known else "table1")

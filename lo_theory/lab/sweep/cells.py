@@ -24,9 +24,9 @@ from lo_theory.lab.machine import installed_version
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import Run
-from lo_theory.lab.schema import plain
+from lo_theory.lab.schema import build
 from lo_theory.lab.sweep.grid import Point, label
-from lo_theory.lab.task import TASKS
+from lo_theory.lab.task import load_task
 from lo_theory.lab.units import Options
 
 __all__ = ["Cell", "Place", "Shard", "cell_id", "compute_cell", "make_cells"]
@@ -64,13 +64,13 @@ def make_cells(experiment: Experiment, points: Sequence[Point]) -> list[Cell]:
 
     Costs the making of each problem. Errors: ValueError naming the cell that cannot be made, or two that are the same.
     """
-    prepare = TASKS[experiment.task]().prepare
+    task = load_task(experiment.task)
     cells: dict[str, Cell] = {}
     for i, (row, point) in enumerate(zip(experiment.rows, points, strict=True)):
         try:
-            prepared = prepare(row)
+            prepared = task.prepare(row)
             prepared.check()
-            cell = Cell(i, cell_id(experiment.task, prepared.content()), row, point, prepared.trains)
+            cell = Cell(i, cell_id(task.identity, prepared.content()), row, point, prepared.trains)
         except ValueError as error:
             raise ValueError(f"cell ({label(point)}): {error}") from error
         if cell.id in cells:
@@ -185,17 +185,20 @@ class _CellWork(Work):
         self.run.append(list(result.rows))
 
 
-def compute_cell(task: str, row: Any, identity: str, folder: str, options: Options, version: str) -> Iterator[Row]:
+def compute_cell(
+    name: str, settings: Mapping[str, Any], identity: str, folder: str, options: Options, version: str
+) -> Iterator[Row]:
     """Compute a cell wherever this process is; yield its rows with its id as unit and the unit's name as key ``part``.
 
     ``version`` is the driver's. ValueError for another one here, which would give other numbers, or another problem.
     """
     if version != (own := installed_version("lo_theory")):
         raise ValueError(f"the worker has lo_theory {own} and the driver {version}: install the same on both")
-    prepared = TASKS[task]().prepare(row)
-    if cell_id(task, prepared.content()) != identity:
+    task = load_task(name)
+    prepared = task.prepare(build(task.row, settings, "row"))
+    if cell_id(task.identity, prepared.content()) != identity:
         raise ValueError("the worker's problem is not the driver's: is a problem file another one there?")
-    with Place(folder, plain(row), options) as place:
+    with Place(folder, settings, options) as place:
         work = _CellWork([prepared], place, options, SilentProgress())
         work.compute()
         places = {name: i for i, name in enumerate(work.names)}

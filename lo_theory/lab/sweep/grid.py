@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lo_theory.lab.config import Experiment, choose_preset, resolve, written_row
-from lo_theory.lab.schema import check, closest, merge, parse_yaml, read_yaml
-from lo_theory.lab.task import TASKS, Task
+from lo_theory.lab.config import Experiment, choose_preset, read_document, resolve, written_row
+from lo_theory.lab.schema import check, closest, merge, parse_yaml
+from lo_theory.lab.task import task_named
 from lo_theory.lab.training_recipes import RECIPES, spell_out
 
 __all__ = [
@@ -213,7 +213,7 @@ def load_grid(
 ) -> Grid:
     """Read a sweep file; the rest as in ``make_grid``. ValueError names file, path and remedy."""
     try:
-        return make_grid(read_yaml(path), preset=preset, sets=sets, axes=axes)
+        return make_grid(read_document(path), preset=preset, sets=sets, axes=axes)
     except ValueError as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
@@ -295,7 +295,7 @@ def _meet(one: str, other: str) -> bool:
 
 def _check_points(grid: Grid) -> None:
     """Check names, types and ranges of every value of every axis, the other axes at their first point."""
-    row_type = written_row(_task(grid.settings))
+    row_type = written_row(task_named(grid.settings))
     names = [part.name for part in dataclasses.fields(row_type)]
     shared = {name: value for name, value in grid.settings.items() if name in names}
     for row in _rows(grid.settings):
@@ -319,12 +319,6 @@ def _check_points(grid: Grid) -> None:
                 check(row_type, merge(shared, _laid(grid.settings, first | axis.at(j))))
             except ValueError as error:
                 raise ValueError(f"axes[{i}] at {label(axis.at(j))}: {error}") from error
-
-
-def _task(settings: Mapping[str, Any]) -> Task:
-    """The task that a file names; a name that is none is left to the check of the whole file."""
-    name = settings.get("task", "table1")
-    return TASKS[name if isinstance(name, str) and name in TASKS else "table1"]()
 
 
 def _laid(settings: Mapping[str, Any], point: Point) -> Any:

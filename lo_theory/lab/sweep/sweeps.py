@@ -181,7 +181,7 @@ def _job(sweep: Sweep, cell: Cell, options: Options) -> Job:
     device = options.device if cell.trains else "cpu"
     own = Options(options.workers, options.threads, device, options.checkpoint_seconds)
     folder, version = str((sweep.folder / "cells" / cell.id).resolve()), installed_version("lo_theory")
-    work = partial(compute_cell, sweep.experiment.task, cell.row, cell.id, folder, own, version)
+    work = partial(compute_cell, sweep.experiment.task, plain(cell.row), cell.id, folder, own, version)
     return Job(cell.id, cell.label, work, gpu=device.startswith("cuda"))
 
 
