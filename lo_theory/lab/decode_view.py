@@ -76,7 +76,7 @@ def find_model(experiment: Experiment, wanted: Wanted) -> Path | None:
         return wanted.model
     task = load_task(experiment.task)
     content = task.prepare(experiment.rows[wanted.row]).content()
-    cells = wanted.folder.parent / f"sweep-{experiment.task}" / "cells"
+    cells = wanted.folder.parent / f"sweep-{Path(experiment.task).stem}" / "cells"
     return _longest(wanted.folder, wanted.row) or _longest(cells / cell_id(task.identity, content), 0)
 
 

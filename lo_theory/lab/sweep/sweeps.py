@@ -56,7 +56,7 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """The folder of the sweep."""
-        return self.out / self.experiment.experiment / f"sweep-{self.experiment.task}"
+        return self.out / self.experiment.experiment / f"sweep-{Path(self.experiment.task).stem}"
 
     @property
     def trains(self) -> bool:

@@ -1,0 +1,138 @@
+"""A user's own experiment in a Python file: run, sweep, table and report, with its bytes in the ids."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lo_theory
+from lo_theory.cli import main
+from lo_theory.lab.frame import kind
+from tests.figures import placeholders
+
+MODULE = """
+from dataclasses import dataclass
+from lo_theory import Sums
+from lo_theory.lab.frame import kind, pool, records
+from lo_theory.lab.kinds import Kind, Metric
+from lo_theory.lab.panel import Panel, Sheet
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.subject import Finding
+from lo_theory.lab.table import Table, key, measured
+
+KINDS = {"ones": Kind("observations of the data", ("draw",), {"share": Metric("share", "of ones")})}
+EXPERIMENT = {
+    "title": "Ones",
+    "rows": [{"problem": {"family": "nae_sat", "N": n, "P": 2 * n}} for n in (5, 6)],
+    "presets": {"one": {"rows": [{"problem": {"family": "nae_sat", "N": 5, "P": 10}}]}},
+}
+
+@dataclass(frozen=True)
+class Row:
+    problem: Problem
+    seed: int = 0
+    n: int = 50
+
+def units(s):
+    s = s.named(s.size)
+    for draw in (0, 1):
+        yield s.unit(f"ones/{draw}", f"ones {draw}", lambda draw=draw: ones(s, draw))
+
+def ones(s, draw):
+    tokens = s.distribution.sample(s.key.fold("ones").fold(draw), s.row.n)
+    return [Finding("ones", {"draw": draw}, {"share": Sums.of(s.distribution.layout.split(tokens)[1].mean(axis=1))})]
+
+def lines(frame):
+    return records(pool(kind(frame, "ones"), ["N", "P"], over=["draw", "row"]))
+
+def tables(frame, experiment):
+    yield Table("Share of ones", [key("N"), key("P"), measured("share")], lines(frame))
+
+def figures(frame, experiment):
+    return {"figure": Sheet(experiment.title, [Panel("ones", lines=lines(frame), x="N", y="share")], 1, (4, 3))}
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the experiment, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "my_ones.py"
+    path.write_text(MODULE)
+    return path
+
+
+def folders(below: Path = Path("runs")) -> list[Path]:
+    return sorted(path.parent for path in below.glob("*/*/done.json"))
+
+
+def test_a_users_file_runs_is_found_finished_and_shows_its_tables(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with placeholders():
+        assert main(["run", str(module), "--quiet"]) == 0
+        shown = capsys.readouterr().out
+        assert "Share of ones" in shown
+        (folder,) = folders()
+        rows = (folder / "rows.jsonl").read_bytes()
+        assert main(["run", str(module), "--quiet"]) == 0, "finished: nothing is computed"
+        assert [folder] == folders()
+        assert rows == (folder / "rows.jsonl").read_bytes()
+        assert (folder / "experiment.py").read_bytes() == module.read_bytes()
+        assert main(["table", str(folder)]) == main(["figure", str(folder)]) == main(["report", str(folder)]) == 0
+    assert "Share of ones" in capsys.readouterr().out
+    frame = lo_theory.read(folder)
+    assert len(kind(frame, "ones")) == 4
+    assert set(frame["kind"]) == {"ones"}
+
+
+def test_other_bytes_are_another_run(module: Path) -> None:
+    with placeholders():
+        assert main(["run", str(module), "--quiet", "--preset", "one"]) == 0
+        module.write_text(MODULE + "# a remark\n")
+        assert main(["run", str(module), "--quiet", "--preset", "one"]) == 0
+    assert len(folders()) == 2
+
+
+def test_a_yaml_file_names_a_module_beside_it_and_a_sweep_computes_it_in_processes(module: Path) -> None:
+    text = "experiment: mine\ntask: my_ones.py\nrows: [{problem: {family: nae_sat, N: 5, P: 10}}]\naxes: [{seed: [0, 1, 2]}]\n"
+    (module.parent / "mine.yaml").write_text(text)
+    with placeholders():
+        assert main(["sweep", "mine.yaml", "--out", "pool", "--workers", "2", "--quiet"]) == 0
+        assert main(["sweep", "mine.yaml", "--out", "serial", "--serial", "--quiet"]) == 0
+    found = [sorted(Path(out).glob("mine/sweep-*/1-of-1/rows.jsonl")) for out in ("pool", "serial")]
+    frames = [lo_theory.read(path.parent.parent) for (path,) in found]
+    assert len(frames[0]) == 6
+    assert frames[0].equals(frames[1])
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("x = 1", "has no Row"),
+        ("import", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        (MODULE.replace("EXPERIMENT =", "OTHER ="), "has no EXPERIMENT"),
+        (MODULE.replace('"ones": Kind', '"decode": Kind'), "is a kind of rows of lo_theory"),
+        (MODULE.replace('{"draw": draw}', '{"drawn": draw}'), "have no key 'drawn'"),
+        (MODULE.replace('"N": n', '"M": n'), "rows[0].problem"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_refused_by_name(
+    module: Path, source: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module.write_text(source)
+    assert main(["run", str(module), "--quiet", "--workers", "1"]) != 0
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_module_that_is_gone_is_named_with_the_copy(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with placeholders():
+        assert main(["run", str(module), "--quiet", "--preset", "one"]) == 0
+    (folder,) = folders()
+    module.unlink()
+    assert main(["table", str(folder)]) != 0
+    assert "a run folder has a copy, experiment.py" in capsys.readouterr().err
+    assert json.loads((folder / "done.json").read_text())
