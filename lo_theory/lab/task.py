@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.lab.drawing import styled, write_figure
+from lo_theory.lab.frame import from_rows
 from lo_theory.lab.prepared import Prepared
+from lo_theory.lab.rows import Row
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from lo_theory.lab.config import Experiment
-    from lo_theory.lab.rows import Row
+    from lo_theory.lab.panel import Sheet
     from lo_theory.lab.subject import Subject
-    from lo_theory.lab.table import Shown
+    from lo_theory.lab.table import Table
     from lo_theory.lab.units import Unit
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "Task", "sheets", "tables", "write_figures"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,8 @@ class Task:
     """A kind of experiment, kept in ``package``.
 
     ``row`` and ``reference`` are the frozen dataclasses that the entries of ``rows`` and the published numbers are made
-    into. The package's ``work`` has ``units(subject)``: what a row computes. How results are shown is in its
-    ``results``: ``tables(frame, experiment)`` and ``figures(frame, experiment)``, sheets by name; or, where there is
-    none yet, in ``tables.tables`` and ``figure.make_figures``. They are loaded when they are asked for.
+    into. The package's ``work`` has ``units(subject)``: what a row computes. Its ``results`` has
+    ``tables(frame, experiment)`` and ``figures(frame, experiment)``, sheets by name. They are loaded when asked for.
     """
 
     package: str
@@ -50,29 +51,32 @@ class Task:
         units: Iterator[Unit] = importlib.import_module(f"{self.package}.work").units(subject)
         return units
 
-    def tables(self, experiment: Experiment, rows: Sequence[Row]) -> list[Shown]:
-        """All tables of finished rows, in the order in which they are shown."""
-        if (results := self._results()) is not None:
-            return list(results.tables(_frame(rows), experiment))
-        made: list[Shown] = importlib.import_module(f"{self.package}.tables").tables(experiment, rows)
-        return made
+    @property
+    def results(self) -> Any:
+        """The module that says how results are shown."""
+        return importlib.import_module(f"{self.package}.results")
 
-    def figures(self, experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
-        """All figures of finished rows: file name without ending -> figure."""
-        if (results := self._results()) is not None:
-            return {name: sheet.draw() for name, sheet in results.figures(_frame(rows), experiment).items()}
-        made: Mapping[str, Figure] = importlib.import_module(f"{self.package}.figure").make_figures(experiment, rows)
-        return made
 
-    def _results(self) -> Any:
-        """The module ``results`` of an experiment that has its tables and figures as specifications, else None."""
-        name = f"{self.package}.results"
-        return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
+def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
+    """All tables of a run that have lines, in the order in which they are shown."""
+    found: Iterator[Table] = TASKS[experiment.task]().results.tables(_frame(rows), experiment)
+    return [table for table in found if table.lines]
+
+
+def sheets(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Sheet]:
+    """All figures of a run: file name without ending -> sheet."""
+    found: Mapping[str, Sheet] = TASKS[experiment.task]().results.figures(_frame(rows), experiment)
+    return found
+
+
+def write_figures(folder: Path, experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
+    """Write every figure as PNG and PDF, equal bytes for equal rows; return the paths. Loads matplotlib, no display."""
+    with styled():
+        figures = {name: sheet.draw() for name, sheet in sheets(experiment, rows).items()}
+        return [path for name, figure in figures.items() for path in write_figure(folder, name, figure)]
 
 
 def _frame(rows: Sequence[Row]) -> DataFrame:
-    from lo_theory.lab.frame import from_rows
-
     return from_rows(sorted(rows, key=lambda row: int(row.keys.get("row", 0))))
 
 

@@ -20,7 +20,6 @@ from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.families.results import figures, gaps, nothing, verdict
 from lo_theory.lab.families.row import Evaluation, Row, check_exact, evaluation_law
 from lo_theory.lab.families.work import SingleTokens
-from lo_theory.lab.figures import write_figures
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.laws import check_laws
 from lo_theory.lab.problems import NaeSat
@@ -29,7 +28,7 @@ from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Training
 from lo_theory.lab.table import to_markdown
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables, write_figures
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, Layout, nae_sat
 from lo_theory.rng import Key

@@ -24,7 +24,7 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, journal
 from lo_theory.lab.subject import Subject
 from lo_theory.lab.table import to_markdown
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from lo_theory.posterior import ExactPosterior, Marginals
 from tests.figures import rendered
 

@@ -15,7 +15,7 @@ from lo_theory.lab.figure4.results import degree_points, figures
 from lo_theory.lab.frame import from_rows, kind
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from tests.figures import rendered
 
 FILE = Path(__file__).parents[2] / "experiments" / "figure4.yaml"

@@ -21,7 +21,7 @@ from lo_theory.lab.hardness.work import degree
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from lo_theory.problem import nae, nae_sat
 from lo_theory.thresholds import kesten_stigum, planted_ensemble
 from tests.figures import rendered

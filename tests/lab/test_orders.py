@@ -21,7 +21,6 @@ from lo_theory.diffusion.statistics import Estimate, Sums
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figures import write_figures
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.measures import pooled
 from lo_theory.lab.orders.learners import readers
@@ -34,7 +33,7 @@ from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
 from lo_theory.lab.table import to_markdown
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables, write_figures
 from lo_theory.rng import Key
 from tests.figures import rendered
 

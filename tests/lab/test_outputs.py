@@ -18,18 +18,16 @@ from rich.console import Console
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.figures import write_figures
 from lo_theory.lab.frame import from_rows, gap, kind, pool, records
 from lo_theory.lab.machine import versions
 from lo_theory.lab.measures import lines as problem_lines
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.rows import Row
+from lo_theory.lab.rows import Row, to_csv
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.style import COLOURS
 from lo_theory.lab.table import Shown, largest_z, print_tables, to_markdown
 from lo_theory.lab.table1.results import figures
-from lo_theory.lab.tables import tables
-from lo_theory.lab.tidy import to_csv
+from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.figures import rendered
 from tests.lab.decodes import measured

@@ -26,8 +26,7 @@ from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.table1 import work
 from lo_theory.lab.table1.readings import effects, readings
-from lo_theory.lab.tables import tables
-from lo_theory.lab.task import TASKS
+from lo_theory.lab.task import TASKS, tables
 from lo_theory.lab.units import Options
 from lo_theory.lab.workers import Stop
 from tests.lab.decodes import measured as found_in

@@ -14,12 +14,11 @@ import pytest
 
 from lo_theory.lab.config import resolve
 from lo_theory.lab.frame import from_rows
-from lo_theory.lab.render import to_markdown
 from lo_theory.lab.report import find
-from lo_theory.lab.rows import read_rows
+from lo_theory.lab.rows import read_rows, to_csv
 from lo_theory.lab.runs import FinishedRun, read_config
+from lo_theory.lab.table import to_markdown
 from lo_theory.lab.table1.readings import readings_table
-from lo_theory.lab.tidy import to_csv
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 FOLDERS = {folder.name: folder for folder in sorted(RESULTS.iterdir()) if folder.is_dir()}

@@ -20,7 +20,7 @@ from lo_theory.lab.ratio.results import decodes, differences, facts, falls, figu
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.sweep.grid import load_grid
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from tests.figures import rendered
 
 _TINY: dict[str, Any] = {

@@ -19,7 +19,7 @@ from lo_theory.lab.recipes.results import differences, figures, recipes
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Stage, Training
 from lo_theory.lab.table import to_markdown
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
 from tests.figures import rendered
 

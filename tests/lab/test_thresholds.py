@@ -14,7 +14,7 @@ from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.table import with_error
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from lo_theory.lab.thresholds.results import figures
 from lo_theory.lab.workers import Cancelled
 from lo_theory.thresholds import RowSpecification

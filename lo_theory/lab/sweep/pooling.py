@@ -11,12 +11,15 @@ from typing import Any
 
 from lo_theory.diffusion.statistics import Estimate, Runs
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.render import Table
+from lo_theory.lab.kinds import is_share
 from lo_theory.lab.rows import Row
-from lo_theory.lab.summary import RUN, Measured
 from lo_theory.lab.sweep.cells import Cell
+from lo_theory.lab.table import Column, Table
 
-__all__ = ["POOLED", "between_cells", "common_settings", "grid_table", "group_cells", "pooled_keys"]
+__all__ = ["POOLED", "RUN", "between_cells", "common_settings", "grid_table", "group_cells", "pooled_keys"]
+
+RUN = "run"
+"""The key that says of which pooled cell a row is."""
 
 POOLED = "pooled"
 """What stands for a key in which pooled cells differ."""
@@ -34,18 +37,22 @@ def group_cells(cells: Sequence[Cell], pool: Sequence[str]) -> list[list[Cell]]:
 def grid_table(groups: Sequence[Sequence[Cell]], pool: Sequence[str], finished: Container[str]) -> Table:
     """Where the rows of the tables stand in the grid, in their order, and how many of their cells are finished."""
     paths = [path for path in groups[0][0].point if path not in pool]
-    lines = []
-    for group in groups:
-        values = {path: group[0].point[path] for path in paths}
-        texts = (value if isinstance(value, str) else json.dumps(value) for value in values.values())
-        lines.append((*texts, f"{sum(cell.id in finished for cell in group)}/{len(group)}"))
     note = "In the order of the tables below." + (
         f" Pooled over {', '.join(pool)}: where cells are pooled, 95 % intervals are over them (Student's t; of a "
         "share cut at 0 and 1), and differences are taken cell by cell."
         if pool
         else ""
     )
-    return Table("The grid", (*paths, "finished"), (tuple(lines),), (note,))
+    done = Column("finished", lambda group: f"{sum(cell.id in finished for cell in group)}/{len(group)}")
+    return Table("The grid", [*map(_axis, paths), done], groups, notes=(note,))
+
+
+def _axis(path: str) -> Column:
+    def of(group: Sequence[Cell]) -> str:
+        value = group[0].point[path]
+        return value if isinstance(value, str) else json.dumps(value)
+
+    return Column(path, of)
 
 
 def _constants(rows: Sequence[Row]) -> dict[str, Any]:
@@ -84,7 +91,8 @@ def between_cells(cells: Sequence[tuple[str, Sequence[Row]]]) -> str:
     numbers = ("cells", "n", "mean", "low_over_sequences", "high_over_sequences")
     writer.writerow(["unit", *names, "metric", *numbers, "mean_of_cells", "low_over_cells", "high_over_cells"])
     for row, runs in found.values():
-        both = [Measured({}, {row.metric: part}).estimate(row.metric) for part in (Runs.of(runs.sums), runs)]
+        share = is_share(str(row.keys.get("kind", "")), row.metric) and runs.sums.fits_share
+        both = [part.estimate(share=share) for part in (Runs.of(runs.sums), runs)]
         if not runs.over_runs:
             both[1] = Estimate(runs.mean, math.nan, math.nan)
         values = (len(runs.parts), runs.n, *(_text(value) for estimate in both for value in estimate))

@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.figures import write_figures
-from lo_theory.lab.render import Table, write_tables
 from lo_theory.lab.rows import Row, digest, file_of
 from lo_theory.lab.runs import FinishedRun, unwritten, write_json
 from lo_theory.lab.schema import dump_yaml
-from lo_theory.lab.summary import RUN
 from lo_theory.lab.sweep.cells import Cell
-from lo_theory.lab.sweep.pooling import between_cells, common_settings, grid_table, group_cells, pooled_keys
-from lo_theory.lab.table import Shown
-from lo_theory.lab.tables import tables
+from lo_theory.lab.sweep.pooling import RUN, between_cells, common_settings, grid_table, group_cells, pooled_keys
+from lo_theory.lab.table import Table, write_tables
+from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem.storage import remove_leftovers, write_atomically
 
 __all__ = ["Results", "collect", "write_results"]
@@ -51,7 +48,7 @@ class Results:
     name: str
 
     @property
-    def tables(self) -> list[Shown]:
+    def tables(self) -> list[Table]:
         """The grid, and the task's tables."""
         return [self.grid, *tables(self.experiment, self.rows)]
 
