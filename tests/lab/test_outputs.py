@@ -25,7 +25,7 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row, to_csv
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.style import COLOURS
-from lo_theory.lab.table import Shown, largest_z, print_tables, to_markdown
+from lo_theory.lab.table import Table, largest_z, print_tables, to_markdown
 from lo_theory.lab.table1.results import figures
 from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
@@ -46,7 +46,7 @@ def experiment(finished: FinishedRun) -> Experiment:
     return resolve(finished.config)
 
 
-def text(content: list[Shown], width: int) -> str:
+def text(content: list[Table], width: int) -> str:
     stream = io.StringIO()
     print_tables(Console(file=stream, width=width), content)
     return stream.getvalue()
