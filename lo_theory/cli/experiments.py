@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _show_tables(finished: FinishedRun) -> None:
     from lo_theory.lab.config import resolve
-    from lo_theory.lab.tables import tables
+    from lo_theory.lab.task import tables
 
     show_tables(tables(resolve(finished.config), finished.rows))
     facts = {name: finished.facts.get(name, "?") for name in ("workers", "device", "processor")}
@@ -133,7 +133,7 @@ def _table(options: argparse.Namespace) -> None:
 
 def _figure(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import resolve
-    from lo_theory.lab.figures import write_figures
+    from lo_theory.lab.task import write_figures
 
     finished = find_run(options.run, options.out)
     for path in write_figures(finished.folder, resolve(finished.config), finished.rows):

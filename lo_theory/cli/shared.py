@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lo_theory.lab.config import Experiment
     from lo_theory.lab.execute import Request
     from lo_theory.lab.runs import FinishedRun
-    from lo_theory.lab.table import Shown
+    from lo_theory.lab.table import Table
 
 __all__ = [
     "add_checkpoint_seconds",
@@ -115,7 +115,7 @@ def find_run(name: str, out: Path) -> FinishedRun:
     return FinishedRun(found[-1])
 
 
-def show_tables(content: Iterable[Shown]) -> None:
+def show_tables(content: Iterable[Table]) -> None:
     """Print tables: as wide as the terminal, or 120 characters without colours in a pipe."""
     from rich.console import Console
 

@@ -14,7 +14,7 @@ from lo_theory.thresholds import Fold, MaskWindow, Threshold, Transition, thresh
 
 if TYPE_CHECKING:
     from lo_theory.lab.rows import Row
-    from lo_theory.lab.table import Shown
+    from lo_theory.lab.table import Table
 
 __all__ = ["show_kesten_stigum", "show_results", "show_words", "transition_record", "window_record"]
 
@@ -74,7 +74,7 @@ def _keys(request: Request) -> dict[str, Any]:
     return keys | ({"family": settings["law"]} if plain else {})
 
 
-def _show(rows: Sequence[Row], more: Sequence[Shown] = ()) -> None:
+def _show(rows: Sequence[Row], more: Sequence[Table] = ()) -> None:
     """Print the tables of the experiment on thresholds that these rows fill."""
     from lo_theory.lab.experiments.thresholds import titled
     from lo_theory.lab.frame import from_rows

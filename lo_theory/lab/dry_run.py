@@ -6,7 +6,7 @@ Seconds come from a few measured steps of each shape on the device, or from a ra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.execute import Request, check_rows, choose_run_device, prepare
 from lo_theory.lab.planning import MEASURED, Planned, duration, for_device, gib, measure_rate, plan_trainings
 from lo_theory.lab.ranked import Followed
-from lo_theory.lab.render import Table
+from lo_theory.lab.table import Column, Table
 from lo_theory.lab.units import Options
 
 __all__ = ["Estimate", "dry_run", "estimate_table"]
@@ -102,36 +102,43 @@ def _measured(planned: Sequence[Planned]) -> list[Estimate]:
     return estimates
 
 
-def _line(estimate: Estimate, names: Sequence[str]) -> tuple[str, ...]:
-    config, (parameters, core) = estimate.training.config, estimate.parameters
-    return (
-        names[estimate.training.row] if names else str(estimate.training.row),
-        estimate.training.unit.label.removesuffix(" training"),
-        f"{parameters:,}",
-        f"{core:,}",
-        f"{config.steps:,} x {config.batch}",
-        f"{gib(estimate.memory)}{'' if estimate.fits else ' !'}",
-        f"{estimate.flops:.2e}",
-        f"{estimate.forward_flops:.2e}" if estimate.training.forwards else "-",
-        f"{estimate.rate / 1e12:.3g}",
-        duration(estimate.seconds),
-    )
+def _single(title: str, of: Callable[[Estimate], str], *, left: bool = False) -> Column:
+    """A column that says nothing of all trainings together."""
+    return Column(title, lambda line: of(line) if isinstance(line, Estimate) else "", left)
+
+
+def _whole(title: str, of: Callable[[Sequence[Estimate]], str]) -> Column:
+    """A column that says the same of one training and of all together."""
+    return Column(title, lambda line: of([line] if isinstance(line, Estimate) else line))
+
+
+def _memory(line: Estimate | Sequence[Estimate]) -> str:
+    if isinstance(line, Estimate):
+        return f"{gib(line.memory)}{'' if line.fits else ' !'}"
+    return gib(max(one.memory for one in line))
+
+
+_COLUMNS = (
+    _single("training", lambda one: one.training.unit.label.removesuffix(" training"), left=True),
+    _single("parameters", lambda one: f"{one.parameters[0]:,}"),
+    _single("core", lambda one: f"{one.parameters[1]:,}"),
+    _single("steps x batch", lambda one: f"{one.training.config.steps:,} x {one.training.config.batch}"),
+    Column("GiB", _memory),
+    _whole("FLOP", lambda part: f"{sum(one.flops for one in part):.2e}"),
+    _whole("FLOP after", lambda part: f"{after:.2e}" if (after := sum(one.forward_flops for one in part)) else "-"),
+    _single("TFLOP/s", lambda one: f"{one.rate / 1e12:.3g}"),
+    _whole("time", lambda part: duration(sum(one.seconds for one in part))),
+)
 
 
 def estimate_table(
     experiment: Experiment, estimates: Sequence[Estimate], *, stated: bool, names: Sequence[str] = ()
 ) -> Table:
     """Every training a line, and all of them together; ``names`` of the rows in place of their numbers."""
-    total = (
-        "all",
-        *[""] * 4,
-        gib(max((one.memory for one in estimates), default=0)),
-        f"{sum(one.flops for one in estimates):.2e}",
-        f"{after:.2e}" if (after := sum(one.forward_flops for one in estimates)) else "-",
-        "",
-        duration(sum(one.seconds for one in estimates)),
-    )
-    columns = ("row", "training", "parameters", "core", "steps x batch", "GiB", "FLOP", "FLOP after", "TFLOP/s", "time")
+
+    def name(one: Estimate) -> str:
+        return names[one.training.row] if names else str(one.training.row)
+
     source = "stated" if stated else f"measured in {MEASURED} steps of each shape here, as busy as it is now"
     notes = [
         "One training after the other. GiB: memory of the device at the peak, without torch's own (on a GPU about 1). "
@@ -142,5 +149,6 @@ def estimate_table(
         free = min(one.free for one in estimates if one.free is not None)
         notes.append(f"! does not fit the {gib(free)} GiB free on this device: set training.microbatch.")
     title = f"{experiment.title or experiment.experiment}{f' ({experiment.preset})' if experiment.preset else ''}"
-    sections = (tuple(_line(one, names) for one in estimates), (total,)) if estimates else ()
-    return Table(f"Dry run: {title}", columns, sections, tuple(notes), left=("row", "training"))
+    columns = [Column("row", lambda line: name(line) if isinstance(line, Estimate) else "all", left=True), *_COLUMNS]
+    lines = [*estimates, estimates] if estimates else []
+    return Table(f"Dry run: {title}", columns, lines, section=lambda line: isinstance(line, Estimate), notes=notes)

@@ -270,9 +270,8 @@ class Work(Keeper):
 
 def write_outputs(folder: Path, experiment: Experiment, rows: list[Any]) -> None:
     """Write table.csv, table.md, figure.png and figure.pdf into the run folder, each whole or not at all."""
-    from lo_theory.lab.figures import write_figures
-    from lo_theory.lab.render import write_tables
-    from lo_theory.lab.tables import tables
+    from lo_theory.lab.table import write_tables
+    from lo_theory.lab.task import tables, write_figures
 
     write_tables(folder, tables(experiment, rows), rows)
     write_figures(folder, experiment, rows)

@@ -141,7 +141,7 @@ def held_out(s: Subject, learner: Learner, keys: Mapping[str, Any]) -> list[Find
 
 
 def logged_losses(s: Subject, learner: Learner) -> dict[int, float]:
-    """The training's own losses under its final law, from the journal, by step; later sessions win over earlier ones."""
+    """The training's own losses under its final law, from the journal, by step; later entries win."""
     final = learner.goal().label(learner.training.steps - 1)
     return {
         int(entry["step"]): float(entry["loss"])

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from lo_theory.diffusion.losses import gap_share, gap_span
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.texts import shown
+from lo_theory.lab.table import plus_minus
 
 __all__ = ["BarProgress", "LineProgress", "SilentProgress", "evaluation_line", "make_progress", "training_line"]
 
@@ -46,7 +46,7 @@ def training_line(values: Mapping[str, Any]) -> str:
 def evaluation_line(values: Mapping[str, Any]) -> str:
     """The gap closed on held-out contexts, with half of its 95 % interval."""
     gap, half = (float(values[name]) for name in ("gap_closed", "gap_half_interval"))
-    return f"held-out gap closed {shown(Estimate(gap, gap - half, gap + half), 100, '.1f')} %"
+    return f"held-out gap closed {plus_minus(Estimate(gap, gap - half, gap + half), '.1f', 100)} %"
 
 
 class SilentProgress:

@@ -17,15 +17,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lo_theory.lab.config import resolve
-from lo_theory.lab.figures import write_figures
 from lo_theory.lab.reading import stored_sweep
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run, published_tables
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.sweep.sweeps import show_sweep
-from lo_theory.lab.table import Shown
-from lo_theory.lab.tables import tables
+from lo_theory.lab.table import Table
+from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem.storage import write_atomically
 
 __all__ = ["Failed", "Source", "find", "page", "write_report"]
@@ -52,7 +51,7 @@ class Source:
     title: str
     config: str
     facts: Mapping[str, Any]
-    tables: Sequence[Shown]
+    tables: Sequence[Table]
     figures: Sequence[Path]
     finished: tuple[int, int] | None = None  # cells of a sweep: finished, all
     failed: Sequence[Failed] = ()

@@ -1,4 +1,4 @@
-"""Tidy rows: what a run measured, one quantity a line, in a file that survives a kill at any byte.
+"""Tidy rows: what a run measured, one quantity a line, in a file that survives a kill at any byte; and the same as CSV.
 
 A row is ``{"unit": ..., keys ..., "metric": ..., "n": ..., "sum": ..., "squared_deviations": ...}``: statistics of one
 value per sequence (see ``Sums``), so that rows with the same keys add. The rows of one *unit* of work (one decoding
@@ -10,22 +10,36 @@ that does not add over sequences (a largest z-score) is one value of one run: n 
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.kinds import check_row
+from lo_theory.diffusion.statistics import Runs, Sums
+from lo_theory.lab.kinds import check_row, is_share
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["STATISTICS", "Contents", "Row", "Rows", "digest", "examine", "file_of", "read_rows", "read_sums"]
+__all__ = [
+    "STATISTICS",
+    "Contents",
+    "Row",
+    "Rows",
+    "digest",
+    "examine",
+    "file_of",
+    "from_csv",
+    "read_rows",
+    "read_sums",
+    "to_csv",
+]
 
 STATISTICS = ("n", "sum", "squared_deviations")
 """What a row holds of its values, under the names of columns; older rows have ``sum_of_squares`` for the last."""
@@ -277,3 +291,97 @@ def _keep_aside(path: Path) -> Path:
     free = next(name for name in names if not name.exists())
     os.rename(path, free)
     return free
+
+
+# --- CSV ---
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """All rows as tidy CSV: one quantity a line, its keys, statistics, mean and 95 % interval, in full."""
+    items = _unambiguous(list(rows))
+    names = list(dict.fromkeys(name for row in items for name in row.keys))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["unit", *names, "metric", *STATISTICS, "mean", "low", "high"])
+    for row in items:
+        share = is_share(str(row.keys.get("kind", "")), row.metric) and row.sums.fits_share
+        limits = ["" if math.isnan(limit) else repr(limit) for limit in Runs.of(row.sums).interval(share=share)]
+        sums = (row.sums.n, repr(row.sums.total), repr(row.sums.deviations), repr(row.sums.mean))
+        writer.writerow([row.unit, *(row.keys.get(name, "") for name in names), row.metric, *sums, *limits])
+    return stream.getvalue()
+
+
+def from_csv(text: str) -> list[Row]:
+    """The rows that ``to_csv`` wrote; a key that a row lacks is the empty text.
+
+    Statistics come back to the last bit, keys as the values that they were: text, numbers, True and False. Statistics
+    of older files, with ``sum_of_squares``, are converted. Errors: ValueError where a column is missing, a
+    line is cut short or a statistic is no number.
+    """
+    lines = list(csv.DictReader(io.StringIO(text)))
+    columns = list(lines[0]) if lines else []
+    if lines and (missing := {"unit", "metric", *STATISTICS[:2]} - set(columns)):
+        raise ValueError(f"a table of rows has the column {sorted(missing)[0]!r}: this is not one that a run wrote")
+    others = {"unit", "metric", *STATISTICS, "sum_of_squares", "mean", "low", "high"}
+    readers = {name: _reader([line[name] or "" for line in lines]) for name in columns if name not in others}
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise ValueError(f"line {number} has not as many values as there are columns")
+        try:
+            sums = read_sums(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        keys = {name: read(line[name]) if line[name] else "" for name, read in readers.items()}
+        rows.append(Row(line["unit"], line["metric"], sums, keys))
+    return rows
+
+
+def _unambiguous(rows: list[Row]) -> list[Row]:
+    """The same rows, texts as JSON strings (``"12"``, in quotes) in columns where bare ones would not come back."""
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.keys.items():
+            values.setdefault(name, []).append(value)
+    quoted = {name for name, found in values.items() if _needs_quotes(found)}
+    return [
+        replace(row, keys={name: _quoted(value) if name in quoted else value for name, value in row.keys.items()})
+        for row in rows
+    ]
+
+
+def _needs_quotes(values: Sequence[Any]) -> bool:
+    texts = [value for value in values if isinstance(value, str) and value]
+    if not texts:
+        return False
+    if len(texts) < len([value for value in values if value != ""]):
+        return True  # beside numbers, which would be read as texts too
+    return any(text.startswith('"') or not text.isprintable() for text in texts) or _scalars(texts) is not None
+
+
+def _quoted(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and value else value
+
+
+def _reader(values: Iterable[str]) -> Callable[[str], Any]:
+    """What turns the texts of one column into values: numbers, True and False if all are such, but those in quotes."""
+    bare = {value for value in values if value and not value.startswith('"')}
+    scalars = _scalars(bare)
+    return lambda text: json.loads(text) if text.startswith('"') else text if scalars is None else scalars[text]
+
+
+def _scalars(texts: Iterable[str]) -> dict[str, Any] | None:
+    """The values of texts that all are numbers, True or False as Python writes them; else None."""
+    found: dict[str, Any] = {"True": True, "False": False}
+    for text in texts:
+        for read in (int, float):
+            try:
+                value: Any = read(text)
+            except ValueError:
+                continue
+            if repr(value) == text:  # not 0100, 1_000 or 1e19, which no number is written as
+                found[text] = value
+                break
+        if text not in found:
+            return None
+    return found

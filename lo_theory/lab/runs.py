@@ -27,15 +27,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lo_theory.lab.rows import Row, Rows, digest, examine
+from lo_theory.lab.rows import Row, Rows, digest, examine, from_csv, to_csv
 from lo_theory.lab.schema import dump_yaml, read_yaml
-from lo_theory.lab.tidy import from_csv
 from lo_theory.problem.storage import remove_leftovers, write_atomically
 
 __all__ = [
     "NO_SPACE",
     "FinishedRun",
     "Run",
+    "csv_files",
     "finished_runs",
     "no_finished_run",
     "published_tables",
@@ -322,9 +322,23 @@ def _published_rows(folder: Path) -> list[Row]:
     return published_tables(folder)
 
 
+_CSV = ("table.csv", "classes.csv")
+
+
+def csv_files(rows: Iterable[Row]) -> dict[str, str]:
+    """The CSV files of a run, name -> text: table.csv, and classes.csv with the losses class by class where it has any.
+
+    ``published_tables`` reads them.
+    """
+    parts: tuple[list[Row], list[Row]] = ([], [])
+    for row in rows:
+        parts[row.keys.get("kind") == "class_losses"].append(row)
+    return {name: to_csv(part) for name, part in zip(_CSV, parts, strict=True) if part or name == _CSV[0]}
+
+
 def published_tables(folder: Path) -> list[Row]:
     """The rows in the CSV files of a published folder; of a pooled sweep those of its cells. ValueError for none."""
-    names = ("table.csv", "table.csv.gz", "classes.csv", "classes.csv.gz")
+    names = [f"{name}{packed}" for name in _CSV for packed in ("", ".gz")]
     rows = [row for name in names if (folder / name).exists() for row in _read_table(folder / name)]
     if not rows:
         raise ValueError(f"{folder} holds no rows, neither in rows.jsonl nor in table.csv: nothing can be made of it")

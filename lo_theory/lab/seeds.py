@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import plain
 
-__all__ = ["SEEDS", "difference_texts", "seed_texts", "seeded", "with_seeds"]
-
-SEEDS = "seeds"
-"""The key that holds the seeds as a text, such as ``seed 1``."""
-
-
-def with_seeds(text: str, keys: Mapping[str, Any]) -> str:
-    """A label, and the seeds where the keys have them."""
-    return f"{text} {keys[SEEDS]}" if keys.get(SEEDS) else text
-
-
-def seeded(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """The rows with the key ``seeds`` where another row of the experiment differs from theirs in seeds only."""
-    texts = seed_texts(experiment)
-    return [_with(row, texts[int(row.keys["row"])]) if "row" in row.keys else row for row in rows]
-
-
-def _with(row: Row, text: str) -> Row:
-    return Row(row.unit, row.metric, row.sums, {**row.keys, SEEDS: text}) if text else row
+__all__ = ["difference_texts", "seed_texts"]
 
 
 def seed_texts(experiment: Experiment) -> list[str]:

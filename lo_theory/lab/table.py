@@ -1,7 +1,7 @@
-"""Tables as data: a column is a title and a function from a line to text; for screen and Markdown.
+"""Tables as data: a column is a title and a function from a line to text; for screen, Markdown and the files of a run.
 
 Reports have a template of their own, report.html.j2. What a table holds is text, never markup: it is escaped where
-it is shown. Touches nothing.
+it is shown. Writes only below the folder given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -22,10 +23,12 @@ from rich.text import Text
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.frame import Record
+from lo_theory.lab.rows import Row
+from lo_theory.lab.runs import csv_files
+from lo_theory.problem.storage import write_atomically
 
 __all__ = [
     "Column",
-    "Shown",
     "Table",
     "key",
     "largest",
@@ -41,6 +44,7 @@ __all__ = [
     "to_markdown",
     "with_error",
     "with_expected",
+    "write_tables",
 ]
 
 
@@ -140,26 +144,6 @@ def only(where: Callable[[Record], bool], column: Column) -> Column:
     return Column(column.title, lambda line: column.text(line) if where(line) else "", column.left)
 
 
-class Shown(Protocol):
-    """What is rendered: a title, heads (title and whether aligned left), sections of lines of text, notes."""
-
-    @property
-    def title(self) -> str:
-        """What stands above it."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What stands below it."""
-
-    @property
-    def heads(self) -> Sequence[tuple[str, bool]]:
-        """Title of each column, and whether it is aligned left."""
-
-    @property
-    def sections(self) -> Sequence[Sequence[Sequence[str]]]:
-        """The text of every line, in sections."""
-
-
 def _one_section(line: Any) -> Hashable:
     """All lines in one section."""
     return None
@@ -189,7 +173,7 @@ class Table:
         ]
 
 
-def print_tables(console: Console, tables: Iterable[Shown]) -> None:
+def print_tables(console: Console, tables: Iterable[Table]) -> None:
     """Print tables, a rule between sections."""
     for table in tables:
         grid = Grid(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
@@ -213,7 +197,7 @@ def _visible(text: str, kept: str = "") -> str:
     return "".join(ascii(letter)[1:-1] if letter in commands else letter for letter in text)
 
 
-def to_markdown(tables: Iterable[Shown]) -> str:
+def to_markdown(tables: Iterable[Table]) -> str:
     """The same tables in Markdown."""
     lines: list[str] = []
     for table in tables:
@@ -240,3 +224,10 @@ def _escaped(text: str, *, bars: bool = True) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def write_tables(folder: Path, tables: Iterable[Table], rows: Iterable[Row]) -> None:
+    """Write table.md, and the rows as table.csv and classes.csv, each whole or not at all."""
+    for name, content in {**csv_files(rows), "table.md": to_markdown(tables)}.items():
+        whole = content.encode()
+        write_atomically(folder / name, lambda file, whole=whole: file.write(whole))  # type: ignore[misc]

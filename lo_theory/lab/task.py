@@ -12,24 +12,26 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lo_theory.lab.drawing import styled, write_figure
+from lo_theory.lab.frame import from_rows
 from lo_theory.lab.kinds import declare
 from lo_theory.lab.prepared import Prepared
+from lo_theory.lab.rows import Row
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from lo_theory.lab.config import Experiment
-    from lo_theory.lab.rows import Row
-    from lo_theory.lab.table import Shown
+    from lo_theory.lab.panel import Sheet
+    from lo_theory.lab.table import Table
 
-__all__ = ["TASKS", "Task", "load_task", "task_named"]
+__all__ = ["TASKS", "Task", "load_task", "sheets", "tables", "task_named", "write_figures"]
 
 _PARTS = ("Row", "units", "tables", "figures")
 
@@ -66,18 +68,27 @@ class Task:
         """Make a row ready to compute."""
         return Prepared(row, self.module.units)
 
-    def tables(self, experiment: Experiment, rows: Sequence[Row]) -> list[Shown]:
-        """All tables of finished rows, in the order in which they are shown."""
-        return list(self.module.tables(_frame(rows), experiment))
 
-    def figures(self, experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Figure]:
-        """All figures of finished rows: file name without ending -> figure."""
-        return {name: sheet.draw() for name, sheet in self.module.figures(_frame(rows), experiment).items()}
+def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
+    """All tables of a run that have lines, in the order in which they are shown."""
+    found: Iterable[Table] = load_task(experiment.task).module.tables(_frame(rows), experiment)
+    return [table for table in found if table.lines]
+
+
+def sheets(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Sheet]:
+    """All figures of a run: file name without ending -> sheet."""
+    found: Mapping[str, Sheet] = load_task(experiment.task).module.figures(_frame(rows), experiment)
+    return found
+
+
+def write_figures(folder: Path, experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
+    """Write every figure as PNG and PDF, equal bytes for equal rows; return the paths. Loads matplotlib, no display."""
+    with styled():
+        figures = {name: sheet.draw() for name, sheet in sheets(experiment, rows).items()}
+        return [path for name, figure in figures.items() for path in write_figure(folder, name, figure)]
 
 
 def _frame(rows: Sequence[Row]) -> DataFrame:
-    from lo_theory.lab.frame import from_rows
-
     return from_rows(sorted(rows, key=lambda row: int(row.keys.get("row", 0))))
 
 

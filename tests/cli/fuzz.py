@@ -351,7 +351,7 @@ def _nothing_long() -> Iterator[None]:
         "lab.sweep.sweeps.run_jobs",
         "lab.dry_run.measure_rate",
     ]
-    names += ["lab.figures.write_figures"]
+    names += ["lab.task.write_figures"]
     names += [
         "lab.decode_view.record",
         "cli.threshold_requests.expected_seconds",

@@ -80,7 +80,7 @@ def plain_figures() -> Iterator[None]:
         return [folder / "figure.png", folder / "figure.pdf"]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lo_theory.lab.figures.write_figures", write)
+        patch.setattr("lo_theory.lab.task.write_figures", write)
         patch.setattr("lo_theory.lab.report.write_figures", write)
         yield
 

@@ -6,17 +6,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.experiments.figure4 import degree_points, figures
+from lo_theory.lab.experiments.figure4 import degree_points
 from lo_theory.lab.frame import from_rows, kind
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.tables import tables
-from tests.figures import rendered
+from lo_theory.lab.task import tables
 
 FILE = Path(__file__).parents[2] / "experiments" / "figure4.yaml"
 TINY: dict[str, Any] = {
@@ -38,8 +36,7 @@ def tiny(**over: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    with rendered():
-        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
+    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
 
 
 def test_below_kesten_stigum_nothing_is_found_and_above_everything(finished: FinishedRun) -> None:
@@ -82,31 +79,6 @@ def test_tables_and_files(finished: FinishedRun) -> None:
     assert all(line[-1] == "0/2" for section in overlaps.sections for line in section)
     names = {path.name for path in finished.folder.iterdir()}
     assert {"figure.png", "figure.pdf", "table.csv", "table.md", "done.json"} <= names
-
-
-def test_every_number_of_a_panel_is_in_the_frame(finished: FinishedRun) -> None:
-    """Every instance as a point and the means as a line; the limit of many latents by its overlaps."""
-    frame = from_rows(finished.rows)
-    (sheet,) = figures(frame, resolve(finished.config)).values()
-    part = frame[frame.kind == "propagation"]
-    curve = frame[(frame.kind == "curve") & (frame.metric == "c")]
-    assert len(curve) > 5
-    for panel, metric in zip(sheet.panels, ("overlap", "belief", "excess", "iterations"), strict=True):
-        known = part[part.metric == metric]
-        means = known.groupby(["start", "c"], sort=False)["sum"].mean()
-        limit = curve.overlap if metric == "belief" else []
-        assert panel is not None
-        assert set(panel.numbers()) >= {*known["sum"], *limit}
-        expected = np.unique([*known["sum"], *means, *limit])
-        assert all(np.isclose(expected, value, rtol=1e-12, atol=1e-15).any() for value in panel.numbers())
-    axes = sheet.draw().axes[1]
-    assert axes.get_xlim() == pytest.approx((4 - 0.7, 18 + 0.7))  # degrees 2 and 9, whatever the limit's
-    assert {line.get_xdata()[0] for line in axes.get_lines()} >= {2 * min(curve["sum"])}
-
-
-def test_the_same_rows_on_one_thread_and_on_two(finished: FinishedRun, tmp_path: Path) -> None:
-    again = execute(resolve(tiny()), Request(tmp_path, workers=1), SilentProgress())
-    assert [row.to_json() for row in again.rows] == [row.to_json() for row in finished.rows]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lo_theory.lab.config import load, resolve
+from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.experiments.hardness import Cells, Population, degree, figures, marks, problems, rate
+from lo_theory.lab.experiments.hardness import Cells, Population, degree, marks, problems, rate
 from lo_theory.lab.frame import Record, from_rows
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.tables import tables
 from lo_theory.problem import nae, nae_sat
 from lo_theory.thresholds import kesten_stigum, planted_ensemble
-from tests.figures import rendered
 
 _TINY: dict[str, Any] = {
     "experiment": "tiny_hardness",
@@ -47,8 +43,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    with rendered():
-        return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -98,54 +93,6 @@ def test_what_does_not_fit_is_counted_and_the_rest_goes_on(frame: Any) -> None:
     assert any(share > 0 for share in refused[40].values())
 
 
-def test_tables_and_the_figure_hold_everything(finished: FinishedRun, frame: Any) -> None:
-    experiment = resolve(tiny())
-    titles = [table.title for table in tables(experiment, finished.rows)]
-    assert [title.split(":")[0] for title in titles] == [
-        "Edge and diagonal",
-        "Thresholds on the edge a = 1",
-        "Population dynamics",
-        "All cells",
-    ]
-    sheets = figures(frame, experiment)
-    assert list(sheets) == ["figure"]
-    panels = [axes for axes in sheets["figure"].draw().axes if axes.get_title()]
-    assert len(panels) == 7 + 1 + 4
-    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in panels)
-
-
-def test_every_number_of_a_panel_is_in_the_frame(frame: Any) -> None:
-    """Taken from the colours of the drawn maps, and made from the rows without pool()."""
-    cells = frame[frame.kind == "cell"]
-    keys = ["family", "N", "P", "form", "a", "b", "posterior", "metric"]
-    runs = cells[cells.n > 0].groupby([*keys, "row"])[["sum", "n"]].sum()
-    means = (runs["sum"] / runs["n"]).astype(float).groupby(level=keys).mean()
-    starts = (
-        frame[frame.kind == "population"].set_index(["observed", "a", "b", "metric"])["sum"].astype(float).unstack()
-    )
-    apart = (starts["planted"] - starts["uninformed"]).where(starts["coexist"] == 1, 0.0)
-    known = np.unique(np.clip(np.abs([*means, *apart]), 0, 10))
-    (sheet,) = figures(frame, resolve(tiny())).values()
-    maps = [
-        axes.collections[0] for axes in sheet.draw().axes if axes.get_title(loc="left")
-    ]  # bars of colours have none
-    values = np.concatenate([drawn.get_array().compressed() for drawn in maps])
-    values = values[values > 1e-4]
-    assert len(values) > 40
-    assert all(np.isclose(known, value, rtol=1e-9, atol=0).any() for value in values)
-
-
-def test_a_run_that_lost_its_last_units_ends_in_the_same_rows(finished: FinishedRun, tmp_path: Path) -> None:
-    folder = tmp_path / "tiny_hardness" / finished.folder.name
-    shutil.copytree(finished.folder, folder)
-    (folder / "done.json").unlink()
-    units = (folder / "rows.jsonl").read_bytes().split(b"\n\n")
-    (folder / "rows.jsonl").write_bytes(b"\n\n".join(units[:4]) + b"\n\n{torn")
-    again = execute(resolve(tiny()), Request(tmp_path, threads=1), SilentProgress())
-    assert again.folder == folder
-    assert list(read_rows(folder / "rows.jsonl")) == list(finished.rows)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -185,11 +132,3 @@ def test_lines_hold_the_edge_and_the_diagonal() -> None:
     columns = Cells("lines", (0.0, 0.5, 1.0), (0.0, 1.0)).columns()
     assert columns == {0.5: (0.5,), 1.0: (0.0, 1.0)}
     assert Population().observed == ("all",)
-
-
-def test_the_published_configuration_and_its_presets_hold() -> None:
-    path = Path(__file__).parents[2] / "experiments" / "hardness.yaml"
-    for preset in ("quick", "cpu", "large", "parity", "model", "paper"):
-        rows = load(path, preset=preset).rows
-        assert sum(row.cells.form == "plane" for row in rows) == (2 if preset == "paper" else 1)
-        assert ("model" in rows[0].judged) == (preset in ("model", "paper"))

@@ -12,13 +12,13 @@ import pytest
 
 from lo_theory.diffusion import Sums, Uniform, losses
 from lo_theory.lab.config import resolve
-from lo_theory.lab.curves import Curve, gap_curves, training_figures
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.frame import from_rows, kind
 from lo_theory.lab.held_out import HeldOut, learning_curve
+from lo_theory.lab.learning import learning_curves, training_sheet
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.rows import Row, read_sums
+from lo_theory.lab.rows import read_sums
 from lo_theory.lab.runs import journal
-from lo_theory.lab.summary import group
 from lo_theory.neural import TrainedPosterior, Transformer, TransformerConfig
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import nae_sat
@@ -102,27 +102,6 @@ def test_clocks_go_on_from_the_checkpoint_and_lost_work_does_not_count(tmp_path:
     assert learning_curve(tmp_path, "no such model") == []
 
 
-def test_the_cost_of_a_target_lies_between_evaluations() -> None:
-    curve = Curve({}, "processor_seconds", (100.0, 200.0, 300.0), (1.0, 2.0, 3.0), (-0.1, 0.3, 0.2), (0.0,) * 3, ())
-    assert curve.cost_of(0.1, "flops") == pytest.approx(150)
-    assert curve.cost_of(0.3, "seconds") == pytest.approx(2)
-    assert math.isnan(curve.cost_of(0.4, "flops"))
-    assert curve.cost_of(-0.2, "flops") <= 100
-
-
-def test_a_problem_without_a_gap_has_none_to_show() -> None:
-    def row(kind: str, metric: str, sums: Sums, **keys: Any) -> Row:
-        return Row("unit", metric, sums, {"kind": kind, "row": 0, "N": 2, "P": 2, **keys})
-
-    lines = [row("problem", "floor", Sums.single(0.5)), row("problem", "marginals_only", Sums.single(0.5 + 1e-12))]
-    place = {"step": 1, "flops": 1.0, "clock": "training_seconds"}
-    lines += [row("held_out", "excess", Sums(2, 0.2, 0.03), **place)]
-    lines += [row("held_out", "training_seconds", Sums.single(1), **place)]
-    (curve,) = gap_curves(lines)
-    assert math.isnan(curve.gaps[0])
-    assert math.isnan(curve.halves[0])
-
-
 def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lo_theory.lab.execute.write_outputs", lambda *_: None)
     document = tiny()
@@ -136,17 +115,13 @@ def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monke
     assert [row for row in evaluated.rows if row.keys["kind"] not in names] == without.rows
     models = [(run.folder / "model-0.safetensors").read_bytes() for run in runs]
     assert models[0] == models[1]
-    assert not group(without.rows, "held_out")
-    (curve,) = gap_curves(evaluated.rows)
-    assert curve.name == "(6, 18)"
-    steps = [item.keys["step"] for item in group(evaluated.rows, "held_out")]
-    assert steps == [8, 16, 24, 30], "as many as asked for, no more"
-    assert curve.clock == "processor_seconds"
-    assert np.all(np.diff(curve.flops) > 0)
-    assert np.all(np.diff(curve.seconds) > 0)
+    assert kind(from_rows(without.rows), "held_out").empty
+    (curve,) = learning_curves(from_rows(evaluated.rows))
+    assert [point.step for point in curve] == [8, 16, 24, 30], "as many as asked for, no more"
+    assert {point.clock for point in curve} == {"processor_seconds"}
+    assert np.all(np.diff([point.flops for point in curve]) > 0)
+    assert np.all(np.diff([point.seconds for point in curve]) > 0)
     logged = [entry["gap_closed"] for entry in journal(evaluated.folder) if "gap_closed" in entry]
-    assert logged == pytest.approx(curve.gaps)
-    (figure,) = training_figures("tiny", evaluated.rows).values()
-    assert [len(axes.containers) for axes in figure.axes] == [1, 1]
-    assert figure.axes[1].get_xlabel().startswith("processor seconds")
-    assert training_figures("tiny", without.rows) == {}
+    assert logged == pytest.approx([point.value("gap") for point in curve])
+    (sheet,) = training_sheet(from_rows(evaluated.rows), resolve(document)).values()
+    assert [panel.xlabel.split(",")[0] for panel in sheet.panels] == ["training FLOPs", "processor seconds of training"]

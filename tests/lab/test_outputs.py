@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import math
@@ -19,7 +18,6 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.table1 import figures
-from lo_theory.lab.figures import write_figures
 from lo_theory.lab.frame import from_rows, gap, kind, pool, records
 from lo_theory.lab.machine import versions
 from lo_theory.lab.measures import lines as problem_lines
@@ -27,9 +25,8 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.style import COLOURS
-from lo_theory.lab.table import Shown, largest_z, print_tables, to_markdown
-from lo_theory.lab.tables import tables
-from lo_theory.lab.tidy import to_csv
+from lo_theory.lab.table import Table, largest_z, print_tables, to_markdown
+from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.figures import rendered
 from tests.lab.decodes import measured
@@ -48,7 +45,7 @@ def experiment(finished: FinishedRun) -> Experiment:
     return resolve(finished.config)
 
 
-def text(content: list[Shown], width: int) -> str:
+def text(content: list[Table], width: int) -> str:
     stream = io.StringIO()
     print_tables(Console(file=stream, width=width), content)
     return stream.getvalue()
@@ -106,26 +103,7 @@ def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, 
     for table in content:
         assert all(len(row) == len(table.heads) for section in table.sections for row in section)
     markdown = to_markdown(content)
-    assert markdown == (finished.folder / "table.md").read_text()
     assert "| 6, 18 | exact | vanilla | 24 | 100.0 ±" in markdown
-
-
-def test_csv_gives_back_every_statistic_in_full(finished: FinishedRun) -> None:
-    both = [(finished.folder / name).read_text() for name in ("table.csv", "classes.csv")]
-    read = [line for part in both for line in csv.DictReader(io.StringIO(part))]
-    assert len(read) == len(finished.rows)
-    found = {
-        (line["unit"], line["metric"], line.get("latents_hidden", ""), line.get("observations_hidden", "")): Sums(
-            int(line["n"]), float(line["sum"]), float(line["squared_deviations"])
-        )
-        for line in read
-    }
-    for row in finished.rows:
-        hidden = [str(row.keys.get(name, "")) for name in ("latents_hidden", "observations_hidden")]
-        assert found[(row.unit, row.metric, *hidden)] == row.sums  # type: ignore[comparison-overlap]
-    line = next(line for line in read if line["metric"] == "self_consistency" and line["denoiser"] == "model")
-    assert float(line["low"]) < float(line["mean"]) < float(line["high"])
-    assert to_csv([]) == "unit,metric,n,sum,squared_deviations,mean,low,high\n"
 
 
 @pytest.mark.renders

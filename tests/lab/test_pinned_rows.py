@@ -24,13 +24,15 @@ from pathlib import Path
 import pytest
 
 import lo_theory.lab.execute
-from lo_theory.lab.config import load
+from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
+from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.task import TASKS
+from tests.lab.conftest import TINY
 
-FOLDER = Path(__file__).with_name("pinned_rows")
+FOLDER = TINY
 
 SECONDS = {"seconds", "processor_seconds", "training_seconds"}
 JUDGES = ("denoiser", "posterior", "learner")
@@ -95,10 +97,9 @@ def read_pinned(task: str) -> list[str]:
     return (FOLDER / f"{task}.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_rows_are_those_that_are_pinned(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lo_theory.lab.execute, "write_outputs", lambda *_: None)  # no tables and figures
-    assert differences(lines_of(run_tiny(task, tmp_path), task), read_pinned(task))[:10] == []
+def test_rows_are_those_that_are_pinned(tiny_run: FinishedRun) -> None:
+    task = resolve(tiny_run.config).task
+    assert differences(lines_of(tiny_run.rows, task), read_pinned(task))[:10] == []
 
 
 def test_every_task_is_pinned_and_most_of_its_numbers_are() -> None:

@@ -27,8 +27,7 @@ from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.subject import Subject
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
-from lo_theory.lab.tables import tables
-from lo_theory.lab.task import TASKS
+from lo_theory.lab.task import TASKS, tables
 from lo_theory.lab.units import Options
 from tests.lab.decodes import measured as found_in
 from tests.lab.decodes import pairs_of

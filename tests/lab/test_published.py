@@ -15,11 +15,10 @@ import pytest
 from lo_theory.lab.config import resolve
 from lo_theory.lab.experiments.table1_readings import readings_table
 from lo_theory.lab.frame import from_rows
-from lo_theory.lab.render import to_markdown
 from lo_theory.lab.report import find
-from lo_theory.lab.rows import read_rows
+from lo_theory.lab.rows import read_rows, to_csv
 from lo_theory.lab.runs import FinishedRun, read_config
-from lo_theory.lab.tidy import to_csv
+from lo_theory.lab.table import to_markdown
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 FOLDERS = {folder.name: folder for folder in sorted(RESULTS.iterdir()) if folder.is_dir()}

@@ -17,11 +17,7 @@ from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.ratio import decodes, differences, facts, falls, figures, met, settling_ratio
 from lo_theory.lab.frame import Record, from_rows
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.sweep.grid import load_grid
-from lo_theory.lab.tables import tables
-from tests.figures import rendered
 
 _TINY: dict[str, Any] = {
     "experiment": "tiny_ratio",
@@ -38,8 +34,7 @@ _TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    with rendered():
-        return execute(resolve(_TINY), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+    return execute(resolve(_TINY), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -135,25 +130,6 @@ def test_more_observations_leave_less_open(frame: Any) -> None:
     assert math.isnan(few.value("gap"))
 
 
-def test_tables_and_figure(finished: FinishedRun, frame: Any) -> None:
-    experiment = resolve(_TINY)
-    assert [len(table.sections) for table in tables(experiment, finished.rows)] == [2, 1, 1]
-    (sheet,) = figures(frame, experiment).values()
-    accuracy, difference, reason = sheet.panels
-    found = {value for it in decodes(frame) for value in it.estimate("self_consistency")}
-    assert set(accuracy.numbers()) == found
-    assert len(difference.numbers()) == 3 * 2 * 2
-    pooled = [np.mean([row.sums.mean for row in finished.rows if _is_dead(row, p, "vanilla")]) for p in (4, 28)]
-    shown = [it.value("dead_checks") for it in reason.lines if it.shown == "dead_checks" and it.policy == "vanilla"]
-    assert shown == pytest.approx(pooled)
-
-
-def _is_dead(row: Row, observations: int, policy: str) -> bool:
-    keys = row.keys
-    several = keys["kind"] == "decode" and keys["steps"] < 4 + observations
-    return several and row.metric == "dead_checks" and (keys["P"], keys["policy"]) == (observations, policy)
-
-
 WIDE = ["3.7", "13.7 to 13.8", "2.7", "12.6 to 13.8"]
 
 
@@ -168,10 +144,3 @@ def test_the_published_figure_marks_where_a_curve_ends_below_and_cuts_no_legend(
         box = figure.legends[0].get_window_extent()
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.x1
-
-
-@pytest.mark.parametrize(("preset", "cells"), [(None, 64), ("quick", 16), ("models", 6), ("wide", 36), ("paper", 24)])
-def test_the_file_is_a_grid(preset: str | None, cells: int) -> None:
-    grid = load_grid(Path(__file__).parents[2] / "experiments" / "ratio.yaml", preset=preset)
-    assert grid.size == cells
-    assert grid.expand()[0].task == "ratio"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from lo_theory.cli import main
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.render import Table, to_markdown
 from lo_theory.lab.report import Failed, find, page, write_report
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.tables import tables
+from lo_theory.lab.table import Table, text, to_markdown
+from lo_theory.lab.task import tables
 from tests.cli.complaint import complaint
 from tests.figures import rendered
 from tests.lab.browser import CHROMIUM, DRIVER, Reading, open_browser
@@ -97,7 +98,7 @@ def test_texts_of_a_run_cannot_become_markup(finished: FinishedRun) -> None:
         title=evil,
         config=evil,
         facts={"command": evil, "versions": {evil: evil}, "device": evil},
-        tables=[Table(evil, (evil, "b"), (((evil, "2"),),), (evil,))],
+        tables=[Table(evil, [text(evil, itemgetter(0)), text("b", itemgetter(1))], [(evil, "2")], notes=[evil])],
         failed=[Failed(evil, evil, evil)],
         finished=(1, 2),
     )

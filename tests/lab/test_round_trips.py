@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from lo_theory.lab.sweep.axes import parse_axes, with_axes
 from markdown_it import MarkdownIt
 from rich.console import Console
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import new_figure, styled, write_figure
-from lo_theory.lab.render import Table, print_tables, to_markdown
 from lo_theory.lab.report import Source, page
-from lo_theory.lab.rows import Row
+from lo_theory.lab.rows import Row, from_csv, to_csv
 from lo_theory.lab.schema import dump_yaml, parse_yaml
-from lo_theory.lab.sweep.grid import make_grid, parse_axes, with_axes
-from lo_theory.lab.tidy import from_csv, to_csv
+from lo_theory.lab.sweep.grid import make_grid
+from lo_theory.lab.table import Column, Table, print_tables, to_markdown
 from tests.lab.browser import Reading
 from tests.lab.tiny import tiny
 
@@ -195,7 +195,8 @@ def test_a_key_that_no_form_gives_back_is_refused() -> None:
 
 
 def table(texts: list[str]) -> Table:
-    return Table(texts[0], ("first", texts[-1]), (tuple((value, "1") for value in texts),), (texts[1],))
+    columns = [Column("first", str), Column(texts[-1], lambda value: "1")]
+    return Table(texts[0], columns, texts, notes=[texts[1]])
 
 
 def read_markdown(content: str) -> list[tuple[list[str], list[str]]]:
@@ -218,7 +219,10 @@ def through_markdown(texts: list[str], chance: random.Random) -> None:
     content = [table(texts), table(texts[::-1])]
     for made, (words, cells) in zip(content, read_markdown(to_markdown(content)), strict=True):
         assert words == [made.title, *made.notes]
-        assert cells == [*made.columns, *(cell for section in made.sections for line in section for cell in line)]
+        assert cells == [
+            *(title for title, _ in made.heads),
+            *(cell for section in made.sections for line in section for cell in line),
+        ]
 
 
 def through_terminal(texts: list[str], chance: random.Random) -> None:
@@ -397,8 +401,10 @@ def test_a_dollar_begins_no_formula(tmp_path: Path) -> None:
 def test_a_terminal_without_some_letters_shows_a_table(encoding: str, tmp_path: Path) -> None:
     code = (
         "import sys; from lo_theory.cli import main; import lo_theory.cli.experiments as e\n"
-        "from lo_theory.cli.shared import show_tables; from lo_theory.lab.render import Table\n"
-        "e._table = lambda options: show_tables([Table('\\xe9 \\xb1 \\u6f22', ('a', '\\xb1'), ((('[b]', '1 \\xb12'),),), ('\\u2192',))])\n"
+        "from lo_theory.cli.shared import show_tables; from lo_theory.lab.table import Table, text, text\n"
+        "columns = [text('a', str), text('\\xb1', lambda line: '1 \\xb12')]\n"
+        "made = Table('\\xe9 \\xb1 \\u6f22', columns, ['[b]'], notes=['\\u2192'])\n"
+        "e._table = lambda options: show_tables([made])\n"
         "sys.exit(main(['table', 'x']))"
     )
     variables = {

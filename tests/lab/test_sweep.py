@@ -21,10 +21,10 @@ from lo_theory.cli import main
 from lo_theory.diffusion.statistics import between
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.frame import from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_rows
 from lo_theory.lab.runs import FinishedRun, Run, read_json
-from lo_theory.lab.summary import group
 from lo_theory.lab.sweep.cells import make_cells
 from lo_theory.lab.sweep.grid import make_grid
 from tests.figures import rendered
@@ -199,16 +199,15 @@ def test_pooled_cells_add(tmp_path: Path, capsys: Any) -> None:
     pooled = FinishedRun(result_folder(tmp_path))
     assert len(pooled.config["rows"]) == 2
     cells = read_rows(tmp_path / PART / "rows.jsonl")
-    assert len(group(cells, "one_pass")) == 6
-    items = group(pooled.rows, "one_pass")
-    assert [(item.keys["row"], item.pair, item.keys["seed"], item.keys["problem"]) for item in items] == [
-        (0, (5, 10), "pooled", "pooled"),
-        (1, (5, 15), "pooled", "pooled"),
+    items = records(pool(kind(from_rows(pooled.rows), "one_pass"), ["row", "N", "P", "seed", "problem"], over="run"))
+    assert [(item.row, item.N, item.P, item.seed, item.problem) for item in items] == [
+        (0, 5, 10, "pooled", "pooled"),
+        (1, 5, 15, "pooled", "pooled"),
     ]
     for item in items:
-        mine = [row.sums for row in cells if row.metric == "infill" and row.keys["P"] == item.pair[1]]
-        assert list(item.metrics["infill"].parts.values()) == mine
-        assert item.interval("infill") == pytest.approx(np.clip(between([sums.mean for sums in mine])[1:], 0, 1))
+        mine = [row.sums for row in cells if row.metric == "infill" and row.keys["P"] == item.P]
+        assert list(item.metrics["infill"][1].parts.values()) == mine
+        assert item.estimate("infill")[1:] == pytest.approx(np.clip(between([sums.mean for sums in mine])[1:], 0, 1))
     lines = list(csv.DictReader((result_folder(tmp_path) / "pooled.csv").open()))
     line = next(line for line in lines if line["metric"] == "infill" and line["P"] == "15")
     means = [row.sums.mean for row in cells if row.metric == "infill" and row.keys["P"] == 15]

@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 
 from lo_theory.lab.config import load, resolve
-from lo_theory.lab.engine import Cancelled
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.thresholds import figures
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.table import with_error
-from lo_theory.lab.tables import tables
+from lo_theory.lab.task import tables
 from lo_theory.thresholds import RowSpecification
-from tests.figures import rendered
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY: dict[str, Any] = {
@@ -36,8 +34,7 @@ _BOTH = ("dynamic", "condensation")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    with rendered():
-        return execute(resolve(copy.deepcopy(TINY)), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
+    return execute(resolve(copy.deepcopy(TINY)), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
 
 
 def found(run: FinishedRun, name: str) -> list[Record]:
@@ -94,19 +91,6 @@ def test_every_number_of_a_panel_is_in_the_frame(finished: FinishedRun) -> None:
     crosses = [line.get_xdata()[0] for line in right.get_lines() if line.get_marker() == "x"]
     assert crosses == pytest.approx([2.45541 / unit, 2.75381 / unit], rel=1e-5)
     assert [line.get_xdata()[0] for line in right.get_lines() if line.get_marker() == ">"] == pytest.approx([1, 1.6])
-
-
-def test_an_interrupted_run_goes_on_and_ends_the_same(finished: FinishedRun, tmp_path: Path) -> None:
-    class Interrupting(SilentProgress):
-        def finish(self, label: str, seconds: float) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises((KeyboardInterrupt, Cancelled)):
-        execute(resolve(copy.deepcopy(TINY)), Request(tmp_path, workers=1), Interrupting())
-    (rows,) = tmp_path.rglob("rows.jsonl")
-    assert rows.read_text().count("\n\n") == 1  # one unit is on disk
-    again = execute(resolve(copy.deepcopy(TINY)), Request(tmp_path, workers=2), SilentProgress())
-    assert [row.to_json() for row in again.rows] == [row.to_json() for row in finished.rows]
 
 
 @pytest.mark.parametrize(
