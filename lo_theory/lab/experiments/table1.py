@@ -473,10 +473,12 @@ def _place(line: Record) -> _Place:
 
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
-    """Everything the tables print, pair by pair; the readings, the effects and the trainings on sheets of their own."""
+    """Everything the tables print, pair by pair; a summary, readings, effects and trainings on sheets of their own."""
     frame = named_rows(frame, experiment)
+    found = _Measured(frame, experiment)
     return {
-        "figure": _sheet(_Measured(frame, experiment)),
+        "figure": _sheet(found),
+        **_summary(found),
         **readings_sheet(frame, experiment),
         **effects_sheet(frame),
         **training_sheet(frame, experiment),
@@ -500,6 +502,44 @@ def _sheet(found: _Measured) -> Sheet:
     height, legend = _HEIGHT + label_inches([str(_place(line)) for line in found.cells]), _legend(found, once, laws)
     size = (_WIDTH, 0.5 + height * -(-sum(spans) // _COLUMNS))
     return Sheet(found.title, panels, _COLUMNS, size, legend, entries=min(6, len(legend)), spans=spans)
+
+
+def _summary(found: _Measured) -> dict[str, Sheet]:
+    """What the paper claims of adaptive decoding beside what is measured; nothing where only one of them is known."""
+    policies = ("vanilla", "margin")
+    plain = [line for line in found.cells if not line.argmax and line.policy in policies and not line.get("noise")]
+    published = [line for line in found.with_published if line.denoiser == "paper" and line.policy in policies]
+    if not plain or not published:
+        return {}
+
+    def panel(title: str, lines: Sequence[Record], ylabel: str = "") -> Panel:
+        return Panel(
+            title,
+            lines=lines,
+            x=_place,
+            y="self_consistency",
+            look=_cell_look,
+            scale=100,
+            ylabel=ylabel,
+            dress=lambda axes: axes.set_ylim(40, 103),
+        )
+
+    one = [line for line in plain if line.steps == line.N + line.P]
+    several = [line for line in plain if line.steps < line.N + line.P]
+    claim = [Record({**line.keys, "place": _place(line)}, line.metrics) for line in published]
+    panels = [
+        panel("Published: the adaptive order wins", claim, "accuracy of observations, %"),
+        panel("Here, one token a step", one),
+        panel("Here, several tokens a step", several),
+    ]
+    shown = {line.denoiser for line in (*claim, *plain)}
+    legend: list[Look] = [
+        *({"edgecolor": COLOURS[name], "facecolor": COLOURS[name], "label": name} for name in sorted(shown)),
+        *({"color": INK, "marker": marker(name), "label": name} for name in policies),
+    ]
+    size = (_WIDTH, 3.6 + label_inches([str(_place(line)) for line in (*plain, *claim)]))
+    title = "Does a clever decoding order help? The claim, the exact posterior and trained models"
+    return {"summary": Sheet(title, panels, 3, size, legend, entries=len(legend))}
 
 
 def _legend(found: _Measured, once: Sequence[Record], laws: Mapping[str, Any]) -> list[Look]:
