@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lo_theory.lab.sweep.axes import parse_axes, with_axes
+from lo_theory.lab.sweep.grid import parse_axes, with_axes
 from markdown_it import MarkdownIt
 from rich.console import Console
 

@@ -6,6 +6,7 @@ All but the first test need the packages of the extra ``cluster`` and are skippe
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import socket
 import subprocess
@@ -55,8 +56,12 @@ def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def local_cluster(**options: Any) -> Any:
-    """A cluster here; Dask gives its event loop ten seconds to start, too few on a busy machine, and then asserts."""
+    """A cluster here; Dask gives its event loop ten seconds to start, too few on a busy machine, and then asserts.
+
+    Clients of refused connections are collected first: Dask closes them under the lock that the new loop holds.
+    """
     distributed = pytest.importorskip("distributed")
+    gc.collect()
     with contextlib.suppress(AssertionError):
         return distributed.LocalCluster(dashboard_address=None, **options)
     return distributed.LocalCluster(dashboard_address=None, **options)
