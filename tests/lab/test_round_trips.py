@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lo_theory.lab.sweep.grid import parse_axes, with_axes
 from markdown_it import MarkdownIt
 from rich.console import Console
 
@@ -27,7 +26,7 @@ from lo_theory.lab.drawing import new_figure, styled, write_figure
 from lo_theory.lab.report import Source, page
 from lo_theory.lab.rows import Row, from_csv, to_csv
 from lo_theory.lab.schema import dump_yaml, parse_yaml
-from lo_theory.lab.sweep.grid import make_grid
+from lo_theory.lab.sweep.grid import make_grid, parse_axes, with_axes
 from lo_theory.lab.table import Column, Table, print_tables, to_markdown
 from tests.lab.browser import Reading
 from tests.lab.tiny import tiny
