@@ -60,7 +60,7 @@ def test_sequences_until_the_forward_direction_is_known(
     forward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A training that learns it is ended by it, one at which nothing moves by its sequences, one by divergence."""
-    ways = ("adamw:1e30:0.1:16", "muon:2e-3:0.1:16", "muon:1e-9:0.1:16")
+    ways = ("adamw:1e30:0.1:16", "adamw:3e-3:1:16", "adamw:1e-9:0.1:16")
     assert forward("--problems", "5:6", "--sequences", "2400", "--ways", *ways) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     with open(tmp_path / "out" / "forward.csv") as file:
@@ -79,7 +79,7 @@ def test_the_forward_direction_goes_on_where_it_was(
     forward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the second call only the seed that has no line yet is trained; a file of other columns is left alone."""
-    words = ["--problems", "5:6", "--sequences", "800", "--ways", "muon:1e-9:0.1:16"]
+    words = ["--problems", "5:6", "--sequences", "800", "--ways", "adamw:1e-9:0.1:16"]
     assert forward(*words) == 0
     before = (tmp_path / "out" / "forward.csv").read_text()
     capsys.readouterr()
@@ -117,7 +117,7 @@ def test_a_forward_training_that_fails_loses_no_other_line(
 
 def test_an_interrupted_forward_run_ends_at_once_and_keeps_its_lines(tmp_path: Path) -> None:
     """One short training and one that would take an hour; SIGINT to the group, as Ctrl-C gives it."""
-    ways = ["muon:2e-3:0.1:16", "muon:1e-9:0.1:16"]
+    ways = ["adamw:3e-3:1:16", "adamw:1e-9:0.1:16"]
     words = ["--out", str(tmp_path), "--problems", "5:6", "--ways", *ways, "--workers", "1", "--sequences", "10000000"]
     command = [sys.executable, str(EXPERIMENTS / "forward_direction.py"), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as run:
