@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import importlib.util
+import importlib.abc
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,18 +120,30 @@ def load_task(name: str) -> Task:
     return _of_source(path, source)
 
 
+class _Source(importlib.abc.SourceLoader):
+    """Loads a module from the bytes that its id is made of, and leaves no compiled file behind."""
+
+    def __init__(self, path: Path, source: bytes) -> None:
+        self._path, self._source = str(path), source
+
+    def get_filename(self, fullname: str) -> str:
+        """The path of the module."""
+        return self._path
+
+    def get_data(self, path: Any) -> bytes:
+        """The bytes that were read, whatever the file holds by now."""
+        return self._source
+
+
 @functools.cache
 def _of_source(path: Path, source: bytes) -> Task:
     digest = hashlib.blake2b(source, digest_size=8).hexdigest()
-    name = f"lo_theory_experiment_{digest}"
-    specification = importlib.util.spec_from_loader(name, None, origin=str(path))
-    if specification is None:
-        raise ValueError(f"{path} is no module")
-    module = importlib.util.module_from_spec(specification)
+    name, loader = f"lo_theory_experiment_{digest}", _Source(path, source)
+    module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look there for the types of their fields
     try:
-        exec(compile(source, path, "exec"), module.__dict__)
+        loader.exec_module(module)
         missing = [part for part in _PARTS if not hasattr(module, part)]
         if missing:
             raise ValueError(f"it has no {missing[0]}: an experiment's module has {', '.join(_PARTS)}")

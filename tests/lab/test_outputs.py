@@ -56,7 +56,7 @@ def test_the_folder_holds_what_is_promised(finished: FinishedRun) -> None:
     assert names == {
         *("config.yaml", "started.json", "lock", "rows.jsonl", "log.jsonl", "done.json", "model-0.safetensors"),
         *("table.csv", "classes.csv", "table.md", "figure.png", "figure.pdf"),
-        *("readings.png", "readings.pdf"),
+        *("summary.png", "summary.pdf", "readings.png", "readings.pdf"),
     }
     assert yaml.safe_load((finished.folder / "config.yaml").read_text())["rows"][0]["problem"]["N"] == 6
     assert finished.facts["threads"] == 1

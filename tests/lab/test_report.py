@@ -70,7 +70,7 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     assert [row for row in reading.cells if row in expected] == expected
     assert len(reading.all("table")) == len(reading.all("caption")) == len(shown) > 0
     images = reading.all("img")
-    assert len(images) == len(list(finished.folder.glob("*.png"))) == 2  # the table's figure and that of its readings
+    assert len(images) == len(list(finished.folder.glob("*.png"))) == 3  # the whole, the summary, the readings
     assert any(str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b") for image in images)
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in images)
     ids = [attributes["id"] for _, attributes in reading.tags if "id" in attributes]

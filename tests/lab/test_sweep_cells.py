@@ -14,6 +14,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.machine import installed_version
 from lo_theory.lab.rows import Row, read_rows
 from lo_theory.lab.runs import Run, read_json, write_json
+from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep import cells, sweeps
 from lo_theory.lab.sweep.cells import Place, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import make_grid
@@ -27,7 +28,7 @@ from tests.lab.grids import tiny_grid, write_grid
 def compute(folder: Path, version: str = "", identity: str = "") -> list[Row]:
     cell = make_cells(*make_grid(tiny_grid()).expand())[0]
     own = version or installed_version("lo_theory")
-    return list(compute_cell("table1", cell.row, identity or cell.id, str(folder), Options(), own))
+    return list(compute_cell("table1", plain(cell.row), identity or cell.id, str(folder), Options(), own))
 
 
 def test_a_worker_of_another_version_or_with_another_problem_is_found_out(tmp_path: Path) -> None:
