@@ -1,4 +1,4 @@
-"""Gap closed on the way of trainings: the evaluations as records, and the panels and the sheet that show them.
+"""Gap closed during trainings: the evaluations as records, and the panels and the sheet that show them.
 
 Of rows of any task whose trainings were evaluated; of rows that pool several trainings it is their mean.
 """

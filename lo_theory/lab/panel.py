@@ -1,4 +1,4 @@
-"""Panels as data: what stands on x, on y, in colour, marker and fill; one painter for all, and sheets of them.
+"""Panels as data: what is on x, on y, in colour, marker and fill; one painter for all, and sheets of them.
 
 Loads matplotlib when drawing, no display. Draws only what it is given.
 """

@@ -126,6 +126,7 @@ class _Worker:
         self.job: Job | None = None
 
     def submit(self, job: Job) -> None:
+        """Send it a job; start it first where there is no process."""
         self.job = job
         if self.pipe is not None:
             with contextlib.suppress(OSError):

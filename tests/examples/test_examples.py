@@ -12,12 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lo_theory import ExactPosterior, Key, LODistribution, Posterior, decode, generated_accuracies, losses, nae_sat
+from lo_theory import (
+    ExactPosterior,
+    Key,
+    LODistribution,
+    Posterior,
+    decode,
+    generated_accuracies,
+    losses,
+    nae_sat,
+    read,
+)
 from lo_theory.cli import main
 from lo_theory.diffusion import OneAtATime, Uniform, View, vanilla
 from lo_theory.posterior.bp_posterior import BPPosterior
 from lo_theory.problem import Layout
 from tests.budget import accept, chi_square, reject, z_test
+from tests.figures import placeholders
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -71,6 +82,27 @@ def test_the_predicate_is_exactly_one_and_its_problem_goes_into_an_experiment_fi
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "mine.yaml").write_text(text.replace("one_in_three.npz", str(tmp_path / "one_in_three.npz")))
     assert main(["run", str(tmp_path / "mine.yaml"), "--out", str(tmp_path), "--quiet"]) == 0
+
+
+# --- experiment -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_experiment_learns_the_forward_direction_of_a_small_problem(tmp_path: Path) -> None:
+    """After 160 steps an observation is known from its latents; after one step it is not."""
+    row = "{problem: {family: nae_sat, N: 6, P: 12}, model: {shape: {layers: 3, heads: 8, width: 96, inner: 192}}"
+    training = "steps: 160, batch: 16, final_ratio: 1.0, warmup: 100, learning_rate: 1.e-3"
+    sets = f"rows=[{row}, training: {{{training}}}}}]"
+    file = str(ROOT / "examples" / "experiment.py")
+    with placeholders():
+        assert main(["run", file, "--out", str(tmp_path), "--quiet", "--set", sets]) == 0
+    (folder,) = [path.parent for path in tmp_path.glob("experiment/*/done.json")]
+    frame = read(folder)
+    means = frame["sum"] / frame["n"]
+    losses = means[frame["metric"] == "loss"].tolist()
+    assert losses[0] > 0.9
+    assert losses[-1] < 0.2
+    reached = [float(means[frame["metric"] == f"to_{share}"].iloc[0]) for share in (0.9, 0.5, 0.1)]
+    assert 0 < reached[0] < reached[1] < reached[2] <= 160 * 16
 
 
 # --- mask law -------------------------------------------------------------------------------------------------------------------

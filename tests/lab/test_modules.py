@@ -106,6 +106,7 @@ def test_a_yaml_file_names_a_module_beside_it_and_a_sweep_computes_it_in_process
     frames = [lo_theory.read(path.parent.parent) for (path,) in found]
     assert len(frames[0]) == 6
     assert frames[0].equals(frames[1])
+    assert [path.read_bytes() for path in Path("pool").glob("mine/*/experiment.py")] == [module.read_bytes()]
 
 
 @pytest.mark.parametrize(

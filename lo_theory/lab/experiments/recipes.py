@@ -41,7 +41,7 @@ class Row:
 
     ``draws``: trainings, each with its own initialisation, data and held-out contexts; those of equal number share them
     between recipes (the data where the batch is the same). ``targets``: shares of the gap
-    whose cost is told. The first row of a problem is what its other rows are compared with.
+    whose cost is shown. The first row of a problem is what its other rows are compared with.
     """
 
     name: str

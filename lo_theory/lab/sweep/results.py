@@ -24,7 +24,7 @@ from lo_theory.lab.schema import dump_yaml
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.pooling import RUN, between_cells, common_settings, grid_table, group_cells, pooled_keys
 from lo_theory.lab.table import Table, write_tables
-from lo_theory.lab.task import tables, write_figures
+from lo_theory.lab.task import load_task, tables, write_figures
 from lo_theory.problem.storage import remove_leftovers, write_atomically
 
 __all__ = ["Results", "collect", "write_results"]
@@ -136,6 +136,8 @@ def _write(target: Path, results: Results, facts: Mapping[str, Any]) -> None:
             "config.yaml": dump_yaml(common_settings(results.experiment)).encode(),
             "rows.jsonl": file_of(_by_unit(results.rows)),
         }
+        source = load_task(results.experiment.task).source
+        contents |= {} if source is None else {"experiment.py": source}
         for name, content in contents.items():
             write_atomically(target / name, functools.partial(_put, content))
         write_tables(target, results.tables, results.tidy)
