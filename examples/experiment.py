@@ -85,7 +85,7 @@ def train(s, learner, way):
 
 def losses(frame):
     """Loss by step."""
-    return records(pool(kind(frame, "forward_loss"), ["N", "P", "way", "step"]))
+    return records(pool(kind(frame, "forward_loss"), ["N", "P", "way", "step"], over="row"))
 
 
 def tables(frame, experiment):

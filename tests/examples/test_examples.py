@@ -24,7 +24,10 @@ from lo_theory import (
     read,
 )
 from lo_theory.cli import main
-from lo_theory.diffusion import OneAtATime, Uniform, View, vanilla
+from lo_theory.diffusion import OneAtATime, Sums, Uniform, View, vanilla
+from lo_theory.lab.frame import from_rows
+from lo_theory.lab.kinds import declare
+from lo_theory.lab.rows import Row
 from lo_theory.posterior.bp_posterior import BPPosterior
 from lo_theory.problem import Layout
 from tests.budget import accept, chi_square, reject, z_test
@@ -103,6 +106,30 @@ def test_the_experiment_learns_the_forward_direction_of_a_small_problem(tmp_path
     assert losses[-1] < 0.2
     reached = [float(means[frame["metric"] == f"to_{share}"].iloc[0]) for share in (0.9, 0.5, 0.1)]
     assert 0 < reached[0] < reached[1] < reached[2] <= 160 * 16
+
+
+def test_the_tables_and_the_figure_of_the_experiment_take_several_seeds() -> None:
+    """A sweep has rows that differ in the seed alone: they are runs of one place."""
+    module, experiment = example("experiment"), SimpleNamespace(title="several seeds")
+    rows = [
+        Row(
+            "unit",
+            metric,
+            Sums.single(value),
+            {"kind": kind, "row": seed, "N": 6, "P": 12, "way": "w", "seed": seed} | at,
+        )
+        for seed in (0, 1)
+        for kind, metric, value, at in (
+            ("forward", "to_0.5", 100.0 + seed, {}),
+            ("forward_loss", "loss", 0.5 + seed / 10, {"step": 20}),
+        )
+    ]
+    declare(module.KINDS)
+    frame = from_rows(rows)
+    soon, last = module.tables(frame, experiment)
+    assert [line.value("to_0.5") for line in soon.lines] == [100.5]
+    assert [line.value("loss") for line in last.lines] == [pytest.approx(0.55)]
+    assert [panel.numbers()[0] for panel in module.figures(frame, experiment)["figure"].panels] == [pytest.approx(0.55)]
 
 
 # --- mask law -------------------------------------------------------------------------------------------------------------------
