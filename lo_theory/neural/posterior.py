@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch.nn import functional
 
 from lo_theory.neural.compiled import compile_network, compiling
 from lo_theory.neural.model import Transformer
 from lo_theory.posterior import Marginals
+from lo_theory.posterior.protocol import reveal
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.seams import checked
 
@@ -87,7 +88,7 @@ class TrainedPosterior:
                 part = torch.from_numpy(rows[first : first + self.batch])
                 probabilities = torch.softmax(self._logits(part.to(self.device, torch.int64)), dim=-1)
                 target[first : first + self.batch] = probabilities.to("cpu")
-        _reveal(probs, rows)
+        reveal(probs, rows)
         return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
 
     def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -98,9 +99,3 @@ class TrainedPosterior:
         with compiling():
             logits = self._network(functional.pad(tokens, (0, 0, 0, missing), value=MASK))
         return logits[: len(tokens)]
-
-
-def _reveal(probs: NDArray[np.float32], rows: NDArray[np.int8]) -> None:
-    """Make the distribution of every revealed token one-hot, in place."""
-    known = (rows != MASK)[..., None]
-    np.copyto(probs, np.arange(probs.shape[-1], dtype=np.int8) == rows[..., None], where=known)

@@ -8,6 +8,7 @@ from lo_theory.posterior.cost import Cost
 from lo_theory.posterior.exact import ExactPosterior
 from lo_theory.posterior.factor_graph import Conditioning, FactorGraph, condition, to_networkx
 from lo_theory.posterior.protocol import Marginals, Posterior
+from lo_theory.posterior.weak import Forgetful, MarginalsOnly, Mixed, PropagationOnly, Sharpened, few_rounds
 
 __all__ = [
     "BPOptions",
@@ -17,9 +18,15 @@ __all__ = [
     "Cost",
     "ExactPosterior",
     "FactorGraph",
+    "Forgetful",
     "Marginals",
+    "MarginalsOnly",
+    "Mixed",
     "Posterior",
+    "PropagationOnly",
+    "Sharpened",
     "condition",
+    "few_rounds",
     "run",
     "run_batch",
     "to_networkx",

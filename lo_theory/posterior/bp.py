@@ -43,7 +43,7 @@ class BPOptions:
     sequential: to factors), exact zeros excepted. ``start``: "noise" (uniform, each entry times 1 + ``noise`` u, u
     uniform in [-1, 1]), "random" (entries uniform in (0, 1]) or "planted" (certain of a given assignment). At most
     ``iterations``; converged when no message changed by more than ``tolerance`` over one and over two iterations
-    (absolute: damped messages smaller than it may still fall).
+    (absolute: damped messages smaller than it may still fall), so never in fewer than three.
     ``messages`` keeps them in the result; ``closed_forms`` false uses the general kernel for every table.
 
     Flooding on satisfied NAE or colouring constraints multiplies the value imbalance by -(k - 1) c |lambda| an
@@ -67,8 +67,8 @@ class BPOptions:
             raise ValueError(f"damping lies in [0, 1), got {self.damping}")
         if not 0.0 <= self.noise < 1.0:
             raise ValueError(f"noise lies in [0, 1), got {self.noise}: beyond, messages would be negative")
-        if self.iterations < 3:
-            raise ValueError(f"iterations must be at least 3 (change is measured over two), got {self.iterations}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
         if not (self.tolerance > 0.0 and math.isfinite(self.tolerance)):
             raise ValueError(f"tolerance must be positive, got {self.tolerance}")
 

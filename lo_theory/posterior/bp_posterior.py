@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.posterior import _bp_closing_kernels
-from lo_theory.posterior.bp import BPOptions, BPResult, run
+from lo_theory.posterior.bp import BPOptions, run
 from lo_theory.posterior.factor_graph import Conditioning
 from lo_theory.posterior.protocol import Marginals
-from lo_theory.problem import MASK, Layout, LODistribution
+from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
 from lo_theory.problem.seams import check_threads, checked
 from lo_theory.rng import Key
 
-__all__ = ["BPPosterior"]
+__all__ = ["BPPosterior", "fill_row"]
 
 _DEFAULT = BPOptions(schedule="sequential", noise=0.0)
 
@@ -80,7 +80,8 @@ class BPPosterior:
         def answer(b: int) -> None:
             result = run(self._conditioning.graph(rows[b]), key=self.key, options=self.options)
             evidence[b], converged[b] = result.free_entropy, result.converged
-            self._fill(probs[b], rows[b], result)
+            law, possible = self._conditioning.law, not result.contradictory
+            fill_row(probs[b], rows[b], self.layout, law, result.marginals, possible=possible)
 
         if workers == 1:
             for b in range(len(rows)):
@@ -90,21 +91,33 @@ class BPPosterior:
                 list(pool.map(answer, range(len(rows))))
         return Marginals(probs, evidence, converged)
 
-    def _fill(self, probs: NDArray[np.float64], tokens: NDArray[np.int8], result: BPResult) -> None:
-        """Write one row of probabilities by position."""
-        layout, law = self.layout, self._conditioning.law
-        hidden = tokens == MASK
-        shown = np.flatnonzero(~hidden)
-        probs[shown, tokens[shown]] = 1.0
-        if result.contradictory:
-            values = layout.values[:, None]
-            probs[hidden] = ((np.arange(layout.n_values) < values) / values)[hidden]
-            return
-        latents = np.flatnonzero(hidden[layout.latent_positions])
-        probs[layout.latent_positions[latents], : layout.q] = result.marginals[latents]
-        masked = np.flatnonzero(hidden[layout.observation_positions])
-        if len(masked):
-            laws = np.empty((len(masked), layout.r))
-            _bp_closing_kernels.observation_laws(masked, law.scopes, law.tables, law.index, result.marginals, laws)
-            laws /= laws.sum(axis=1, keepdims=True)
-            probs[layout.observation_positions[masked], : layout.r] = laws
+
+def fill_row(
+    probs: NDArray[np.float64],
+    tokens: NDArray[np.int8],
+    layout: Layout,
+    law: TableObservations,
+    beliefs: NDArray[np.float64],
+    *,
+    possible: bool = True,
+) -> None:
+    """Write one row of zeros ``probs`` float64[L, V] by position, from ``beliefs`` float64[N, q] about the latents.
+
+    One-hot where ``tokens`` int8[L] are revealed; elsewhere the belief about a latent, and of an observation its table
+    averaged over the product of the beliefs about its scope. Uniform over the role's values if not ``possible``.
+    """
+    hidden = tokens == MASK
+    shown = np.flatnonzero(~hidden)
+    probs[shown, tokens[shown]] = 1.0
+    if not possible:
+        values = layout.values[:, None]
+        probs[hidden] = ((np.arange(layout.n_values) < values) / values)[hidden]
+        return
+    latents = np.flatnonzero(hidden[layout.latent_positions])
+    probs[layout.latent_positions[latents], : layout.q] = beliefs[latents]
+    masked = np.flatnonzero(hidden[layout.observation_positions])
+    if len(masked):
+        laws = np.empty((len(masked), layout.r))
+        _bp_closing_kernels.observation_laws(masked, law.scopes, law.tables, law.index, beliefs, laws)
+        laws /= laws.sum(axis=1, keepdims=True)
+        probs[layout.observation_positions[masked], : layout.r] = laws

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.posterior import _answer_kernels
-from lo_theory.problem import Layout
+from lo_theory.problem import MASK, Layout
 from lo_theory.problem.layout import Record, plain
 from lo_theory.problem.seams import Seam
 
-__all__ = ["POSTERIOR", "Marginals", "Posterior", "ask", "check_laws", "complain"]
+__all__ = ["POSTERIOR", "Marginals", "Posterior", "ask", "check_laws", "complain", "reveal"]
 
 POSTERIOR = Seam("a posterior", ("layout", "marginals"), "ExactPosterior(problem)")
 
@@ -136,3 +136,9 @@ def complain(law: NDArray[Any], what: int, size: int, who: str, position: int) -
             f"{_answer_kernels.TOLERANCE:g}: divide them by their sum"
         )
     return ValueError(f"{where}all of {shown} lies on values that the token does not take, 0..{size - 1} is allowed")
+
+
+def reveal(probs: NDArray[Any], rows: NDArray[np.int8]) -> None:
+    """Make the law of every revealed token one-hot, in place: ``probs`` [B, L, V] of contexts ``rows`` int8[B, L]."""
+    known = (rows != MASK)[..., None]
+    np.copyto(probs, np.arange(probs.shape[-1], dtype=np.int8) == rows[..., None], where=known)

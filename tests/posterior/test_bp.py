@@ -217,7 +217,7 @@ def test_bad_options_say_what_is_wrong() -> None:
         ("damping", 1.0),
         ("damping", -0.1),
         ("noise", 1.0),
-        ("iterations", 2),
+        ("iterations", 0),
         ("tolerance", 0.0),
         ("tolerance", float("nan")),
     ):
