@@ -16,7 +16,7 @@ from lo_theory.diffusion.masks import Masks
 
 @dataclass(frozen=True)
 class Block:
-    """A block of positions, length uniform on 1..L, beginning anywhere and going on from the front; weight 1/length.
+    """A block of positions, length uniform on 1..L, beginning anywhere and wrapping around; weight 1/length.
 
     Every position weighs 1/L in expectation, as under the uniform law: only the company of hidden tokens differs.
     """

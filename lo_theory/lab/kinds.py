@@ -482,8 +482,9 @@ def _closest(word: str, known: Iterable[str]) -> str:
 
 _HEAD = """# Columns: what rows, tables and CSV files hold
 
-Made from `KINDS` by `python -m lo_theory.lab.kinds > docs/columns.md`; rows are checked against it when they are
-written.
+This page explains every column that `lo_theory.read(folder)` and the CSV files have, and every metric in a sentence.
+It is made from `KINDS` by `python -m lo_theory.lab.kinds > docs/columns.md`; rows are checked against it when they
+are written.
 
 A run measures *rows*. Each has keys that say what was measured, a `metric`, and three numbers: `n` values, their `sum`
 and `squared_deviations` from their mean (in CSV also `mean`, `low` and `high`, the 95 % interval), so that rows of

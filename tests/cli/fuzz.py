@@ -187,7 +187,7 @@ class Chance:
     def __init__(self, seed: int, folder: Path, small: bool) -> None:
         self.random, self.folder, self.made = random.Random(seed), folder, 0
         self.documents = [tiny(), tiny(), tiny_grid(), tiny_grid()]
-        for path in sorted(_EXPERIMENTS.glob("owed.yaml" if small else "*.yaml")):
+        for path in [] if small else sorted(_EXPERIMENTS.glob("*.yaml")):
             self.documents.append(yaml.safe_load(path.read_text()))
         self.commands = _commands()
 

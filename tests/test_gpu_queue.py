@@ -1,4 +1,4 @@
-"""The script that runs what waits for a GPU: every command fits its experiment; order, limits, failures."""
+"""The queue of runs for a GPU: every command fits its experiment; order, limits, failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from lo_theory.lab.config import load
 from lo_theory.lab.sweep.grid import load_grid
 
-SCRIPT = Path(__file__).parents[1] / "experiments" / "owed.sh"
+SCRIPT = Path(__file__).parents[1] / "experiments" / "gpu_queue.sh"
 ORDER = ["recipes", "tuned", "core-seed", "core-problem", "core-longer", "paper"]
 ORDER += ["figure2", "orders", "hardness", "ratio", "longer", "proxy"]
 
@@ -53,7 +53,7 @@ def test_every_command_is_one_that_can_be_begun(tmp_path: Path) -> None:
 def test_one_that_fails_stops_no_other(tmp_path: Path) -> None:
     done, calls = call(tmp_path, fails="orders.yaml")
     assert done.returncode == 1
-    assert done.stderr == "not finished: orders; the same call goes on\n"
+    assert done.stderr == "not finished: orders; the same call resumes them\n"
     assert len(calls) == 2 * len(ORDER)
 
 

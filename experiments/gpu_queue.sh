@@ -1,12 +1,12 @@
 #!/bin/sh
-# What waits for a GPU (experiments/results/README.md), in the order of its worth. Each command has a time limit, after which it is asked to
-# stop and keeps what it has computed; one that fails stops no other. The same call goes on with what is not finished; finished runs
-# cost nothing. Ends with status 1 while anything is left.
+# Runs that wait for a GPU (experiments/results/README.md), the most useful first. Each has a time limit; a run that
+# meets it stops and keeps what it has computed. A failure stops no other run. The same call resumes unfinished runs;
+# finished ones cost nothing. The exit status is 1 while anything is left.
 #
-#   sh experiments/owed.sh --device cuda              all of it; words are passed on to every command
-#   sh experiments/owed.sh --dry-run --rate 300       what each trains, and how long that takes at 300 TFLOP/s
-#   ONLY="core-seed figure2" sh experiments/owed.sh --device cuda
-#   LO_THEORY="torchrun --nproc-per-node 8 -m lo_theory.cli" sh experiments/owed.sh --device cuda     (all but the sweep)
+#   sh experiments/gpu_queue.sh --device cuda              all of it; further words go to every command
+#   sh experiments/gpu_queue.sh --dry-run --rate 300       what each run trains, and its time at 300 TFLOP/s
+#   ONLY="core-seed figure2" sh experiments/gpu_queue.sh --device cuda
+#   LO_THEORY="torchrun --nproc-per-node 8 -m lo_theory.cli" sh experiments/gpu_queue.sh --device cuda     (all but the sweep)
 
 here=$(dirname "$0")
 left=""
@@ -36,13 +36,13 @@ try core-seed 40 run table1.yaml --preset core --set seed=1 "$@"
 try core-problem 40 run table1.yaml --preset core --set problem.seed=1 "$@"
 # core four times as long: is it the recipe, or the length?
 try core-longer 90 run table1.yaml --preset core --set training.steps=5600 "$@"
-# the paper's own training: do its numbers come out, under which reading?
+# the paper's own training: do its numbers come out, under which definition of accuracy?
 try paper 60 run table1.yaml --preset paper "$@"
 # error by role for l = 1..19 at 2,000 and 10,000 iterations
 try figure2 45 run figure2.yaml --preset paper "$@"
 # order-aware learners and the masked model at equal FLOPs
 try orders 90 run orders.yaml --preset paper "$@"
-# over all pairs of mask rates at (20, 280) and (100, 200): where does a trained 6M model not know what the exact posterior knows?
+# over all pairs of mask rates at (20, 280) and (100, 200): where does a trained 6M model err?
 try hardness 45 run hardness.yaml --preset paper "$@"
 # P/N from 2 to 14 at N = 25 and 50: where does a trained model meet the marginals-only value?
 try ratio 60 sweep ratio.yaml --preset paper "$@"
@@ -52,6 +52,6 @@ try longer 120 run table1.yaml --preset paper --set training.steps=10000 "$pairs
 try proxy 150 run figure2.yaml --preset proxy "$@"
 
 if [ -n "$left" ]; then
-    echo "not finished:$left; the same call goes on" >&2
+    echo "not finished:$left; the same call resumes them" >&2
     exit 1
 fi
