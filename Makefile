@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= cpu
 
-.PHONY: help table1 test lowest soak bench kernels lint clean
+.PHONY: help table1 test lowest soak bench kernels lint dist installed clean
 
 help:
 	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
@@ -13,6 +13,8 @@ help:
 	@echo "make soak                              its long versions"
 	@echo "make bench                             the benchmarks, with their goals"
 	@echo "make kernels                           compile the kernels, which the first run otherwise does"
+	@echo "make dist                              the wheel and the source archive, in dist/"
+	@echo "make installed                         the wheel in an empty environment, away from the repository: it runs quick"
 	@echo "make lint                              ruff and mypy"
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -49,5 +51,15 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy lo_theory
 
+dist: $(VENV)/ready
+	rm -rf dist
+	$(BIN)/python -m hatchling build --directory dist
+
+installed: dist
+	rm -rf build/installed
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/installed && bin/lo-theory run table1 --preset quick --quiet
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build dist

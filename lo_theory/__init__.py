@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+__version__ = "0.2.0"
+
 _ROOMS = {
     "lo_theory.rng": ("Key",),
     "lo_theory.problem": (

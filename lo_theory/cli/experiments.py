@@ -55,7 +55,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", type=Path, metavar="CONFIG", help="experiment file, such as experiments/table1.yaml")
+    words = "experiment file, such as my.yaml, or the name of one that comes with the package, such as table1"
+    command.add_argument("config", type=Path, metavar="CONFIG", help=words)
     command.add_argument("--preset", help="one of the file's presets (default: the one the file names)")
     command.add_argument(
         "--set",

@@ -51,7 +51,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("config", type=Path, metavar="CONFIG", help="sweep file: an experiment file with axes")
+    words = "sweep file: an experiment file with axes, or the name of one that comes with the package, such as ratio"
+    command.add_argument("config", type=Path, metavar="CONFIG", help=words)
     command.add_argument("--preset", help="one of the file's presets (default: the one the file names)")
     for name, metavar, words in (
         ("--set", "PATH=VALUE", "override settings, such as training.steps=500"),

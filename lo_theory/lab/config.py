@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import lo_theory
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
 from lo_theory.lab.task import TASKS, Task, load_task, task_named
 from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
 
-__all__ = ["Experiment", "choose_preset", "load", "read_document", "resolve", "written_row"]
+__all__ = ["Experiment", "choose_preset", "load", "read_document", "resolve", "shipped", "written_row"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
@@ -96,12 +97,31 @@ def _document(task: Task) -> type:
     return dataclasses.make_dataclass("Document", [*own, *parts, *_recipe(task)])
 
 
+def shipped() -> dict[str, Path]:
+    """The experiment files that come with the package, by name: ``shipped()["table1"]`` is its table1.yaml."""
+    package = Path(lo_theory.__file__).parent
+    folders = [package / "experiments", package.parent / "experiments"]  # of an installed wheel, of a checkout
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _find(path: Path) -> Path:
+    """The file named, or the shipped experiment of that name."""
+    if path.suffix or path.parent != Path() or path.exists():
+        return path
+    files = shipped()
+    if path.name not in files:
+        raise ValueError(f"there is no file {path}, and no experiment of that name: known are {', '.join(files)}")
+    return files[path.name]
+
+
 def read_document(path: str | Path) -> dict[str, Any]:
     """What an experiment file holds: a YAML file, or a user's module (.py) with ``EXPERIMENT``.
 
-    A module that ``task`` names is looked for beside the file. ValueError names file, path and remedy.
+    A bare name such as "table1" is a file that comes with the package. A module that ``task`` names is looked for
+    beside the file. ValueError names file, path and remedy.
     """
-    path = Path(path)
+    path = _find(Path(path))
     if path.suffix != ".py":
         document = read_yaml(path)
         task = document.get("task")

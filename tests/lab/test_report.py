@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -153,15 +152,6 @@ def test_a_pooled_sweep_that_keeps_only_csv_shows_the_tables_that_it_wrote(
     path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(last)))
     capsys.readouterr()
     assert "has in CSV the rows of 5 of its 6 cells" in complaint(["report", str(folder)], capsys)
-
-
-def test_all_files_of_the_package_are_installed() -> None:
-    root = Path(__file__).parents[2]
-    named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    found = {path for name, ends in named.items() for end in ends for path in (root / name.replace(".", "/")).glob(end)}
-    assert root / "lo_theory" / "lab" / "report.html.j2" in found
-    every = {path for path in (root / "lo_theory").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert {path for path in every if path.suffix != ".py"} == found
 
 
 def test_bad_names_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
