@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.resources
 import json
 import types
 import typing
@@ -17,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import lo_theory
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
 from lo_theory.lab.task import TASKS, Task, load_task, task_named
 from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
@@ -99,7 +99,7 @@ def _document(task: Task) -> type:
 
 def shipped() -> dict[str, Path]:
     """The experiment files that come with the package, by name: ``shipped()["table1"]`` is its table1.yaml."""
-    package = Path(lo_theory.__file__).parent
+    package = Path(str(importlib.resources.files("lo_theory")))
     folders = [package / "experiments", package.parent / "experiments"]  # of an installed wheel, of a checkout
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
