@@ -88,6 +88,7 @@ REGISTRY: Mapping[str, Share] = {
     "diversity": Share(4),
     "pattern losses": Share(8),
     "leaks": Share(10),
+    "information curve": Share(4),
     "two rates": Share(2),
     "masks bernoulli": Share(1),
     "masks uniform": Share(1),

@@ -9,6 +9,7 @@ from lo_theory.diffusion.evaluate import (
     generated_accuracies,
     infill_accuracies,
 )
+from lo_theory.diffusion.information import InformationCurve, best_counts, counts_cost, information_curve
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import (
@@ -56,6 +57,7 @@ __all__ = [
     "Decoded",
     "Diversity",
     "FixedCount",
+    "InformationCurve",
     "Losses",
     "MaskLaw",
     "Noise",
@@ -72,7 +74,9 @@ __all__ = [
     "TwoRates",
     "Uniform",
     "View",
+    "best_counts",
     "conditional_accuracy",
+    "counts_cost",
     "dead_checks",
     "decode",
     "describe",
@@ -85,6 +89,7 @@ __all__ = [
     "gap_closed",
     "generated_accuracies",
     "infill_accuracies",
+    "information_curve",
     "leak_threshold",
     "losses",
     "margin",

@@ -32,6 +32,7 @@ __all__ = [
     "Uniform",
     "describe",
     "draw_masks",
+    "hide_subset",
     "per_hidden",
     "row_integers",
 ]
@@ -143,9 +144,13 @@ def per_hidden(masked: NDArray[np.bool_]) -> Masks:
     return masked[None], weight[None]
 
 
-def _hide_subset(
+def hide_subset(
     masked: NDArray[np.bool_], key: Key, start: int, positions: NDArray[np.int32], counts: NDArray[np.int64]
 ) -> None:
+    """Hide ``counts[i]`` uniformly chosen ``positions`` in row i of ``masked`` bool[n, L], in place, by address.
+
+    With one key a larger count hides a superset: the counts 0, 1, ... hide along a uniform order.
+    """
     _kernels.hide_subsets(masked, start, *key.words(), np.array(positions), counts)
 
 
@@ -166,7 +171,7 @@ class Uniform:
         _check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
         sizes = 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
-        _hide_subset(masked, key.fold("subset"), start, np.arange(layout.length, dtype=np.int32), sizes)
+        hide_subset(masked, key.fold("subset"), start, np.arange(layout.length, dtype=np.int32), sizes)
         return per_hidden(masked)
 
 
@@ -231,7 +236,7 @@ class Pattern:
             ("latents", layout.latent_positions, self.latents),
             ("observations", layout.observation_positions, observed),
         ):
-            _hide_subset(masked, key.fold(role), start, positions, np.full(len(tokens), count))
+            hide_subset(masked, key.fold(role), start, positions, np.full(len(tokens), count))
         return per_hidden(masked)
 
 

@@ -1,0 +1,145 @@
+"""The information curve against enumeration and published values, and the cost of several tokens at once in random order."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lo_theory.diffusion import best_counts, counts_cost, information_curve
+from lo_theory.posterior import ExactPosterior
+from lo_theory.problem import MASK, LODistribution, nae
+from lo_theory.problem.distribution import entropies
+from lo_theory.problem.families import predicate_observations
+from lo_theory.rng import Key
+from tests.budget import accept, reject, z_test
+from tests.truth import BruteForcePosterior, joint_law
+
+KNOWN = {  # scopes: mask sizes 1, 2, ... in units of ln 2, from the entropies of the numbers of assignments left
+    ((0, 1, 2),): [0.375, 0.719361, 0.952820, 0.952820],
+    ((0, 1, 2), (1, 2, 3)): [0.25, 0.431454, 0.615404, 0.833874, 0.932175, 0.937093],
+    tuple(itertools.combinations(range(4), 3)): [
+        *(0, 0.160714, 0.276960, 0.404114),
+        *(0.570597, 0.792142, 0.889833, 0.905639),
+    ],
+}
+
+
+def problem(scopes: tuple[tuple[int, ...], ...]) -> LODistribution:
+    n = 1 + max(itertools.chain(*scopes))
+    return LODistribution(np.full((n, 2), 0.5), predicate_observations(nae(2, 3), np.array(scopes, np.int32)))
+
+
+def enumerated(distribution: LODistribution) -> np.ndarray:
+    """float64[L]: the curve, over all sequences and all sets of revealed tokens."""
+    rows, weights = joint_law(distribution)
+    length, posterior = rows.shape[1], BruteForcePosterior(distribution)
+    curve = np.zeros(length)
+    for known in range(length):
+        for revealed in itertools.combinations(range(length), known):
+            hidden = np.setdiff1d(np.arange(length), revealed)
+            tokens = rows.copy()
+            tokens[:, hidden] = MASK
+            left = entropies(posterior.marginals(tokens).probs)[:, hidden].mean(axis=1)
+            curve[known] += weights @ left
+        curve[known] /= len(list(itertools.combinations(range(length), known)))
+    return curve
+
+
+@pytest.mark.parametrize("scopes", list(KNOWN)[:2])
+def test_enumeration_gives_the_known_values(scopes: tuple[tuple[int, ...], ...]) -> None:
+    assert enumerated(problem(scopes))[::-1] / np.log(2) == pytest.approx(KNOWN[scopes], abs=1e-6)
+
+
+def test_the_measured_curve_is_the_known_one() -> None:
+    scopes = tuple(itertools.combinations(range(4), 3))
+    distribution, known = problem(scopes), np.array(KNOWN[scopes][::-1]) * np.log(2)
+    curve = information_curve(ExactPosterior(distribution), distribution, key=Key(4), n=3000)
+    assert curve.hidden[0].mean == pytest.approx(known[0], abs=1e-6)  # nothing is revealed: the same in every row
+    assert curve.hidden[7].mean == pytest.approx(0, abs=1e-12)
+    for revealed in (2, 5):
+        accept("information curve", _p(curve.hidden[revealed], known[revealed]))
+    accept("information curve", _p(curve.entropy, distribution.entropy()))
+    reject("information curve", _p(curve.hidden[2], known[3]))  # one token more revealed than meant
+    assert curve.entropy.mean == pytest.approx(curve.nats.sum(), rel=1e-12)
+
+
+def _p(sums, mean: float) -> float:
+    spread = np.sqrt(sums.deviations / sums.n)
+    return z_test(sums.mean + spread * np.resize([-1.0, 1.0], sums.n), mean)
+
+
+def test_rows_are_addressed_and_orders_are_nested() -> None:
+    distribution = problem(((0, 1, 2), (1, 2, 3)))
+    first, again = (
+        information_curve(ExactPosterior(distribution), distribution, key=Key(5), n=n).hidden[3] for n in (40, 40)
+    )
+    assert first == again
+    asked: list[np.ndarray] = []
+
+    class Watched:
+        layout = distribution.layout
+
+        def marginals(self, tokens):
+            asked.append(tokens)
+            return ExactPosterior(distribution).marginals(tokens)
+
+    information_curve(Watched(), distribution, key=Key(5), n=40)
+    hidden = np.array(asked) == MASK
+    assert (hidden.sum(axis=2) == np.arange(6, 0, -1)[:, None]).all()
+    assert (hidden[1:] <= hidden[:-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("scopes", "counts", "fixed", "best", "least"),
+    [
+        (list(KNOWN)[0], [4], 0.811280, [4], 0.811280),
+        (list(KNOWN)[1], [3, 3], 0.657491, [4, 2], 0.611280),
+        (list(KNOWN)[1], [2, 2, 2], 0.404842, [3, 1, 2], 0.289591),
+        (list(KNOWN)[2], [3, 3, 2], 0.750137, [3, 2, 3], 0.688992),
+        (list(KNOWN)[2], [2, 2, 2, 2], None, [3, 2, 2, 1], 0.412032),
+    ],
+)
+def test_costs_and_best_schedules_are_the_known_ones(scopes, counts, fixed, best, least) -> None:
+    curve = np.array(KNOWN[scopes][::-1])
+    if fixed is not None:
+        assert counts_cost(curve, counts) == pytest.approx(fixed, abs=2e-6)
+    assert best_counts(curve, len(best)) == best
+    assert counts_cost(curve, best) == pytest.approx(least, abs=2e-6)
+
+
+def test_the_best_counts_are_best_of_all() -> None:
+    curve = np.sort(np.random.default_rng(0).random(9))[::-1]
+    for steps in range(1, 10):
+        every = [counts for counts in itertools.product(range(1, 10), repeat=steps) if sum(counts) == 9]
+        assert counts_cost(curve, best_counts(curve, steps)) == pytest.approx(min(counts_cost(curve, c) for c in every))
+    assert counts_cost(curve, [1] * 9) == pytest.approx(0, abs=1e-12)
+    assert counts_cost(np.full(9, 0.3), [5, 4]) == pytest.approx(0, abs=1e-12)  # independent tokens
+
+
+@pytest.mark.parametrize("counts", [(4,), (2, 2), (1, 3), (1, 1, 1, 1)])
+def test_the_cost_is_the_divergence_of_the_sampler_given_its_order(counts: tuple[int, ...]) -> None:
+    distribution = problem(((0, 1, 2),))
+    rows, weights = joint_law(distribution)
+    posterior, orders, total = BruteForcePosterior(distribution), list(itertools.permutations(range(4))), 0.0
+    for order in orders:
+        log_q, known = np.zeros(len(rows)), 0
+        for count in counts:
+            tokens = rows.copy()
+            tokens[:, list(order[known:])] = MASK
+            probs = posterior.marginals(tokens).probs
+            for position in order[known : known + count]:
+                log_q += np.log(probs[np.arange(len(rows)), position, rows[:, position]])
+            known += count
+        total += weights @ (np.log(weights) - log_q) / len(orders)
+    assert counts_cost(enumerated(distribution), counts) == pytest.approx(total, abs=1e-10)
+
+
+def test_bad_input_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"counts are positive and sum to L = 3, got \[1, 1\]"):
+        counts_cost([1.0, 0.5, 0.2], [1, 1])
+    with pytest.raises(ValueError, match="in 1 to 3 steps, got 4"):
+        best_counts([1.0, 0.5, 0.2], 4)
+    with pytest.raises(ValueError, match="a curve is float"):
+        best_counts([1.0, np.nan], 1)
