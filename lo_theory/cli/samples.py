@@ -1,4 +1,4 @@
-"""The command ``sample``: sequences of a family of distributions, written to a file.
+"""The commands ``sample`` and ``export``: sequences of a family of distributions, and frozen problems, as files.
 
 Writes the files named, nothing else.
 """
@@ -17,8 +17,10 @@ __all__ = ["add_commands"]
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add ``sample`` to the subparsers ``commands``, one family below it for each that a configuration may name."""
+    """Add ``sample``, with one family below it for each that a configuration may name, and ``export``."""
     _add_sample(commands.add_parser("sample", help="draw sequences from a family of distributions"), shared)
+    words = "frozen problems with sequences, masks and exact answers, as files that need no lo_theory to be read"
+    _add_export(commands.add_parser("export", parents=[shared], help=words, description=words))
 
 
 def _add_sample(command: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
@@ -88,3 +90,26 @@ def _sample(options: argparse.Namespace) -> None:
         distribution.save(options.save_problem)
     layout = distribution.layout
     print(f"{options.output}: {options.n} sequences, N = {layout.n_latents}, P = {layout.n_observations}")
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    words = "below, easy, noisy, hard, condensed, or all"
+    command.add_argument("names", nargs="+", metavar="PROBLEM", help=words)
+    command.add_argument("--format", default="npz", choices=("npz", "parquet"), help="(default: npz)")
+    command.add_argument(
+        "--to", type=Path, default=Path(), metavar="FOLDER", help="where to write (default: the current folder)"
+    )
+    command.set_defaults(function=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from lo_theory.lab.frozen import FROZEN, freeze, write_frozen
+
+    unknown = [name for name in options.names if name not in FROZEN and name != "all"]
+    if unknown:
+        raise ValueError(f"there is no frozen problem {unknown[0]!r}: known are {', '.join(FROZEN)}, and all")
+    if not options.to.is_dir():
+        raise ValueError(f"--to {options.to}: there is no such folder")
+    for name in FROZEN if "all" in options.names else dict.fromkeys(options.names):
+        frozen = freeze(name)
+        print(*write_frozen(frozen, options.to, options.format), frozen.version)

@@ -94,7 +94,7 @@ def test_rows_are_addressed_and_orders_are_nested() -> None:
 @pytest.mark.parametrize(
     ("scopes", "counts", "fixed", "best", "least"),
     [
-        (list(KNOWN)[0], [4], 0.811280, [4], 0.811280),
+        (next(iter(KNOWN)), [4], 0.811280, [4], 0.811280),
         (list(KNOWN)[1], [3, 3], 0.657491, [4, 2], 0.611280),
         (list(KNOWN)[1], [2, 2, 2], 0.404842, [3, 1, 2], 0.289591),
         (list(KNOWN)[2], [3, 3, 2], 0.750137, [3, 2, 3], 0.688992),
