@@ -35,6 +35,8 @@ _ROOMS = {
         "TrainedPosterior",
         "Transformer",
         "TransformerConfig",
+        "as_module",
+        "from_logits",
         "load_model",
         "save_model",
         "train",

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.budget import LEDGER, current_test, overspent, totals
+from lo_theory.testing import current_test, totals
+from tests.budget import LEDGER
 from tests.figures import placeholders, rendered
 
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -63,7 +64,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["ledger"] = LEDGER.spent
         return
-    lines = overspent(totals([LEDGER.spent, *session.config.stash[_WORKERS]]))
+    lines = LEDGER.overspent(totals([LEDGER.spent, *session.config.stash[_WORKERS]]))
     if lines:
         session.config.get_terminal_writer().line("\n" + "\n".join(lines), red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -23,7 +23,7 @@ import pytest
 import lo_theory
 
 ROOT = Path(lo_theory.__file__).parent
-FLOORS = ("jit", "rng", "problem", "posterior", "thresholds", "diffusion", "neural", "lab", "cli")
+FLOORS = ("jit", "rng", "problem", "posterior", "thresholds", "diffusion", "testing", "neural", "lab", "cli")
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(ROOT)], "lo_theory.") if not module.name.endswith("__main__")
@@ -205,7 +205,7 @@ def test_importing_the_package_is_light():
 
 
 def test_only_neural_loads_torch():
-    below = [f"lo_theory.{room}" for room in ("rng", "problem", "posterior", "thresholds", "diffusion")]
+    below = [f"lo_theory.{room}" for room in ("rng", "problem", "posterior", "thresholds", "diffusion", "testing")]
     there = [name for name in below if importlib.util.find_spec(name)]
     assert not loaded_by("import " + ", ".join(there)) & {"torch", "matplotlib", "pandas"}
     assert "torch" in loaded_by("import lo_theory.neural")

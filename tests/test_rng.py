@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from lo_theory.rng import Key, below, fill_words, philox, shuffle, unit
-from tests.budget import accept, chi_square, reject, z_test
+from lo_theory.testing import chi_square, z_test
+from tests.budget import accept, reject
 
 WORD = 2**64
 MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)

@@ -4,9 +4,11 @@ from lo_theory.neural.average import Average
 from lo_theory.neural.checkpoint import Checkpoint, load, load_model, save, save_model
 from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
+from lo_theory.neural.logits import LogitsPosterior, from_logits
 from lo_theory.neural.memory import estimate_memory
 from lo_theory.neural.model import SHAPES, Shape, Transformer, TransformerConfig
 from lo_theory.neural.objectives import Batch, Causal, Masked, Objective, Stage, State
+from lo_theory.neural.oracle import Oracle, as_module
 from lo_theory.neural.parallel import Ranks, current_ranks, join_ranks
 from lo_theory.neural.posterior import TrainedPosterior
 from lo_theory.neural.train import Observer, Trained, train
@@ -17,9 +19,11 @@ __all__ = [
     "Batch",
     "Causal",
     "Checkpoint",
+    "LogitsPosterior",
     "Masked",
     "Objective",
     "Observer",
+    "Oracle",
     "Ranks",
     "Shape",
     "Stage",
@@ -29,9 +33,11 @@ __all__ = [
     "TrainedPosterior",
     "Transformer",
     "TransformerConfig",
+    "as_module",
     "current_ranks",
     "estimate_memory",
     "flop_per_token",
+    "from_logits",
     "join_ranks",
     "learning_rate",
     "load",

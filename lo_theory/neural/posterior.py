@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
 from lo_theory.neural.compiled import compile_network, compiling
@@ -16,7 +18,7 @@ from lo_theory.posterior.protocol import reveal
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.seams import checked
 
-__all__ = ["PRECISIONS", "TrainedPosterior", "autocast", "resolve_precision"]
+__all__ = ["PRECISIONS", "TrainedPosterior", "autocast", "in_batches", "resolve_precision"]
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -82,14 +84,12 @@ class TrainedPosterior:
         """Marginals of int8[B, L]: probs float32[B, L, V], one-hot where revealed. Cost: one forward pass a row."""
         rows = self.layout.check_tokens(tokens)
         probs = np.empty((*rows.shape, self.layout.n_values), np.float32)
-        target = torch.from_numpy(probs)
-        with torch.no_grad(), autocast(self.precision, self.device.type):
-            for first in range(0, len(rows), self.batch):
-                part = torch.from_numpy(rows[first : first + self.batch])
-                probabilities = torch.softmax(self._logits(part.to(self.device, torch.int64)), dim=-1)
-                target[first : first + self.batch] = probabilities.to("cpu")
-        reveal(probs, rows)
-        return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
+
+        def answer(part: NDArray[np.int8]) -> torch.Tensor:
+            return torch.softmax(self._logits(torch.from_numpy(part).to(self.device, torch.int64)), dim=-1)
+
+        with autocast(self.precision, self.device.type):
+            return in_batches(rows, probs, self.batch, answer)
 
     def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
         if not self.compiled:
@@ -99,3 +99,21 @@ class TrainedPosterior:
         with compiling():
             logits = self._network(functional.pad(tokens, (0, 0, 0, missing), value=MASK))
         return logits[: len(tokens)]
+
+
+def in_batches(
+    rows: NDArray[np.int8],
+    probs: NDArray[np.floating[Any]],
+    batch: int,
+    answer: Callable[[NDArray[np.int8]], torch.Tensor],
+) -> Marginals:
+    """Fill ``probs`` [B, L, V] with what ``answer`` says of ``batch`` rows at a time, one-hot where they are revealed.
+
+    No gradients. The evidence is not known (nan), every row counts as converged.
+    """
+    target = torch.from_numpy(probs)
+    with torch.no_grad():
+        for first in range(0, len(rows), batch):
+            target[first : first + batch] = answer(rows[first : first + batch]).to("cpu")
+    reveal(probs, rows)
+    return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))

@@ -28,8 +28,8 @@ from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, TableObservations, nae_sat
 from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key, fill_words
-from tests.budget import accept, chi_square, reject, z_test
-from tests.truth import BruteForcePosterior, joint_law
+from lo_theory.testing import BruteForcePosterior, chi_square, joint_law, z_test
+from tests.budget import accept, reject
 
 KEY = Key(11)
 

@@ -30,10 +30,11 @@ from lo_theory.diffusion import (
 from lo_theory.diffusion.diversity import expected_distinct, total_variation
 from lo_theory.diffusion.losses import gap_share, gap_span
 from lo_theory.posterior import ExactPosterior, Marginals
+from lo_theory.posterior.weak import MarginalsOnly
 from lo_theory.problem import LODistribution, nae_sat, random_slab
 from lo_theory.rng import Key
-from tests.budget import accept, reject, z_test
-from tests.truth import IndependentPosterior, joint_law
+from lo_theory.testing import joint_law, z_test
+from tests.budget import accept, reject
 
 KEY = Key(21)
 N_SEQUENCES = 4_000
@@ -79,7 +80,7 @@ def test_all_ones_with_independent_latents_reach_75_per_cent_and_independent_mar
     accept("known accuracies", p_value(ones["self_consistency"], 0.75))
     accept("known accuracies", p_value(ones["unpaired"], 0.75))
     assert ones["observation_mean"].mean == 1
-    independent = decode(IndependentPosterior(distribution), margin(), OneAtATime(), key=KEY, n=N_SEQUENCES)
+    independent = decode(MarginalsOnly(distribution), margin(), OneAtATime(), key=KEY, n=N_SEQUENCES)
     result = generated_accuracies(distribution, independent.tokens, KEY.fold("judge"))
     accept("known accuracies", p_value(result["self_consistency"], 0.625))
     accept("known accuracies", p_value(result["unpaired"], 0.625))
@@ -96,7 +97,7 @@ def test_self_consistency_of_noisy_data_stands_beside_its_ceiling():
 
 def test_conditional_and_infill_of_the_exact_posterior_and_of_a_guesser():
     distribution = problem()
-    exact, guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+    exact, guesser = ExactPosterior(distribution), MarginalsOnly(distribution)
     assert conditional_accuracy(exact, distribution, KEY, 500).mean == 1
     accept("known accuracies", p_value(conditional_accuracy(guesser, distribution, KEY, N_SEQUENCES), 0.75))
     best = infill_accuracies(exact, distribution, Uniform(), KEY, N_SEQUENCES)
@@ -180,7 +181,7 @@ def test_total_variation_against_the_joint_law():
 
 def test_losses_of_the_exact_posterior_sit_on_the_floor_and_of_a_guesser_on_the_marginals_line():
     distribution = nae_sat(6, 18, seed=0)
-    exact, guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+    exact, guesser = ExactPosterior(distribution), MarginalsOnly(distribution)
     same = losses(exact, exact, distribution, Uniform(), key=KEY, n=N_SEQUENCES)
     assert same.kl.mean == 0
     accept("known accuracies", p_value(same.exact, distribution.entropy() / 24))
@@ -197,7 +198,7 @@ class Blurred:
 
     def __init__(self, distribution):
         self.layout = distribution.layout
-        self.exact, self.guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+        self.exact, self.guesser = ExactPosterior(distribution), MarginalsOnly(distribution)
 
     def marginals(self, tokens):
         exact = self.exact.marginals(tokens)
@@ -216,7 +217,7 @@ def test_kl_measures_a_small_excess_better_than_losses_do():
 def test_loss_classes_partition_the_contexts():
     distribution = nae_sat(4, 8, seed=0)
     result = losses(
-        IndependentPosterior(distribution), ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=3_000
+        MarginalsOnly(distribution), ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=3_000
     )
     assert sum(row.model.n for row in result.classes) == 3_000
     by_class = {(row.latents_hidden, row.observations_hidden): row for row in result.classes}
@@ -227,7 +228,7 @@ def test_loss_classes_partition_the_contexts():
 
 def test_losses_without_an_exact_posterior_are_the_models_only():
     distribution = nae_sat(4, 8, seed=0)
-    guesser = IndependentPosterior(distribution)
+    guesser = MarginalsOnly(distribution)
     alone = losses(guesser, None, distribution, Uniform(), key=KEY, n=500)
     both = losses(guesser, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=500)
     assert alone.model == both.model

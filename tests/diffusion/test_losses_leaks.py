@@ -14,10 +14,10 @@ from lo_theory.diffusion import Pattern, Suffix, Sums, TwoRates, Uniform
 from lo_theory.diffusion.leaks import FAMILY_LEVEL, evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.pattern_losses import pattern_losses
 from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals, Posterior
+from lo_theory.posterior.weak import MarginalsOnly
 from lo_theory.problem import MASK, LODistribution, nae_sat
 from lo_theory.rng import Key
 from tests.budget import accept, reject
-from tests.truth import IndependentPosterior
 
 KEY = Key(34)
 CONTEXTS = 1_000
@@ -75,7 +75,7 @@ def family_p_value(rows: dict[tuple[object, ...], float]) -> float:
 
 HONEST = {
     "exact": lambda distribution: ExactPosterior(distribution),
-    "marginals": IndependentPosterior,
+    "marginals": MarginalsOnly,
     "overconfident": lambda distribution: Sharpened(distribution, 5.0),
     "underconfident": lambda distribution: Sharpened(distribution, 0.2),
     "belief propagation": lambda distribution: BPPosterior(distribution),
@@ -174,11 +174,11 @@ def test_hidden_tokens_only_count() -> None:
     """A posterior wrong about revealed tokens is not judged by them (and is not a leak)."""
     distribution = nae_sat(6, 18, seed=0)
 
-    class Forgetful(IndependentPosterior):
+    class Forgetful(MarginalsOnly):
         def marginals(self, tokens: np.ndarray) -> Marginals:
             return super().marginals(np.full_like(tokens, MASK))
 
     exact = ExactPosterior(distribution)
-    judged = {"honest": IndependentPosterior(distribution), "forgetful": Forgetful(distribution)}
+    judged = {"honest": MarginalsOnly(distribution), "forgetful": Forgetful(distribution)}
     found = pattern_losses(judged, exact, distribution, Uniform(), key=KEY, n=300)
     assert found["honest"] == found["forgetful"]

@@ -12,10 +12,11 @@ import pytest
 from lo_theory.diffusion import MaskLaw, Pattern, Suffix, Sums, TwoRates, Uniform, describe, losses
 from lo_theory.diffusion.pattern_losses import LEAST, PatternLosses, pattern_losses
 from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
+from lo_theory.posterior.weak import MarginalsOnly
 from lo_theory.problem import MASK, LODistribution, TableObservations, nae_sat
 from lo_theory.rng import Key
+from lo_theory.testing import BruteForcePosterior
 from tests.budget import accept, reject
-from tests.truth import BruteForcePosterior, IndependentPosterior
 
 KEY = Key(33)
 
@@ -31,7 +32,7 @@ class Mixture:
 
     def __init__(self, distribution: LODistribution, share: float) -> None:
         self.layout, self.share = distribution.layout, share
-        self.exact, self.guesser = ExactPosterior(distribution), IndependentPosterior(distribution)
+        self.exact, self.guesser = ExactPosterior(distribution), MarginalsOnly(distribution)
 
     def marginals(self, tokens: np.ndarray) -> Marginals:
         exact, guess = self.exact.marginals(tokens), self.guesser.marginals(tokens)
@@ -141,7 +142,7 @@ def test_another_posterior_is_compared_context_by_context() -> None:
 
 def test_posteriors_do_not_disturb_each_other_and_threads_change_no_bit() -> None:
     distribution = nae_sat(6, 18, seed=0)
-    model, guesser = Mixture(distribution, 0.2), IndependentPosterior(distribution)
+    model, guesser = Mixture(distribution, 0.2), MarginalsOnly(distribution)
     both = pattern_losses(
         {"a": model, "b": guesser}, ExactPosterior(distribution), distribution, Uniform(), key=KEY, n=1_100
     )

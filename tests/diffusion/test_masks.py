@@ -14,7 +14,8 @@ from lo_theory.diffusion import LAWS, Bernoulli, Pattern, Suffix, TwoRates, Unif
 from lo_theory.diffusion import _kernels as kernels
 from lo_theory.problem import Layout, nae_sat
 from lo_theory.rng import Key, fill_words
-from tests.budget import accept, chi_square, reject, z_test
+from lo_theory.testing import BruteForcePosterior, chi_square, z_test
+from tests.budget import accept, reject
 
 LAYOUT = Layout(3, 6, 2, 2, np.array([4, 0, 8, 1, 2, 3, 5, 6, 7]))
 EVERY_LAW = [
@@ -183,8 +184,6 @@ def test_bad_input_is_named(make, words):
 
 def test_entropy_floor_is_what_masks_of_every_size_add_up_to():
     """h(n) for N = 3 and one triple, .375, .719361, .952820, .952820 in units of ln 2, adds up to the entropy."""
-    from tests.truth import BruteForcePosterior
-
     distribution = nae_sat(3, 1, seed=0)
     truth = BruteForcePosterior(distribution)
     rows, p = truth.rows, truth.probabilities

@@ -23,7 +23,8 @@ from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.rng import Key, fill_words
-from tests.budget import accept, chi_square, reject
+from lo_theory.testing import chi_square
+from tests.budget import accept, reject
 
 MIXED = np.array([4, 0, 8, 1, 2, 3, 5, 6, 7], np.int32)
 KEY = Key(3).fold("orders")

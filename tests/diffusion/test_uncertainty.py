@@ -10,7 +10,7 @@ from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.posterior import BPPosterior, ExactPosterior, Marginals
 from lo_theory.problem import MASK, LODistribution, nae_sat
 from lo_theory.rng import Key
-from tests.truth import joint_law
+from lo_theory.testing import joint_law
 
 KEY = Key(3)
 

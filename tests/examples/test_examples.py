@@ -30,7 +30,8 @@ from lo_theory.lab.kinds import declare
 from lo_theory.lab.rows import Row
 from lo_theory.posterior.bp_posterior import BPPosterior
 from lo_theory.problem import Layout
-from tests.budget import accept, chi_square, reject, z_test
+from lo_theory.testing import chi_square, z_test
+from tests.budget import accept, reject
 from tests.figures import placeholders
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,8 @@ from lo_theory.neural.causal import CausalLearner
 from lo_theory.posterior import Marginals
 from lo_theory.problem import LODistribution, TableObservations, nae_sat
 from lo_theory.problem.layout import MASK
-from tests.budget import accept, chi_square_of_rows, reject
+from lo_theory.testing import chi_square_of_rows
+from tests.budget import accept, reject
 from tests.neural.small import CAUSAL, KEY, LENGTH, NETWORK, PROBLEM
 
 READING = reading_order("random", PROBLEM.layout, KEY)

@@ -1,4 +1,4 @@
-"""Slow, obvious twins of the exact posterior, and random small problems to compare on: numpy and loops, no package kernels."""
+"""Random small problems of every family, and contexts of them, to compare posteriors on."""
 
 from __future__ import annotations
 
@@ -8,96 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lo_theory.problem import LODistribution, TableObservations
+from lo_theory.testing import assignments, emissions
 
 Array = np.ndarray
-
-
-def assignments(distribution: LODistribution) -> Array:
-    """int[q**N, N]: every assignment of the latents."""
-    n, q = distribution.prior.shape
-    return np.array(list(itertools.product(range(q), repeat=n)))
-
-
-def brute_force(distribution: LODistribution, tokens: Array) -> tuple[Array, Array]:
-    """Posterior by summing over every assignment of the latents: probs [B, L, V] and ln P(revealed tokens) [B]."""
-    layout, prior, law = distribution.layout, distribution.prior, distribution.observations
-    states = assignments(distribution)
-    emission = emissions(distribution, states)  # [S, P, r]
-    probs = np.zeros((len(tokens), layout.length, layout.n_values))
-    log_evidence = np.empty(len(tokens))
-    for b, row in enumerate(tokens):
-        x, o = row[layout.order[: len(prior)]], row[layout.order[len(prior) :]]
-        factors = [prior[i, states[:, i]] * ((states[:, i] == x[i]) | (x[i] < 0)) for i in range(len(prior))]
-        factors += [emission[:, j, o[j]] for j in range(law.n_observations) if o[j] >= 0]
-        with np.errstate(divide="ignore"):
-            logs = np.log(np.array(factors)).sum(axis=0)
-        top = logs.max()
-        weights = np.exp(logs - top) if np.isfinite(top) else np.zeros(len(states))
-        log_evidence[b] = top + np.log(weights.sum()) if np.isfinite(top) else -np.inf
-        for role, position in enumerate(layout.order):
-            values = layout.values[position]
-            if row[position] >= 0:
-                probs[b, position, row[position]] = 1
-            elif not np.isfinite(top):
-                probs[b, position, :values] = 1 / values
-            elif role < len(prior):
-                probs[b, position, :values] = np.bincount(states[:, role], weights, minlength=values) / weights.sum()
-            else:
-                probs[b, position, :values] = weights @ emission[:, role - len(prior)] / weights.sum()
-    return probs, log_evidence
-
-
-def emissions(distribution: LODistribution, states: Array) -> Array:
-    """P(observation j = v | assignment), float64[S, P, r], read off the arrays of the problem one argument at a time."""
-    law = distribution.observations
-    if not isinstance(law, TableObservations):
-        result = np.zeros((len(states), law.n_observations, 2))
-        for s, assignment in enumerate(states):
-            for j, vector in enumerate(law.vectors):
-                total = 0.0
-                for bit, entry in zip(assignment, vector, strict=True):
-                    total += (2 * bit - 1) * entry
-                result[s, j, int(abs(total) <= law.width * np.sqrt(len(vector)))] = 1
-        return result
-    number = np.zeros((len(states), law.n_observations), int)
-    for a in range(law.k):
-        number = number * law.q + states[:, law.scopes[:, a]]
-    return law.tables[law.index, number]
-
-
-def joint_table(distribution: LODistribution) -> tuple[Array, Array]:
-    """Every sequence of tokens int[S, L] and its probability [S]."""
-    layout, prior = distribution.layout, distribution.prior
-    sequences, probabilities = [], []
-    states = assignments(distribution)
-    for x, emission in zip(states, emissions(distribution, states), strict=True):
-        weight = np.prod(prior[np.arange(len(x)), x])
-        for o in itertools.product(range(layout.r), repeat=layout.n_observations):
-            sequences.append(layout.join(x, np.array(o)))
-            probabilities.append(weight * np.prod(emission[np.arange(len(o)), list(o)]))
-    return np.array(sequences), np.array(probabilities)
-
-
-def joint_table_posterior(distribution: LODistribution, tokens: Array) -> tuple[Array, Array]:
-    """Posterior by conditioning the joint table of all token sequences."""
-    sequences, probabilities = joint_table(distribution)
-    layout = distribution.layout
-    probs, log_evidence = np.zeros((len(tokens), layout.length, layout.n_values)), np.full(len(tokens), -np.inf)
-    for b, row in enumerate(tokens):
-        weights = probabilities * ((sequences == row) | (row < 0)).all(axis=1)
-        if weights.sum() > 0:
-            log_evidence[b] = np.log(weights.sum())
-        for position in range(layout.length):
-            values = layout.values[position]
-            if row[position] >= 0:
-                probs[b, position, row[position]] = 1
-            elif weights.sum() == 0:
-                probs[b, position, :values] = 1 / values
-            else:
-                probs[b, position, :values] = (
-                    np.bincount(sequences[:, position], weights, minlength=values) / weights.sum()
-                )
-    return probs, log_evidence
 
 
 def _functions(q: int, k: int, kind: str) -> Array:

@@ -22,7 +22,8 @@ import pytest
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import LODistribution, nae_sat
 from lo_theory.rng import Key
-from tests.budget import accept, reject, z_test
+from lo_theory.testing import z_test
+from tests.budget import accept, reject
 
 EDGES = np.array([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 FEWEST = 300  # sequences that must have a probability in a bin, for the normal law

@@ -16,7 +16,8 @@ from lo_theory.posterior.graph import table_graph
 from lo_theory.posterior.workspace import Rule, workspace
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, sparse_parity
 from lo_theory.rng import Key
-from tests.posterior.reference import FAMILIES, assignments, brute_force, emissions, random_contexts, random_problem
+from lo_theory.testing import assignments, brute_force, emissions
+from tests.posterior.reference import FAMILIES, random_contexts, random_problem
 from tests.posterior.test_exact import TOLERANCE, largest_error
 
 

@@ -11,7 +11,7 @@ import pytest
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import LODistribution, TableObservations, nae, nae_sat, sparse_parity
 from lo_theory.rng import Key
-from tests.posterior.reference import assignments
+from lo_theory.testing import assignments
 
 
 def bayes_cross_entropy(distribution: LODistribution) -> np.ndarray:

@@ -1,6 +1,4 @@
-"""Random forests of factors with brute-force answers, and belief propagation written out slowly: what the tests compare
-with.
-"""
+"""Random forests of factors, and belief propagation written out slowly: what the tests compare with."""
 
 from __future__ import annotations
 
@@ -64,31 +62,6 @@ def make_forest(q: int, k: int, kind: str, seed: int) -> tuple[LODistribution, n
     latents[rng.random(n) < 0.7] = MASK
     observed[rng.random(len(scopes)) < rng.choice([0.0, 0.4])] = MASK
     return distribution, distribution.layout.join(latents, observed)
-
-
-def brute_force(distribution: LODistribution, tokens: np.ndarray) -> tuple[float, np.ndarray]:
-    """P(revealed tokens) and the marginals [L, V] by position, by summing over all latents."""
-    layout = distribution.layout
-    latents = np.array(list(itertools.product(range(layout.q), repeat=layout.n_latents)))
-    seen_latents, seen = layout.split(tokens)
-    weight = distribution.prior[np.arange(layout.n_latents), latents].prod(axis=1)
-    weight = weight * ((seen_latents == MASK) | (latents == seen_latents)).all(axis=1)
-    laws = distribution.observations.probabilities(latents)
-    for j in np.flatnonzero(seen != MASK):
-        weight = weight * laws[:, j, seen[j]]
-    evidence = weight.sum()
-    probs = np.zeros((layout.length, layout.n_values))
-    for position in range(layout.length):
-        values, role = layout.values[position], layout.role[position]
-        if tokens[position] != MASK:
-            probs[position, tokens[position]] = 1
-        elif evidence == 0:
-            probs[position, :values] = 1 / values
-        elif layout.is_latent[position]:
-            probs[position, :values] = [weight[latents[:, role] == v].sum() / evidence for v in range(values)]
-        else:
-            probs[position, :values] = weight @ laws[:, role - layout.n_latents] / evidence
-    return float(evidence), probs
 
 
 def slow_to_variable(graph: FactorGraph, to_factor: np.ndarray, scaled: bool) -> np.ndarray:

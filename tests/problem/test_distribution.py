@@ -21,7 +21,8 @@ from lo_theory.problem import (
     sparse_parity,
 )
 from lo_theory.rng import Key
-from tests.problem.problems import joint, problems, table_problems
+from lo_theory.testing import joint_law
+from lo_theory.testing.strategies import problems, table_problems
 
 SOME = settings(max_examples=60)
 EMISSION = nae().emission()[None]
@@ -33,9 +34,12 @@ def entropy(probabilities):
 
 
 @SOME
-@given(problems)
+@given(problems())
 def test_log_prob_is_the_joint_law(problem):
-    law = joint(problem)
+    layout, law = problem.layout, dict.fromkeys(itertools.product(*map(range, problem.layout.values)), 0.0)
+    rows, p = joint_law(problem)
+    law |= zip(map(tuple, rows.tolist()), p.tolist(), strict=True)
+    assert len(law) == layout.q**layout.n_latents * layout.r**layout.n_observations
     found = problem.log_prob(list(law))
     assert math.isclose(math.fsum(law.values()), 1, rel_tol=1e-12)
     assert math.isclose(np.exp(found).sum(), 1, rel_tol=1e-12)
@@ -44,13 +48,13 @@ def test_log_prob_is_the_joint_law(problem):
 
 
 @SOME
-@given(problems)
+@given(problems())
 def test_entropies_and_marginals_are_those_of_the_joint_law(problem):
-    law, layout = joint(problem), problem.layout
-    assert problem.entropy() == pytest.approx(entropy(law.values()), rel=1e-11, abs=1e-12)
+    (rows, p), layout = joint_law(problem), problem.layout
+    assert problem.entropy() == pytest.approx(entropy(p), rel=1e-11, abs=1e-12)
     marginals = np.zeros((layout.length, layout.n_values))
-    for sequence, p in law.items():
-        marginals[np.arange(layout.length), list(sequence)] += p
+    for sequence, weight in zip(rows, p, strict=True):
+        marginals[np.arange(layout.length), sequence] += weight
     assert np.allclose(problem.token_marginals, marginals, atol=1e-12)
     assert problem.marginal_entropy() == pytest.approx(sum(entropy(row) for row in marginals), rel=1e-11, abs=1e-12)
     assert problem.marginal_entropy() >= problem.entropy() - 1e-12

@@ -21,7 +21,8 @@ from lo_theory.problem import (
     xor,
 )
 from lo_theory.rng import Key
-from tests.budget import accept, chi_square, reject, z_test
+from lo_theory.testing import chi_square, z_test
+from tests.budget import accept, reject
 
 
 @pytest.mark.parametrize(

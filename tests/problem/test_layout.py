@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lo_theory.problem import MASK, Layout
-
-
-@st.composite
-def layouts(draw):
-    n, p = draw(st.integers(1, 6)), draw(st.integers(1, 8))
-    order = draw(st.none() | st.permutations(range(n + p)))
-    return Layout(n, p, draw(st.integers(2, 5)), draw(st.integers(2, 5)), order)
+from lo_theory.testing.strategies import layouts
 
 
 @given(layouts(), st.lists(st.integers(1, 3), max_size=2), st.randoms(use_true_random=False))

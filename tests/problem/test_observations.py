@@ -9,20 +9,19 @@ import pytest
 from hypothesis import given
 
 from lo_theory.problem import SlabObservations, TableObservations, flip, nae
-from tests.problem.problems import chance, problems, slab_problems, table_problems
+from lo_theory.testing import emissions
+from lo_theory.testing.strategies import problems, slab_problems, table_problems
 
 EMISSION = nae().emission()[None]
 
 
-@given(problems)
+@given(problems())
 def test_probabilities_against_loops(problem):
     law, layout = problem.observations, problem.layout
     latents = np.array(list(itertools.product(range(layout.q), repeat=layout.n_latents)))
     found = law.probabilities(latents)
     assert found.shape == (len(latents), layout.n_observations, layout.r)
-    for x, row in zip(latents, found, strict=True):
-        for j in range(layout.n_observations):
-            assert row[j].tolist() == [chance(problem, j, value, x) for value in range(layout.r)]
+    assert (found == emissions(problem, latents)).all()
 
 
 @given(table_problems())

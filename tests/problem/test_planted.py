@@ -15,7 +15,8 @@ from scipy import stats
 from lo_theory.problem import Predicate, colouring, from_array, nae, sat, xor
 from lo_theory.problem.planted import PlantedInstance, null_model, planted
 from lo_theory.rng import Key
-from tests.budget import accept, binomial, chi_square, reject, z_test
+from lo_theory.testing import binomial, chi_square, z_test
+from tests.budget import accept, reject
 from tests.problem.twins import words
 
 PREDICATES = [nae(3, 3), colouring(5), xor(3), sat(3), from_array([[0, 1, 1], [0, 0, 1], [1, 0, 0]], name="asymmetric")]

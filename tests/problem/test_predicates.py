@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from lo_theory.problem import Predicate, colouring, flip, from_array, from_function, nae, pair_channels, sat, xor
-
-shapes = st.tuples(st.integers(2, 3), st.integers(1, 4)).map(lambda qk: (qk[0],) * qk[1])
-tables = shapes.flatmap(lambda shape: arrays(np.int8, shape, elements=st.integers(0, 1)))
+from lo_theory.testing.strategies import truth_tables
 
 
 @pytest.mark.parametrize(
@@ -65,7 +62,7 @@ def test_assumption_b11_fails_for_sat_and_others(predicate):
     assert not predicate.satisfies_assumption_b11
 
 
-@given(tables)
+@given(truth_tables())
 def test_assumption_b11_is_that_the_uniform_message_is_a_fixed_point(table):
     """Definition B.10 with uniform messages: the sum over the other arguments, for every argument and value."""
     q, k = table.shape[0], table.ndim
@@ -116,7 +113,7 @@ def test_channels_of_the_value_zero_are_those_of_one_times_minus_the_odds(predic
         assert np.allclose(vectors @ zero[a, b], -odds * vectors @ one[a, b], atol=1e-12)
 
 
-@given(tables, st.integers(0, 1))
+@given(truth_tables(), st.integers(0, 1))
 def test_pair_channels_against_counting(table, value):
     q, k = table.shape[0], table.ndim
     channels = from_array(table).pair_channels(value)
@@ -138,7 +135,7 @@ def test_pair_channels_take_any_likelihood():
     assert np.allclose(channels[0, 0], np.eye(2))
 
 
-@given(tables, st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+@given(truth_tables(), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_emission_counts_states_in_c_order(table, rate):
     emission = from_array(table).emission(flip(rate))
     q, k = table.shape[0], table.ndim

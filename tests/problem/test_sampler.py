@@ -24,7 +24,7 @@ from lo_theory.problem import (
 from lo_theory.problem import _kernels as kernels
 from lo_theory.problem.sampler import thresholds
 from lo_theory.rng import Key
-from tests.problem.problems import laws, slab_problems, table_problems
+from lo_theory.testing.strategies import laws, slab_problems, table_problems
 from tests.problem.twins import bit_row, table_row, twin_row
 
 KEY = Key(11).fold("samplers")

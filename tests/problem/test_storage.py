@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from lo_theory.problem import LODistribution, nae_sat, random_slab
 from lo_theory.problem.storage import remove_leftovers, write_arrays, write_atomically
 from lo_theory.rng import Key
-from tests.problem.problems import problems
+from lo_theory.testing.strategies import problems
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def saved(tmp_path):
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(problem=problems)
+@given(problem=problems())
 def test_a_problem_comes_back(problem, tmp_path):
     again = LODistribution.load(problem.save(tmp_path / "problem.npz"))
     assert again.fingerprint() == problem.fingerprint()

@@ -29,8 +29,8 @@ from lo_theory.problem import (
     xor,
 )
 from lo_theory.rng import Key
-from tests.budget import accept, binomial, chi_square, chi_square_of_rows, reject, z_test
-from tests.problem.problems import joint
+from lo_theory.testing import binomial, chi_square, chi_square_of_rows, joint_law, z_test
+from tests.budget import accept, reject
 
 KEY = Key(2024).fold("laws of samplers")
 ROWS, LONG = 200_000, 8_000_000
@@ -120,8 +120,7 @@ CASES = cases()
 
 def hold_law(register: str, name: str, n: int) -> None:
     case, key = CASES[name], KEY.fold(name).fold(n)
-    law = joint(case.right)
-    support, probabilities = np.array(list(law), np.int8), np.array(list(law.values()))
+    support, probabilities = joint_law(case.right)
     accept(register, chi_square_of_rows(case.right.sample(key, n), support, probabilities))
     reject(register, chi_square_of_rows(case.wrong.sample(key, n), support, probabilities))
 
@@ -150,10 +149,9 @@ SMALL = {
 LAGS = (1, 64, 2048)
 
 
-def pair_p_value(rows: np.ndarray, law: dict[tuple[int, ...], float], lag: int) -> float:
+def pair_p_value(rows: np.ndarray, law: tuple[np.ndarray, np.ndarray], lag: int) -> float:
     """P-value that rows a lag apart are independent draws; no row stands in two pairs."""
-    possible = [sequence for sequence, p in law.items() if p > 0]
-    support, probabilities = np.array(possible, np.int8), np.array([law[sequence] for sequence in possible])
+    support, probabilities = law
     number = (rows[:, None, :] == support).all(axis=2).argmax(axis=1)
     usable = len(rows) // (2 * lag) * 2 * lag
     first, second = number[:usable].reshape(-1, 2, lag).transpose(1, 0, 2).reshape(2, -1)
@@ -163,7 +161,7 @@ def pair_p_value(rows: np.ndarray, law: dict[tuple[int, ...], float], lag: int) 
 
 def hold_independence(register: str, name: str, n: int) -> None:
     problem, key = SMALL[name], KEY.fold("pairs").fold(name).fold(n)
-    law, rows = joint(problem), problem.sample(key, n)
+    law, rows = joint_law(problem), problem.sample(key, n)
     accept(register, [pair_p_value(rows, law, lag) for lag in LAGS])
     for lag in LAGS:  # a sampler that uses one random number again a lag later, one time in twenty
         copied = rows.copy()

@@ -12,6 +12,7 @@ from scipy import stats
 
 from lo_theory.problem import colouring, flip, nae, xor
 from lo_theory.rng import Key
+from lo_theory.testing import t_test
 from lo_theory.thresholds import (
     Dynamics,
     PlantedEnsemble,
@@ -22,7 +23,7 @@ from lo_theory.thresholds import (
     run_at_overlap,
 )
 from lo_theory.thresholds._kernels import BLOCK, sweep_blocks
-from tests.budget import accept, reject, t_test
+from tests.budget import accept, reject
 from tests.thresholds.reference import sweep
 from tests.thresholds.test_kesten_stigum import random_ensemble
 

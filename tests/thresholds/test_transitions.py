@@ -11,6 +11,7 @@ from scipy import stats
 
 from lo_theory.problem import colouring, flip, nae, xor
 from lo_theory.rng import Key
+from lo_theory.testing import binomial
 from lo_theory.thresholds import (
     Effort,
     RowSpecification,
@@ -23,7 +24,7 @@ from lo_theory.thresholds import (
     planted_ensemble,
     transition_columns,
 )
-from tests.budget import accept, binomial, reject
+from tests.budget import accept, reject
 
 QUICK = Effort(size=2000, scan=4e6, dynamic=1.2e7, condensation=1e7)
 PARITY = {3: (0.818469, 0.917935), 4: (0.772280, 0.976770), 5: (0.701780, 0.992438)}

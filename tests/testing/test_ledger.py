@@ -1,6 +1,6 @@
-"""The budget helper.
+"""The ledger and its p-values.
 
-Its sums, its refusals, and that its p-values are uniform for a right sampler and small for a wrong one.
+Sums, its refusals, and that its p-values are uniform for a right sampler and small for a wrong one.
 """
 
 from __future__ import annotations
@@ -9,24 +9,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.budget import (
-    BUDGET,
-    LEDGER,
-    REGISTRY,
+from lo_theory.testing import (
     Ledger,
     Share,
-    accept,
-    alpha_for,
     binomial,
     chi_square,
     chi_square_of_rows,
-    overspent,
-    reject,
     row_counts,
     t_test,
     totals,
     z_test,
 )
+from tests.budget import BUDGET, LEDGER, REGISTRY, accept, alpha_for, reject
 
 LAW = np.array([0.4, 0.25, 0.2, 0.1, 0.03, 0.015, 0.004, 0.001])
 
@@ -51,10 +45,10 @@ def test_an_unknown_name_points_to_the_registry():
 
 def test_comparing_more_than_registered_is_an_error():
     ledger = Ledger({"a": Share(3)})
-    accept("a", [0.5, 0.4], ledger=ledger)
-    accept("a", 0.5, ledger=ledger)
+    ledger.accept("a", [0.5, 0.4])
+    ledger.accept("a", 0.5)
     with pytest.raises(LookupError, match="compares 4 p-values and registers 3"):
-        accept("a", 0.5, ledger=ledger)
+        ledger.accept("a", 0.5)
 
 
 def test_a_test_that_runs_again_spends_its_share_again():
@@ -69,20 +63,20 @@ def test_a_test_that_runs_again_spends_its_share_again():
 def test_ledgers_of_several_processes_add():
     counts = totals([{"a": {"one": 2}}, {"a": {"two": 2}, "b": {"three": 1}}, {"a": {"one": 2}}])
     assert counts == {"a": 4, "b": 1}
-    assert overspent(counts, {"a": Share(4), "b": Share(1)}) == []
-    assert overspent(counts, {"a": Share(3), "b": Share(1)}) == [
+    assert Ledger({"a": Share(4), "b": Share(1)}).overspent(counts) == []
+    assert Ledger({"a": Share(3), "b": Share(1)}).overspent(counts) == [
         "'a' compared 4 p-values over all processes and registers 3"
     ]
 
 
 def test_accept_and_reject_decide_at_the_threshold():
     ledger = Ledger({"a": Share(9)}, budget=0.09)
-    accept("a", [0.0101, 1.0], ledger=ledger)
+    ledger.accept("a", [0.0101, 1.0])
     with pytest.raises(AssertionError, match="below the threshold"):
-        accept("a", [0.0099, 1.0], ledger=ledger)
-    reject("a", [0.0099, 1.0], ledger=ledger)
+        ledger.accept("a", [0.0099, 1.0])
+    ledger.reject("a", [0.0099, 1.0])
     with pytest.raises(AssertionError, match="no power"):
-        reject("a", [0.0101, 1.0], ledger=ledger)
+        ledger.reject("a", [0.0101, 1.0])
     assert ledger.total("a") == 4  # rejecting spends nothing
 
 
@@ -168,7 +162,7 @@ def test_t_test_is_student_s_and_refuses_too_few():
     assert np.isclose(t_test(samples, 0.7), stats.ttest_1samp(samples, 0.7).pvalue, rtol=1e-10)
     assert t_test(np.ones(8), 1.0) == 1.0
     assert t_test(np.ones(8), 1.1) == 0.0
-    with pytest.raises(ValueError, match="8 samples or more"):
+    with pytest.raises(ValueError, match="at least 8"):
         t_test(np.ones(7), 1.0)
 
 

@@ -1,0 +1,134 @@
+"""P-values of counts, means and shares: what a statistical test of a sampler is made of.
+
+Each function answers the probability that a right implementation deviates at least as far. ``same_law`` puts them to
+use, ``Ledger`` divides a false-positive budget among them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+__all__ = ["binomial", "chi_square", "chi_square_of_rows", "holm", "row_counts", "t_test", "z_test"]
+
+_FOR_THE_NORMAL_LAW, _FOR_STUDENT = 100, 8
+
+
+def _error(samples: ArrayLike, least: int, law: str) -> tuple[NDArray[np.float64], float]:
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or values.size < least:
+        raise ValueError(f"{law} needs at least {least} independent samples in one axis, got shape {values.shape}")
+    return values, float(values.std(ddof=1) / np.sqrt(values.size))
+
+
+def z_test(samples: ArrayLike, mean: float) -> float:
+    """Two-sided p-value that independent ``samples`` [n] have this mean: P(|Z| >= |sample mean - mean|/standard error).
+
+    The samples' own standard error and the normal law are supposed; samples that are all one number answer 0 or 1.
+    Errors: ValueError below 100 samples.
+    """
+    values, error = _error(samples, _FOR_THE_NORMAL_LAW, "the normal law")
+    difference = values.mean() - mean
+    if error == 0:
+        return float(difference == 0)
+    return float(special.erfc(abs(difference / error) / np.sqrt(2)))
+
+
+def t_test(samples: ArrayLike, mean: float) -> float:
+    """Two-sided p-value (Student) that independent ``samples`` [n], each close to normal, have this mean.
+
+    For a few samples that are themselves averages over many draws: at eight of them the threshold of a test lies near
+    twelve standard errors, so what makes them not quite normal hardly counts. Errors: ValueError below 8 samples.
+    """
+    values, error = _error(samples, _FOR_STUDENT, "Student's law")
+    difference = values.mean() - mean
+    if error == 0:
+        return float(difference == 0)
+    return float(2 * special.stdtr(values.size - 1, -abs(difference / error)))
+
+
+def chi_square(counts: ArrayLike, probabilities: ArrayLike, *, least_expected: float = 20.0) -> float:
+    """P-value that ``counts`` [S] are multinomial with ``probabilities`` [S]: chi-square, sum of (seen - expected)**2 /
+    expected.
+
+    Cells expected fewer than ``least_expected`` times are pooled, smallest first, since far out the chi-square tail is
+    not to be trusted with small cells. A count where the probability is zero gives 0. Errors: ValueError for
+    probabilities that do not sum to one, and for counts too few to make two cells.
+    """
+    observed, law = np.asarray(counts, dtype=np.float64).ravel(), np.asarray(probabilities, dtype=np.float64).ravel()
+    if observed.shape != law.shape or abs(law.sum() - 1) > 1e-9 or (law < 0).any():
+        raise ValueError(
+            f"chi_square takes one probability a cell, summing to one: {observed.shape} counts, sum {law.sum()}"
+        )
+    if observed[law == 0].any():
+        return 0.0
+    ranked = np.argsort(law)
+    expected, observed = observed.sum() * law[ranked], observed[ranked]
+    pooled = int((expected < least_expected).sum())
+    if pooled:  # together the small cells must reach the least as well: take in the next larger one if they do not
+        pooled = max(pooled, int(np.searchsorted(np.cumsum(expected), least_expected)) + 1)
+        expected = np.append(expected[pooled:], expected[:pooled].sum())
+        observed = np.append(observed[pooled:], observed[:pooled].sum())
+    if len(expected) < 2 or (expected < least_expected).any():
+        raise ValueError(
+            f"chi_square needs two cells expected {least_expected} times: draw more than {observed.sum():.0f} samples"
+        )
+    return float(special.chdtrc(len(expected) - 1, (np.square(observed - expected) / expected).sum()))
+
+
+def binomial(successes: int, trials: int, probability: float) -> float:
+    """Exact two-sided p-value (twice the smaller tail) that ``successes`` of ``trials`` have this probability."""
+    law = stats.binom(trials, probability)
+    return float(min(1.0, 2 * min(law.cdf(successes), law.sf(successes - 1))))
+
+
+def row_counts(rows: NDArray[Any], support: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each row of ``support`` [S, L] is met in ``rows`` [n, L]: int64[S + 1].
+
+    One more cell, the last, counts rows met nowhere. Errors: ValueError for negative tokens, and for sequences that
+    62 bits do not number.
+    """
+    together = np.concatenate([support, rows])
+    base = int(together.max()) + 1
+    if together.min() < 0 or base ** support.shape[1] >= 2**62:
+        raise ValueError(
+            f"sequences of {support.shape[1]} tokens in {together.min()}..{base - 1} have no 62-bit number each"
+        )
+    numbers = together.astype(np.int64) @ base ** np.arange(support.shape[1])
+    known, drawn = numbers[: len(support)], numbers[len(support) :]
+    ranked = np.argsort(known)
+    cells = ranked[np.minimum(np.searchsorted(known[ranked], drawn), len(known) - 1)]
+    return np.bincount(np.where(known[cells] == drawn, cells, len(known)), minlength=len(known) + 1)
+
+
+def chi_square_of_rows(rows: NDArray[Any], support: NDArray[Any], probabilities: NDArray[np.float64]) -> float:
+    """P-value that ``rows`` [n, L] are independent draws of the law ``probabilities`` [S] on the sequences ``support``
+    [S, L].
+    """
+    return chi_square(row_counts(rows, support), np.append(probabilities, 0.0))
+
+
+def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
+    """Which of the hypotheses behind ``p_values`` [m] are rejected: bool[m], at the family-wise level ``level``.
+
+    Holm's rule: the i-th smallest is rejected while it is at most level/(m - i + 1). With every hypothesis true, the
+    probability that any is rejected is at most ``level``, whatever depends on what. (Holm, Scandinavian Journal of
+    Statistics 6, 1979, 65.) Errors: ValueError for what is no p-value and for a level outside (0, 1).
+    """
+    values = np.asarray(p_values, np.float64)
+    if not ((values >= 0) & (values <= 1)).all() or not 0 < level < 1:
+        raise ValueError(f"p-values lie in [0, 1] and a level in (0, 1), got {values} at {level}")
+    ranked = np.argsort(values)
+    passed = values[ranked] > level / np.arange(len(values), 0, -1)
+    rejected = np.zeros(len(values), np.bool_)
+    rejected[ranked[: int(np.argmax(passed)) if passed.any() else len(values)]] = True
+    return rejected
+
+
+def normal_tail(z: float) -> float:
+    """Two-sided P(|Z| >= |z|) of the standard normal law; 1 for nan."""
+    return 1.0 if math.isnan(z) else float(special.erfc(abs(z) / math.sqrt(2)))
