@@ -41,6 +41,7 @@ _ROOMS = {
         "save_model",
         "train",
     ),
+    "lo_theory.lab.evaluation": ("evaluate",),
     "lo_theory.lab.reading": ("read",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

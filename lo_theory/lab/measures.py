@@ -7,21 +7,25 @@ functions of ``lo_theory.diffusion`` and ``lo_theory.thresholds`` that it calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
+    Decoded,
     MaskLaw,
     Sums,
     Uniform,
     conditional_accuracy,
+    dead_checks,
     diversity,
+    find_leaks,
     generated_accuracies,
     infill_accuracies,
+    leak_threshold,
 )
 from lo_theory.diffusion.orders import OrderLosses
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
@@ -38,11 +42,15 @@ if TYPE_CHECKING:
     from lo_theory.lab.training import Learner
 
 __all__ = [
+    "CLASS_METRICS",
+    "by_pattern",
     "curve",
+    "dead_ends",
     "fold",
     "generated",
     "held_out",
     "law_losses",
+    "leaks",
     "left_open",
     "lines",
     "logged_losses",
@@ -56,6 +64,11 @@ __all__ = [
     "training_losses",
     "transition",
 ]
+
+T = TypeVar("T", bound=Hashable)
+
+CLASS_METRICS = ("model", "exact", "kl", "log_ratio", "deterministic", "evidence")
+"""What ``by_pattern`` keeps class by class; by role, all of it is."""
 
 _CURVE_POINTS = 40
 
@@ -186,12 +199,45 @@ def law_losses(
     return [({"law": law.name, **keys}, found[name]) for name, (keys, _) in judged.items()]
 
 
+def by_pattern(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
+    """Losses of one posterior under one law: all tokens, by role, by class and role.
+
+    Of a law whose contexts all hide equally many, the rows by role are those by class: they name what is hidden.
+    """
+    kinds = {(latents, observations) for latents, observations, _ in losses.classes}
+    hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
+    only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
+    found = [Finding("losses", {**keys, "role": "all", **only}, losses.total)]
+    found += [Finding("losses", {**keys, "role": role, **only}, sums) for role, sums in losses.roles.items()]
+    for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
+        place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
+        found.append(Finding("class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS}))
+    return found
+
+
+def leaks(evidence: Mapping[T, float], own: Iterable[T]) -> dict[str, float]:
+    """Of the rows ``own`` among all of a family, named with their ``evidence``: how many say that Bayes is beaten."""
+    mine, over = set(own), set(find_leaks(evidence))
+    return {
+        "rows_tested": len(mine),
+        "leaks": len(over & mine),
+        "largest_evidence": max(evidence[name] for name in mine),
+        "threshold": leak_threshold(len(evidence)),
+    }
+
+
 def one_pass(posterior: Posterior, distribution: LODistribution, key: Key, n: int) -> dict[str, Sums]:
     """Accuracies of a single pass: observations given all latents, and observations under the uniform law."""
     return {
         "conditional": conditional_accuracy(posterior, distribution, key.fold("conditional"), n),
         **infill_accuracies(posterior, distribution, Uniform(), key.fold("infill"), n),
     }
+
+
+def dead_ends(distribution: LODistribution, seen: Decoded) -> dict[str, Sums]:
+    """What became of a decode whose dead ends the exact posterior has seen (``find_dead_ends``)."""
+    found = {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
+    return found | dead_checks(distribution, seen)
 
 
 def generated(

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lo_theory.lab.config import resolve
 from lo_theory.lab.reading import stored_sweep
 from lo_theory.lab.rows import Row
-from lo_theory.lab.runs import FinishedRun, finished_runs, journal, no_finished_run, published_tables
+from lo_theory.lab.runs import FinishedRun, csv_files, finished_runs, journal, no_finished_run, published_tables
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.sweep.sweeps import show_sweep
@@ -45,7 +45,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that a page shows. ``facts`` are those of done.json, or of a sweep's last session."""
+    """Everything that a page shows. ``facts`` are those of done.json, or of a sweep's last session.
+
+    ``rows``: what the page carries as CSV, where no folder holds it.
+    """
 
     folder: Path
     title: str
@@ -55,6 +58,7 @@ class Source:
     figures: Sequence[Path]
     finished: tuple[int, int] | None = None  # cells of a sweep: finished, all
     failed: Sequence[Failed] = ()
+    rows: Sequence[Row] = ()
 
 
 def find(name: str, out: Path) -> Source:
@@ -173,7 +177,7 @@ def page(source: Source) -> str:
         run=source.folder.resolve().name,
         facts=[*facts, *sorted(dict(source.facts.get("versions", {})).items())],
         figures=[_figure(path) for path in source.figures],
-        files=[_file(source.folder / name) for name in _CSV if (source.folder / name).exists()],
+        files=[_download(name, content) for name, content in _contents(source).items()],
     )
 
 
@@ -193,8 +197,16 @@ def _figure(path: Path) -> dict[str, Any]:
     return {**facts, "name": path.name, "pdf": path.with_suffix(".pdf").name, "data": _base64(path.read_bytes())}
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _contents(source: Source) -> dict[str, bytes]:
+    """The CSV files of a source, by name."""
+    if source.rows:
+        return {name: text.encode() for name, text in csv_files(source.rows).items()}
+    paths = [source.folder / name for name in _CSV]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def _download(name: str, content: bytes) -> dict[str, Any]:
     """A CSV; its content where it is small enough."""
-    content, kind = path.read_bytes(), "application/gzip" if path.suffix == ".gz" else "text/csv"
+    kind = "application/gzip" if name.endswith(".gz") else "text/csv"
     data = f"data:{kind};base64,{_base64(content)}" if len(content) <= _LARGEST_DOWNLOAD else ""
-    return {"name": path.name, "size": f"{len(content) / 1000:,.0f} kB", "data": data}
+    return {"name": name, "size": f"{len(content) / 1000:,.0f} kB", "data": data}

@@ -19,7 +19,6 @@ from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.families import (
     Evaluation,
     Row,
-    SingleTokens,
     check_exact,
     evaluation_law,
     figures,
@@ -35,7 +34,7 @@ from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.settings import Training
 from lo_theory.lab.table import to_markdown
 from lo_theory.lab.task import tables
-from lo_theory.posterior import ExactPosterior
+from lo_theory.posterior import ExactPosterior, MarginalsOnly
 from lo_theory.problem import MASK, Layout, nae_sat
 from lo_theory.rng import Key
 
@@ -181,7 +180,7 @@ def test_what_does_not_fit_the_problem_stops_before_training(tmp_path: Path, row
 
 def test_single_tokens_answer_whatever_is_revealed_as_bayes_does_with_nothing_revealed() -> None:
     distribution = nae_sat(6, 12, seed=1)
-    posterior, exact = SingleTokens(distribution), ExactPosterior(distribution)
+    posterior, exact = MarginalsOnly(distribution), ExactPosterior(distribution)
     tokens = distribution.sample(Key(0), 3)
     tokens[:, ::2] = MASK
     probs = posterior.marginals(tokens).probs

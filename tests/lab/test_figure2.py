@@ -14,8 +14,9 @@ from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments import figure2 as work
-from lo_theory.lab.experiments.figure2 import CLASS_METRICS, figures, leaking, short
+from lo_theory.lab.experiments.figure2 import figures, leaking, short
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
+from lo_theory.lab.measures import CLASS_METRICS
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, journal

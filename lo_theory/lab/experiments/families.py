@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lo_theory.diffusion.orders import AlongOrder, order_losses
 from lo_theory.diffusion.pattern_losses import PatternLosses
@@ -35,8 +34,8 @@ from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
-from lo_theory.posterior import Marginals, Posterior
-from lo_theory.problem import MASK, Layout, LODistribution, TableObservations
+from lo_theory.posterior import MarginalsOnly, Posterior
+from lo_theory.problem import MASK, LODistribution, TableObservations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +49,6 @@ __all__ = [
     "Evaluation",
     "Reference",
     "Row",
-    "SingleTokens",
     "check_exact",
     "evaluation_law",
     "figures",
@@ -149,11 +147,9 @@ class Row:
 
 def check_exact(row: Row, distribution: LODistribution) -> None:
     """Raise ValueError if the exact posterior does not fit on one sequence under a mask law."""
-    import numpy as np
 
     from lo_theory.diffusion.masks import draw_masks
     from lo_theory.posterior import ExactPosterior
-    from lo_theory.problem import MASK
     from lo_theory.rng import Key
 
     setting, key = row.evaluation, Key(row.seed).fold("check")
@@ -177,30 +173,6 @@ class Reference:
 
 ROLE_METRICS = ("model", "exact", "kl", "kl_above", "deterministic", "excluded", "converged")
 """What is kept role by role; ``kl_above``: minus belief propagation, where there is a factor graph."""
-
-
-@dataclass(frozen=True)
-class SingleTokens:
-    """The posterior that reads nothing: every hidden token has its law before anything is revealed.
-
-    What lies between it and the exact posterior is what there is to know under a mask law.
-    """
-
-    distribution: LODistribution
-
-    @property
-    def layout(self) -> Layout:
-        """Positions and roles of the sequences it takes."""
-        return self.distribution.layout
-
-    def marginals(self, tokens: ArrayLike) -> Marginals:
-        """See Posterior; knows no evidence (nan)."""
-        rows = self.layout.check_tokens(tokens)
-        probs = np.repeat(np.asarray(self.distribution.token_marginals, np.float64)[None], len(rows), axis=0)
-        row, position = np.nonzero(rows != MASK)
-        probs[row, position] = 0.0
-        probs[row, position, rows[row, position]] = 1.0
-        return Marginals(probs, np.full(len(rows), np.nan), np.ones(len(rows), np.bool_))
 
 
 def units(s: Subject) -> Iterator[Unit]:
@@ -253,7 +225,7 @@ def _losses(s: Subject, models: Mapping[int, Learner], text: str) -> list[Findin
     # A random slab reads all latents in one linear form: it has no factor graph.
     if setting.bp and isinstance(s.distribution.observations, TableObservations):
         judged["bp"] = ({"posterior": "bp", **none}, s.bp())
-    judged["marginals"] = ({"posterior": "marginals", **none}, SingleTokens(s.distribution))
+    judged["marginals"] = ({"posterior": "marginals", **none}, MarginalsOnly(s.distribution))
     exact, law, beside = s.exact(setting.limit_states), evaluation_law(text), "bp" if "bp" in judged else None
     measured = measures.law_losses(s, judged, exact, law, setting.contexts, beside=beside)
     return [found for keys, losses in measured for found in _of_law(keys, losses)]

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lo_theory.diffusion.leaks import find_leaks, leak_threshold
-from lo_theory.diffusion.pattern_losses import PatternLosses
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 __all__ = [
-    "CLASS_METRICS",
     "PatternEvaluation",
     "Reference",
     "Row",
@@ -134,10 +131,6 @@ class Reference:
     statement: str
 
 
-CLASS_METRICS = ("model", "exact", "kl", "log_ratio", "deterministic", "evidence")
-"""What is kept class by class; by role, all of it is."""
-
-
 def units(s: Subject) -> Iterator[Unit]:
     """All units, in the order in which their rows are kept."""
     s, row = s.named(s.size), s.row
@@ -177,40 +170,18 @@ def _losses(s: Subject, text: str) -> list[Finding]:
     longest = f"model({s.row.lengths[-1]})" if setting.proxy else None
     exact = s.exact(setting.limit_states)
     measured = measures.law_losses(s, judged, exact, mask_law(text), setting.sequences, beside=longest)
-    return [found for keys, losses in measured for found in _of_law(keys, losses)]
-
-
-def _of_law(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
-    """Losses of one posterior under one law: all tokens, by role, by class and role.
-
-    Of a law whose contexts all hide equally many, the rows by role are those by class: they name what is hidden.
-    """
-    kinds = {(latents, observations) for latents, observations, _ in losses.classes}
-    hidden = next(iter(kinds)) if len(kinds) == 1 else ("", "")
-    only = {"latents_hidden": hidden[0], "observations_hidden": hidden[1]}
-    found = [Finding("losses", {**keys, "role": "all", **only}, losses.total)]
-    found += [Finding("losses", {**keys, "role": role, **only}, sums) for role, sums in losses.roles.items()]
-    for (latents, observations, role), sums in losses.classes.items() if len(kinds) > 1 else ():
-        place = {"role": role, "latents_hidden": latents, "observations_hidden": observations}
-        found.append(Finding("class_losses", {**keys, **place}, {name: sums[name] for name in CLASS_METRICS}))
-    return found
+    return [found for keys, losses in measured for found in measures.by_pattern(keys, losses)]
 
 
 def _leaks(s: Subject, measured: Sequence[str]) -> list[Finding]:
     """Rows of losses, of whatever class and role, whose evidence says that a posterior beats Bayes."""
     names = {f"row{s.index}/{name}" for name in measured}
     lines = [line for line in list(s.context.run.rows) if line.unit in names and line.metric == "evidence"]
-    leaks = set(find_leaks({i: line.sums.total for i, line in enumerate(lines)}))
+    evidence = {i: line.sums.total for i, line in enumerate(lines)}
     found = []
     for keys in _judged(s).values():
         own = [i for i, line in enumerate(lines) if all(line.keys[name] == keys[name] for name in keys)]
-        facts = {
-            "rows_tested": len(own),
-            "leaks": len(leaks.intersection(own)),
-            "largest_evidence": max(lines[i].sums.total for i in own),
-            "threshold": leak_threshold(len(lines)),
-        }
-        found.append(Finding("leaks", keys, measures.singles(facts)))
+        found.append(Finding("leaks", keys, measures.singles(measures.leaks(evidence, own))))
     return found
 
 

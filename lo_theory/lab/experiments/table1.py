@@ -23,7 +23,6 @@ from lo_theory.diffusion import (
     OneAtATime,
     Schedule,
     Sums,
-    dead_checks,
     decode,
     find_dead_ends,
     losses,
@@ -231,8 +230,7 @@ def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> lis
     knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
     if knows or find_all_dead_ends:
         seen = decoded if knows else find_dead_ends(_denoiser(s, "exact"), decoded)
-        dead_ends = {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
-        dead_ends |= dead_checks(s.distribution, seen)
+        dead_ends = measures.dead_ends(s.distribution, seen)
     metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
     return [Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)]
 
