@@ -1,7 +1,7 @@
 """What every figure of the project is drawn with: the style, a sheet without a display, lettered panels, files.
 
 Loads matplotlib when called, never ``pyplot``: no global state of it is changed, but by ``use_style``. Writes only the
-files it is told.
+files it is given.
 """
 
 from __future__ import annotations

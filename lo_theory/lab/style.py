@@ -96,7 +96,7 @@ INK = "#262626"
 """Symbols in a legend that stand for a shape whatever its colour."""
 
 SHADING: Mapping[str, str] = MappingProxyType({"band": "#ededed", "hard": "#fddbc7", "clustered": "#dcdcdc"})
-"""Areas behind the data: a mere band, the hard phase, the phase in which a planted state cannot be told."""
+"""Areas behind the data: a mere band, the hard phase, the phase in which a planted state is not detectable."""
 
 VALUES = ("#2a6f97", "#e9a03b", "#6a994e", "#9d6bbd", "#c8553d", "#4d4d4d")
 """Values of a token, by value; fainter the less is known of it."""

@@ -151,7 +151,7 @@ def _one_section(line: Any) -> Hashable:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: lines that follow each other with equal ``section(line)`` are one section; notes stand below."""
+    """A table: lines that follow each other with equal ``section(line)`` are one section; notes are below."""
 
     title: str
     columns: Sequence[Column]
