@@ -1,4 +1,4 @@
-"""The one plotting style of the project: what colour and marker stands for what, in every figure.
+"""The one plotting style of the project: what each colour and marker means, in every figure.
 
 Plain values, no matplotlib: ``lo_theory.lab.drawing`` lays ``RC`` over matplotlib's own defaults, so a figure looks the
 same whatever a user's settings are. A denoiser has one colour everywhere, a policy one marker; filled and open, dark
@@ -93,7 +93,7 @@ NO_DATA = "#bdbdbd"
 """Cells of a map that hold no answer: what the exact posterior refuses."""
 
 INK = "#262626"
-"""Symbols in a legend that stand for a shape whatever its colour."""
+"""Symbols in a legend that show a shape whatever its colour."""
 
 SHADING: Mapping[str, str] = MappingProxyType({"band": "#ededed", "hard": "#fddbc7", "clustered": "#dcdcdc"})
 """Areas behind the data: a mere band, the hard phase, the phase in which a planted state is not detectable."""
