@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= cpu
 
-.PHONY: help table1 test lowest soak bench kernels lint dist installed clean
+.PHONY: help table1 test lowest soak bench kernels lint docs dist installed clean
 
 help:
 	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
@@ -13,6 +13,7 @@ help:
 	@echo "make soak                              its long versions"
 	@echo "make bench                             the benchmarks, with their goals"
 	@echo "make kernels                           compile the kernels, which the first run otherwise does"
+	@echo "make docs                              the documentation as a site, in build/site; a broken link or reference fails"
 	@echo "make dist                              the wheel and the source archive, in dist/"
 	@echo "make installed                         the wheel in an empty environment, away from the repository: it runs quick"
 	@echo "make lint                              ruff and mypy"
@@ -50,6 +51,14 @@ kernels: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy lo_theory
+
+$(VENV)/docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+# Notebooks are executed on the way: EXECUTE_NOTEBOOKS=false shows them without what they print.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: $(VENV)/ready
 	rm -rf dist
