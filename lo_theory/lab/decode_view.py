@@ -22,11 +22,19 @@ from numpy.typing import NDArray
 from lo_theory.diffusion import DecodeOptions, FixedCount, Policy, Schedule, View, decode
 from lo_theory.diffusion.masks import draw_masks
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.drawing import letter_panels, new_figure, styled, write_figure
-from lo_theory.lab.laws import check_laws, mask_law, policy
+from lo_theory.lab.drawing import (
+    COLOURS,
+    INK,
+    NO_DATA,
+    SEQUENTIAL,
+    VALUES,
+    letter_panels,
+    new_figure,
+    styled,
+    write_figure,
+)
 from lo_theory.lab.panel import Look, handle
-from lo_theory.lab.settings import step_count
-from lo_theory.lab.style import COLOURS, INK, NO_DATA, SEQUENTIAL, VALUES
+from lo_theory.lab.settings import check_laws, mask_law, policy, step_count
 from lo_theory.lab.sweep.cells import cell_id
 from lo_theory.lab.task import load_task
 from lo_theory.posterior import BPPosterior, ExactPosterior, Posterior
@@ -39,8 +47,6 @@ from lo_theory.rng import Key
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["Trace", "Wanted", "find_model", "make_figure", "record", "to_csv", "trace_all", "write_view"]
 
 
 @dataclass(frozen=True)

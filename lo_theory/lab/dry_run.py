@@ -14,11 +14,9 @@ from typing import Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.execute import Request, check_rows, choose_run_device, prepare
 from lo_theory.lab.planning import MEASURED, Planned, duration, for_device, gib, measure_rate, plan_trainings
-from lo_theory.lab.ranked import Followed
+from lo_theory.lab.runs import Followed
 from lo_theory.lab.table import Column, Table
 from lo_theory.lab.units import Options
-
-__all__ = ["Estimate", "dry_run", "estimate_table"]
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 if TYPE_CHECKING:
     from lo_theory.lab.rows import Row
 
-__all__ = ["Cancelled", "Job", "Keeper", "Pool", "Result", "Serial", "Stop", "attempt", "failure", "run_jobs"]
-
 
 class Cancelled(Exception):
     """Raised inside a job that is to stop because another failed or the user said so."""

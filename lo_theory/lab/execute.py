@@ -7,40 +7,28 @@ are made for reading: table.csv, table.md, figure.png, figure.pdf.
 from __future__ import annotations
 
 import math
+import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Keeper, Result, Serial, Stop, run_jobs
-from lo_theory.lab.machine import available_processors, processor, versions
 from lo_theory.lab.pools import Threads
-from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
 from lo_theory.lab.rows import Row
-from lo_theory.lab.runs import FinishedRun, Run
-from lo_theory.lab.task import load_task
-from lo_theory.lab.units import Context, Folder, Options, Progress, Unit
+from lo_theory.lab.runs import FinishedRun, Followed, Run
+from lo_theory.lab.task import Prepared, load_task
+from lo_theory.lab.units import Context, Folder, Options, Unit, available_processors, processor, versions
 from lo_theory.problem.seams import check_threads
 from lo_theory.problem.storage import write_atomically
 
 if TYPE_CHECKING:
     from lo_theory.lab.planning import Planned
-
-__all__ = [
-    "Request",
-    "Work",
-    "assist",
-    "check_rows",
-    "choose_run_device",
-    "execute",
-    "prepare",
-    "recorded_fact",
-    "write_outputs",
-]
+    from lo_theory.neural import Ranks
 
 
 class Trains(Protocol):
@@ -75,7 +63,7 @@ class Request:
             raise ValueError(f"the time between checkpoints is 0 seconds or more, got {self.checkpoint_seconds}")
 
 
-def execute(experiment: Experiment, request: Request, progress: Progress) -> FinishedRun:
+def execute(experiment: Experiment, request: Request, progress: SilentProgress) -> FinishedRun:
     """Compute what is missing of an experiment, and return the finished run; a finished one costs no work.
 
     Under torchrun this is what the first rank calls, and ``assist`` the others. Errors: ValueError for a problem that
@@ -228,7 +216,7 @@ class _Keeps(Folder, Protocol):
 class Work(Keeper):
     """The units of prepared rows, as jobs whose rows a folder keeps: of a run, or of a cell of a sweep."""
 
-    def __init__(self, prepared: Sequence[Prepared], run: _Keeps, options: Options, progress: Progress) -> None:
+    def __init__(self, prepared: Sequence[Prepared], run: _Keeps, options: Options, progress: SilentProgress) -> None:
         self.run, self.progress, self.stop = run, progress, Stop()
         context = Context(run, options, progress, self.stop)
         self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
@@ -275,3 +263,47 @@ def write_outputs(folder: Path, experiment: Experiment, rows: list[Any]) -> None
 
     write_tables(folder, tables(experiment, rows), rows)
     write_figures(folder, experiment, rows)
+
+
+# --- several ranks, as torchrun starts them: all train together, the first alone measures and writes ---
+
+
+def _number(name: str, default: int) -> int:
+    """A number that torchrun sets; the default without torchrun."""
+    return int(os.environ.get(name, default)) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else default
+
+
+def own_rank() -> int:
+    """The number of this process among those that torchrun started; 0 without torchrun."""
+    return _number("RANK", 0)
+
+
+def expected_ranks() -> Ranks:
+    """The ranks that torchrun started, before they have joined."""
+    from lo_theory.neural import Ranks
+
+    rank, count = own_rank(), _number("WORLD_SIZE", 1)
+    return Ranks(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
+
+
+@contextmanager
+def team(device: str, *, needed: bool) -> Iterator[Ranks | None]:
+    """Join the other ranks for as long as there is something to train; None where there are no others."""
+    if not needed or _number("WORLD_SIZE", 1) == 1:
+        yield None
+        return
+    from lo_theory.neural import join_ranks
+
+    with join_ranks(device) as ranks:
+        yield ranks
+
+
+def agree_on(ranks: Ranks | None, device: str, folder: Path, units: Sequence[str] | None = None) -> None:
+    """Wait for the other ranks, once the run's folder is open and again once the missing units are known.
+
+    ValueError if they have another run, or miss other units; RuntimeError if one is gone.
+    """
+    if ranks is not None:
+        value = str(folder) if units is None else list(units)
+        what = "the run" if units is None else "the units of work that are missing (can all read the run's folder?)"
+        ranks.agree(what, value, ranks.device(device))

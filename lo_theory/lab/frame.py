@@ -21,7 +21,6 @@ from lo_theory.lab.rows import STATISTICS, Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Record", "from_rows", "gap", "grouped", "kind", "minus", "named", "pool", "records"]
 
 _RESULTS = ("metric", "n", "mean", "low", "high", "runs")
 _WHICH_RUN = ("row", "run", "problem", "seed", "seeds", "problem.seed")  # keys in which runs of one place may differ

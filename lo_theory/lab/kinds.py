@@ -12,19 +12,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-__all__ = [
-    "COMMON",
-    "KEYS",
-    "KINDS",
-    "Kind",
-    "Metric",
-    "check_row",
-    "columns_page",
-    "declare",
-    "is_share",
-    "known_kinds",
-]
-
 Sort = Literal["share", "mean", "single"]
 
 

@@ -10,20 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.drawing import CATEGORICAL
 from lo_theory.lab.frame import Record, gap, kind, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet
-from lo_theory.lab.seeds import seed_texts
-from lo_theory.lab.style import CATEGORICAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["Cost", "Curve", "cost_of", "gap_panel", "learning_curves", "place_look", "training_sheet"]
 
 Cost = Literal["flops", "seconds"]
-
 Curve = Sequence[Record]
 """The evaluations of one training by step: ``gap`` closed, the keys ``flops``, ``seconds``, and ``curve``, its number.
 

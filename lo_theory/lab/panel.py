@@ -16,15 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
+from lo_theory.lab.drawing import COLOURS, NO_DATA, SEQUENTIAL, letter_panels, mark_empty, new_figure
 from lo_theory.lab.frame import Record
-from lo_theory.lab.style import COLOURS, NO_DATA, SEQUENTIAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Colours", "Level", "Logarithmic", "Look", "Panel", "Sheet", "edges", "handle", "heat", "label_inches"]
 
 Look = Mapping[str, Any]
 """How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""

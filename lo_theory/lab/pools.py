@@ -23,8 +23,6 @@ from typing import Any
 
 from lo_theory.lab.engine import Job, Pool, Result, Stop, attempt, failure
 
-__all__ = ["Dask", "Processes", "Threads", "dask_setup"]
-
 _SECONDS_TO_END = 10.0
 _ORPHANED = 3  # exit code of a worker whose driver is gone
 _SECONDS_TO_ANSWER = 10  # of a cluster

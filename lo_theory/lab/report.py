@@ -27,8 +27,6 @@ from lo_theory.lab.table import Table
 from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["Failed", "Source", "find", "page", "write_report"]
-
 _LARGEST_DOWNLOAD = 400_000  # bytes of a CSV that the page carries; larger ones are named
 _FACTS = ("seconds", "workers", "threads", "device", "crew", "processor", "system")
 _CSV = ("table.csv", "classes.csv", "pooled.csv", "table.csv.gz", "classes.csv.gz")

@@ -20,10 +20,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["build", "check", "closest", "dump_yaml", "merge", "parse_yaml", "plain", "read_yaml", "setting"]
-
 T = TypeVar("T")
-
 _LARGEST_INTEGER = 2**63 - 1  # what arrays and tables hold
 
 
@@ -283,8 +280,6 @@ def _join(path: str, name: object) -> str:
 
 _LARGEST_NUMBER = sys.float_info.max
 _JOINERS = "\u200c\u200d"  # of Arabic letters, and of emoji
-
-
 _NAMES: tuple[tuple[type, str], ...] = ((bool, "true/false"), (int, "an integer"), (float, "a number"), (str, "text"))
 
 

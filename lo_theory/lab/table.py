@@ -27,26 +27,6 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import csv_files
 from lo_theory.problem.storage import write_atomically
 
-__all__ = [
-    "Column",
-    "Table",
-    "key",
-    "largest",
-    "largest_z",
-    "mean",
-    "measured",
-    "number",
-    "only",
-    "percent",
-    "plus_minus",
-    "print_tables",
-    "text",
-    "to_markdown",
-    "with_error",
-    "with_expected",
-    "write_tables",
-]
-
 
 def number(value: float, form: str = ".3f") -> str:
     """A number in a form, ``-`` for nan."""

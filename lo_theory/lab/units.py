@@ -1,9 +1,12 @@
-"""Units of work: what a run computes, keeps and repeats as a whole; how they compute; and who sees it."""
+"""Units of work, which a run computes, keeps and repeats as a whole; how, and on what machine, they compute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import platform
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,9 +18,8 @@ from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
 
 if TYPE_CHECKING:
+    from lo_theory.lab.progress import SilentProgress
     from lo_theory.lab.training import Learner
-
-__all__ = ["Context", "Folder", "Options", "Progress", "Unit", "Watched"]
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,6 @@ class Options:
     def __post_init__(self) -> None:
         if not self.checkpoint_seconds >= 0:
             raise ValueError(f"the time between checkpoints must not be negative, got {self.checkpoint_seconds}")
-
-
-class Progress(Protocol):
-    """Who sees how a run advances."""
-
-    def say(self, text: Callable[[], str]) -> None:
-        """Show a line, which is made only where somebody sees it."""
-
-    def begin(self, units: int, missing: int) -> None:
-        """``missing`` of ``units`` units are to be computed."""
-
-    def start(self, label: str) -> None:
-        """A unit begins."""
-
-    def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
-        """A training step: the trainer's values, and the lines ``floor`` and ``marginals_only``."""
-
-    def finish(self, label: str, seconds: float) -> None:
-        """A unit is on disk."""
 
 
 class Folder(Protocol):
@@ -86,7 +69,7 @@ class Context:
 
     run: Folder
     options: Options
-    progress: Progress
+    progress: SilentProgress
     stop: Stop
 
 
@@ -123,3 +106,33 @@ class Watched:
         """See Posterior; Cancelled if work is to stop."""
         self.stop.check()
         return self.inner.marginals(tokens)  # type: ignore[arg-type]
+
+
+_PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
+
+
+def available_processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def installed_version(name: str) -> str:
+    """Version of an installed package; "not installed" for a checkout that runs without having been installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}}
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -13,7 +13,7 @@ from lo_theory.lab.engine import Stop
 from lo_theory.lab.execute import Request, execute, prepare
 from lo_theory.lab.planning import plan_trainings
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ranked import Followed
+from lo_theory.lab.runs import Followed
 from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.units import Context, Options
 from lo_theory.neural import Transformer, estimate_memory, flop_per_token

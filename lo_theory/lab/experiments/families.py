@@ -18,7 +18,8 @@ from lo_theory.diffusion.orders import AlongOrder, order_losses
 from lo_theory.diffusion.pattern_losses import PatternLosses
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.drawing import COLOURS, SHADING
 from lo_theory.lab.experiments.orders import Evaluation as OrdersEvaluation
 from lo_theory.lab.experiments.orders import MaskedLearner, Order, Reader, causal, masked, readers
 from lo_theory.lab.experiments.orders import Row as OrdersRow
@@ -27,9 +28,7 @@ from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.settings import Model, Training, check_laws, mask_law
-from lo_theory.lab.style import COLOURS, SHADING
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
@@ -43,21 +42,6 @@ if TYPE_CHECKING:
 
     from lo_theory.diffusion.masks import MaskLaw
     from lo_theory.problem import LODistribution
-
-__all__ = [
-    "ROLE_METRICS",
-    "Evaluation",
-    "Reference",
-    "Row",
-    "check_exact",
-    "evaluation_law",
-    "figures",
-    "gaps",
-    "nothing",
-    "tables",
-    "units",
-    "verdict",
-]
 
 
 _SATISFIED = re.compile(r"^satisfied(?:\(([0-9.]+)\))?$")
@@ -353,11 +337,8 @@ def _law_table(law: str, found: Sequence[Record]) -> Table:
 
 
 _LEAST, _MOST = 1e-6, 4.0  # nats: what is less is drawn at the least; upper end of the axis
-
 _COLUMNS = 3
-
 _OPEN = {"markerfacecolor": "white"}
-
 _MODEL, _AWARE = {"color": COLOURS["model"], "marker": "o"}, {"color": COLOURS["order_aware"], "marker": "^"}
 
 _LAW_LOOKS: Mapping[str, Look] = {

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.drawing import COLOURS, INK, MODEL_SHADES
 from lo_theory.lab.frame import Record, gap, kind, pool, records
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
-from lo_theory.lab.style import COLOURS, INK, MODEL_SHADES
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, number, text
 from lo_theory.lab.training import Learner
@@ -35,17 +34,6 @@ from lo_theory.problem import Layout, LODistribution
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-__all__ = [
-    "PatternEvaluation",
-    "Reference",
-    "Row",
-    "figures",
-    "leaking",
-    "short",
-    "tables",
-    "units",
-]
 
 
 @dataclass(frozen=True)
@@ -202,9 +190,7 @@ def _tested(frame: DataFrame) -> list[Record]:
 
 
 _LEAKS_SHOWN = 5
-
 _ROUNDING = 1e-12  # what is smaller is rounding
-
 _LAW, _ROLE = key("law", left=True), key("role", left=True)
 
 
@@ -359,15 +345,10 @@ def _leak_table(frame: DataFrame, pair: Column) -> Table:
 
 
 _NATS = Logarithmic(1e-6)
-
 _PLACES = 24  # groups of places along the order, at most
-
 _HIDDEN = "l: latents hidden, with l P/N observations"
-
 _KL = "KL from the exact marginals, nats"
-
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 1.6}
-
 _SHARES: Look = {"color": INK, "linestyle": ":", "marker": "D", "label": "share of deterministic contexts"}
 
 _ROLES: Mapping[str, Look] = {

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.ensembles import Budget, Ensemble
+from lo_theory.lab.drawing import BP_SHADES, COLOURS, INK
+from lo_theory.lab.experiments.thresholds import Budget, Ensemble
 from lo_theory.lab.frame import Record, grouped, kind, pool, records
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.schema import setting
-from lo_theory.lab.style import BP_SHADES, COLOURS, INK
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, text, with_error
 from lo_theory.lab.units import Unit
@@ -36,8 +36,6 @@ from lo_theory.thresholds import find_transition
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-__all__ = ["Iteration", "Reference", "Row", "Start", "Stated", "degree_points", "figures", "tables", "units"]
 
 
 Start = Literal["planted", "random", "noise"]
@@ -192,7 +190,6 @@ def _uniform_free_entropy(drawn: PlantedInstance) -> float:
 
 
 _PLACE = ("row", "label", "k", "observed", "N", "start", "c")
-
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
 
 

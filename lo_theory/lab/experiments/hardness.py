@@ -21,13 +21,13 @@ from lo_theory.diffusion.statistics import student
 from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.ensembles import Budget
+from lo_theory.lab.drawing import COLOURS, INK, NO_DATA
+from lo_theory.lab.experiments.thresholds import Budget
 from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.panel import Colours, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
-from lo_theory.lab.style import COLOURS, INK, NO_DATA
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
@@ -42,28 +42,9 @@ if TYPE_CHECKING:
     from lo_theory.problem import LODistribution
     from lo_theory.thresholds import PlantedEnsemble
 
-__all__ = [
-    "OBSERVED",
-    "Cells",
-    "Observed",
-    "Population",
-    "Row",
-    "check_rates",
-    "degree",
-    "ensembles",
-    "figures",
-    "marks",
-    "problems",
-    "rate",
-    "tables",
-    "units",
-]
-
 
 Observed = Literal["all", "satisfied"]
-
 OBSERVED = ("all", "satisfied")
-
 _TENTHS = tuple(round(0.1 * i, 1) for i in range(11))
 
 
@@ -261,13 +242,9 @@ def _population(s: Subject, name: str, a: float) -> list[Finding]:
 
 
 _BLOCKS = 8  # of the sweeps of population dynamics, of which standard errors are taken
-
 _PROBLEM = ("family", "N", "P")  # what rows are pooled by: all but the seed of the problem
-
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
-
 _TITLE = text("problem", lambda line: f"{line.family}, N = {line.N}, P = {line.P}")
-
 Name = tuple[str, int, int]
 
 
@@ -420,25 +397,15 @@ def _refused(cell: Record) -> float:
 
 
 _COLUMNS = 4
-
 _GAP = 0.02  # of the overlaps, below which two starts count as one
-
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "kesten_stigum": "D"}
-
 _DASHES = {"all": "-", "satisfied": "--"}
-
 _LN2 = {**{tick / 10: f"{tick / 10:g}" for tick in (0, 2, 4, 6)}, math.log(2): "ln 2"}
-
 _DECADES = {1e-4: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", 10: "10"}
-
 _BITS = Colours(0, math.log(2), _LN2, pad=0.09)
-
 _NATS = Colours(1e-4, 10, _DECADES, logarithmic=True, pad=0.09)
-
 _SHARE = Colours(0, 1, pad=0.09)
-
 _AXES: Mapping[str, Any] = {"xlabel": "mask rate of latents, a", "ylabel": "mask rate of observations, b"}
-
 _OF_LATENTS = ("latent_entropy", "joint_entropy", "kl_latent", "evidence_error")  # not asked where none is hidden
 
 
@@ -458,7 +425,6 @@ class _Quantity:
 
 
 _JOINT = _Quantity("exact joint_entropy", "Exact: joint entropy left,\nnats per hidden latent", _BITS)
-
 _KL = _Quantity("bp kl_latent", "Belief propagation: KL from exact,\nnats per hidden latent", _NATS)
 
 _EVIDENCE = _Quantity(

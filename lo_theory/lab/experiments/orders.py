@@ -23,14 +23,13 @@ from lo_theory.diffusion.orders import AlongOrder, OrderLosses, closed_form, ord
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
 from lo_theory.lab.frame import Record, kind, pool, records
-from lo_theory.lab.laws import policy
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws
-from lo_theory.lab.style import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
+from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws, policy
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, plus_minus, text, with_expected
 from lo_theory.lab.training import Learner
@@ -47,29 +46,8 @@ if TYPE_CHECKING:
     from lo_theory.lab.training import Learner
     from lo_theory.problem import LODistribution
 
-__all__ = [
-    "Evaluation",
-    "Generation",
-    "MaskedLearner",
-    "Order",
-    "Reader",
-    "Reference",
-    "Row",
-    "above",
-    "causal",
-    "check_exact",
-    "figures",
-    "learners",
-    "masked",
-    "reached",
-    "readers",
-    "tables",
-    "units",
-]
-
 
 _DRAWN = ("random", "closer", "much_closer")
-
 _SWAPPED = ("closer", "much_closer")
 
 
@@ -494,7 +472,6 @@ def _longest(lines: Sequence[Record]) -> list[Record]:
 
 
 _MILLI = 1e3
-
 _NOTHING = Record({})
 
 
@@ -602,23 +579,14 @@ def _along_table(lines: Sequence[Record]) -> Table:
 
 
 _MASKED = MODEL_SHADES[2::-1]
-
 _MARKERS = "oDs^vP"  # draws of an order
-
 _COLUMNS = 5  # as many as kinds of orders
-
 _NATS = Logarithmic(1e-6)  # below is rounding
-
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 2.5, "label": "exact"}
-
 _OPEN: Look = {"color": COLOURS["exact"], "linestyle": "", "marker": "o", "markerfacecolor": "white"}
-
 _FORMULA: Look = {**_OPEN, "label": "exact, closed form"}
-
 _MARGINALS: Look = {"color": COLOURS["line"], "linestyle": "--", "label": "marginals only"}
-
 _REACHED: Look = {"color": COLOURS["line"], "linestyle": ":", "label": "counts as the floor"}
-
 Looks = Mapping[str, Look]
 
 

@@ -15,11 +15,10 @@ from lo_theory.diffusion import Uniform
 from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import COLOURS, INK, marker
 from lo_theory.lab.experiments import table1
-from lo_theory.lab.experiments.table1 import Reference, Row
 from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet, handle
-from lo_theory.lab.style import COLOURS, INK, marker
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table, key, measured, percent, plus_minus, text
 from lo_theory.lab.units import Unit
@@ -28,19 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = [
-    "Reference",
-    "Row",
-    "decodes",
-    "differences",
-    "facts",
-    "falls",
-    "figures",
-    "met",
-    "settling_ratio",
-    "tables",
-    "units",
-]
+Row, Reference = table1.Row, table1.Reference
 
 
 def units(s: Subject) -> Iterator[Unit]:
@@ -61,7 +48,6 @@ def units(s: Subject) -> Iterator[Unit]:
 
 
 _POLICIES = ["vanilla", "margin"]
-
 _PAIR = ["N", "P"]
 
 
@@ -157,11 +143,8 @@ def met(curve: Sequence[Record], level: float) -> str:
 
 
 _PROBLEM = text("N, P", lambda line: f"{line.N}, {line.P}")
-
 _RATIO = key("ratio", "P/N", "g")
-
 _DENOISER, _TOKENS = key("denoiser", left=True), key("tokens", "tokens\na step")
-
 _SEEN = {"alive_steps": "steps alive", "dead_checks": "dead checks", "live_errors": "live errors"}
 
 
@@ -225,7 +208,6 @@ def _lowest(curve: Sequence[Record]) -> str:
 
 
 _MET: Look = {"color": COLOURS["alarm"], "marker": "|", "markersize": 14, "markeredgewidth": 1.6, "linestyle": ""}
-
 _MARGINALS: Look = {"color": COLOURS["line"], "linestyle": ":", "linewidth": 2, "label": "marginals only"}
 
 _FACTS: Mapping[str, Look] = {

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, pooled, welch
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, seed_texts
 from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, place_look
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, number, text
@@ -31,8 +30,6 @@ from lo_theory.problem import LODistribution
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-__all__ = ["Reference", "Row", "differences", "figures", "recipes", "tables", "units"]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from lo_theory.diffusion import (
 )
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, difference_texts, seed_texts
+from lo_theory.lab.drawing import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
 from lo_theory.lab.experiments.table1_readings import (
     effects_sheet,
     effects_table,
@@ -39,12 +40,10 @@ from lo_theory.lab.experiments.table1_readings import (
     variants,
 )
 from lo_theory.lab.frame import Record, gap, kind, named, pool, records
-from lo_theory.lab.laws import policy
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Look, Panel, Sheet, label_inches
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import difference_texts, seed_texts
 from lo_theory.lab.settings import (
     Cell,
     Decoding,
@@ -54,9 +53,9 @@ from lo_theory.lab.settings import (
     Training,
     check_laws,
     mask_law,
+    policy,
     step_count,
 )
-from lo_theory.lab.style import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import (
     Table,
@@ -77,8 +76,6 @@ from lo_theory.problem import LODistribution, TableObservations
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-__all__ = ["Published", "Reference", "Row", "figures", "named_rows", "tables", "titled", "units"]
 
 
 @dataclass(frozen=True)
@@ -242,7 +239,6 @@ def _schedule(s: Subject, cell: Cell, steps: int) -> Schedule:
 
 
 _KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
-
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
@@ -322,7 +318,6 @@ def _of_paper(line: Any, **keys: Any) -> Record:
 
 
 _PAIR, _DENOISER = text("N, P", pair_text), key("denoiser", left=True)
-
 _CELL = (_PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
 
 
@@ -451,7 +446,6 @@ def _known_lines(problem: Record) -> str:
 
 
 _COLUMNS = 3
-
 _WIDTH, _HEIGHT = 13.0, 3.3  # inches of the sheet, and of a line of panels
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import COLOURS, INK, SEQUENTIAL, marker
 from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
-from lo_theory.lab.style import COLOURS, INK, SEQUENTIAL, marker
 from lo_theory.lab.table import Column, Table, key, number, plus_minus, text
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
     from lo_theory.lab.experiments.table1 import Reference
 
-__all__ = [
-    *("ADAPTIVE", "Reading", "effects", "effects_sheet", "effects_table", "pair_text", "readings", "readings_sheet"),
-    *("readings_table", "variants", "verdict"),
-]
 
 ADAPTIVE = "margin"
 """The paper's adaptive inference."""
@@ -38,7 +34,6 @@ _POLICIES = ("vanilla", ADAPTIVE)
 _GENERATED = ("self_consistency", "unpaired")
 _ONE_PASS = ("conditional", "infill", "infill_drawn")
 _NAMES = {"infill_drawn": "infill, drawn", "self_consistency": "self-consistency"}
-
 _Pair = tuple[int, int]
 _Published = Mapping[_Pair, Mapping[str, float]]  # per cents by pair and policy
 

@@ -6,26 +6,68 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.ensembles import Budget, Ensemble
+from lo_theory.lab.drawing import CATEGORICAL, COLOURS, INK, SHADING
 from lo_theory.lab.frame import Record, grouped, kind, pool, records
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.schema import setting
-from lo_theory.lab.style import CATEGORICAL, COLOURS, INK, SHADING
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, text, with_error
 from lo_theory.lab.units import Unit
-from lo_theory.thresholds import RowSpecification, find_fold, find_transition, published
+from lo_theory.thresholds import Effort, RowSpecification, find_fold, find_transition, published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["Row", "figures", "fold_units", "tables", "titled", "units"]
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A planted ensemble: predicate, q, k, and whether satisfied observations or all are revealed."""
+
+    family: Literal["colouring", "nae", "xor"]
+    q: int = setting(2, least=2)
+    k: int = setting(3, least=2)
+    observed: Literal["satisfied", "all"] = "satisfied"
+
+    def __post_init__(self) -> None:
+        _ = self.specification  # which says what does not go together
+
+    @property
+    def specification(self) -> RowSpecification:
+        """The ensemble as the room of thresholds knows it."""
+        return RowSpecification(self.family, self.q, self.k, self.observed)
+
+    @property
+    def label(self) -> str:
+        """Name in tables: ``4-colouring``, ``NAE q=3 k=3``, ``XOR k=3``."""
+        return {
+            "colouring": f"{self.q}-colouring",
+            "nae": f"NAE q={self.q} k={self.k}",
+            "xor": f"XOR k={self.k}",
+        }[self.family]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one search for thresholds may spend: messages in the population, factor messages for each stage."""
+
+    size: int = 10_000
+    scan: float = setting(1e8, above=0)
+    dynamic: float = setting(3e8, above=0)
+    condensation: float = setting(4e8, above=0)
+
+    def __post_init__(self) -> None:
+        _ = self.effort  # which says what is out of range
+
+    @property
+    def effort(self) -> Effort:
+        """The same for one thread."""
+        return Effort(self.size, self.scan, self.dynamic, self.condensation)
 
 
 @dataclass(frozen=True)
@@ -61,13 +103,9 @@ def units(s: Subject) -> Iterator[Unit]:
 
 
 _TRANSITION = {"dynamic": "dynamic", "condensation": "condens.", "kesten_stigum": "KS"}
-
 _FOLD = {"dynamic": "dynamic", "crossing": "equal free\nentropy", "spinodal": "end of the\nuninformed"}
-
 _UNITS = {"density": "M/N", "neighbours": "(k-1)c"}
-
 _ENSEMBLE = (key("label", "ensemble", left=True), key("observed", left=True))
-
 _REVEALED = text("latents\nrevealed", lambda line: f"{100 * line.revealed:g} %", left=False)
 
 
@@ -189,9 +227,7 @@ def _part(line: Record, name: str, unit: str = "c") -> str:
 
 
 _LOW, _HIGH = 0.7, 1.6  # of the axis, in units of condensation
-
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "Kesten-Stigum": ">", "published": "x"}
-
 _AREAS = {"hard": "possible but hard", "clustered": "planted state exists, cannot be told"}
 
 

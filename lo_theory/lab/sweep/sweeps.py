@@ -17,7 +17,6 @@ from typing import Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Keeper, Pool, Result, Serial, run_jobs
 from lo_theory.lab.execute import Request, choose_run_device, recorded_fact
-from lo_theory.lab.machine import available_processors, installed_version, processor, versions
 from lo_theory.lab.pools import Dask, Processes
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row, examine, read_rows
@@ -26,19 +25,7 @@ from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep.cells import Cell, Shard, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import Grid
 from lo_theory.lab.sweep.results import Results, collect, write_results
-from lo_theory.lab.units import Options
-
-__all__ = [
-    "Cells",
-    "Failure",
-    "Sweep",
-    "SweepRequest",
-    "make_pool",
-    "prepare_sweep",
-    "run_sweep",
-    "show_sweep",
-    "stored_rows",
-]
+from lo_theory.lab.units import Options, available_processors, installed_version, processor, versions
 
 _POOLS = ("pool", "serial", "dask")
 _LARGEST_TRACE = 20_000  # characters of a traceback that the journal keeps
