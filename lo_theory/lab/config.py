@@ -46,6 +46,16 @@ class Experiment:
         if not self.rows:
             raise ValueError("rows is empty: an experiment needs at least one")
 
+    @property
+    def heading(self) -> str:
+        """What its tables and figures are called."""
+        return self.title or self.experiment
+
+    @property
+    def paper(self) -> list[str]:
+        """A note on where the published numbers stand; nothing without a reference."""
+        return [] if self.reference is None else [f"Paper: {self.reference.source}."]
+
     def to_mapping(self) -> dict[str, Any]:
         """Everything, as plain values; ``resolve`` reads it back."""
         mapping: dict[str, Any] = plain(self)

@@ -337,6 +337,38 @@ def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
     return [Record(keys, metrics) for keys, metrics in found.values()]
 
 
+def of_kind(frame: DataFrame, name: str, **where: Any) -> list[Record]:
+    """What was measured, a record for each set of keys: rows of one kind (``kind``), all sequences together."""
+    return records(pool(kind(frame, name, **where)))
+
+
+def parts(lines: Iterable[Record], *keys: str) -> list[list[Record]]:
+    """Records with equal values of the keys together, in the order in which these values first appear."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for line in lines:
+        found.setdefault(tuple(line.get(key) for key in keys), []).append(line)
+    return list(found.values())
+
+
+def beside(lines: Iterable[Record], others: Iterable[Record], *keys: str) -> list[Record]:
+    """Each record with what the one of ``others`` has that agrees in the keys (the last, of several), if any does."""
+    at = {tuple(other.get(key) for key in keys): other for other in others}
+    places = ((line, at.get(tuple(line.get(key) for key in keys))) for line in lines)
+    return [line if other is None else line.plus(other) for line, other in places]
+
+
+def each(lines: Iterable[Record], *metrics: str) -> list[Record]:
+    """One record for each of the metrics that a record has: its name is the key ``metric``, its value the only metric,
+    ``value``.
+    """
+    return [
+        Record({**line.keys, "metric": name}, {"value": line.metrics[name]})
+        for line in lines
+        for name in metrics
+        if name in line.metrics
+    ]
+
+
 def grouped(lines: Iterable[Record], *keys: str) -> list[Record]:
     """Records with equal values of the keys beside each other, by the first key first, values as they first appear."""
     found = list(lines)

@@ -14,7 +14,8 @@ import sys
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,6 +215,13 @@ def setting(
     """
     metadata = {"least": least, "above": above, "most": most, "late": late}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def require_distinct(what: str, values: Iterable[object]) -> None:
+    """Raise ValueError where ``what`` names a value twice."""
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"{what} names {value} twice: leave one out")
 
 
 def build(kind: type[T], value: Any, path: str = "") -> T:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lo_theory.lab.schema import closest, setting
+from lo_theory.lab.schema import closest, require_distinct, setting
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -343,7 +343,4 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
-        names = [mask_law(text).name for text in self.laws]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise ValueError(f"evaluation.laws names {name} twice: each law is measured once, leave one out")
+        require_distinct("evaluation.laws", (mask_law(text).name for text in self.laws))

@@ -102,6 +102,15 @@ def with_expected(metric: str, title: str, form: str, scale: float = 1.0) -> Col
     return Column(title, of)
 
 
+def pair_text(line: Record) -> str:
+    """``25, 275``, and the name and the seeds of the row where it has them."""
+    return " ".join(filter(None, (f"{line.N}, {line.P}", line.get("name"), line.get("seeds"))))
+
+
+PAIR = text("N, P", pair_text)
+"""Latents and observations of the problem, with what tells rows of one size apart."""
+
+
 def largest_z(count: int, share: float = 0.999) -> float:
     """The value under which the largest |z| of ``count`` standard normals stays with probability ``share``."""
     from scipy.stats import norm
@@ -137,7 +146,12 @@ class Table:
     columns: Sequence[Column]
     lines: Sequence[Any]
     section: Callable[[Any], Hashable] = _one_section
-    notes: Sequence[str] = ()
+    notes: str | Sequence[str] = ()
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """The notes, one paragraph each."""
+        return [self.notes] if isinstance(self.notes, str) else self.notes
 
     @property
     def heads(self) -> list[tuple[str, bool]]:
@@ -166,7 +180,7 @@ def print_tables(console: Console, tables: Iterable[Table]) -> None:
         console.print(Text(_visible(table.title), style="bold"))
         console.print(grid)
         width = min(console.width, 100)
-        for note in table.notes:
+        for note in table.remarks:
             console.print(Text(_visible(note), style="dim"), width=width)
         console.print()
 
@@ -184,7 +198,7 @@ def to_markdown(tables: Iterable[Table]) -> str:
         marks = [":--" if left else "--:" for _, left in table.heads]
         lines += [f"**{_escaped(table.title)}**", "", _row(_one_line(title) for title, _ in table.heads)]
         lines += ["| " + " | ".join(marks) + " |", *(_row(line) for section in table.sections for line in section)]
-        lines += ["", _escaped(" ".join(table.notes), bars=False), ""]
+        lines += ["", _escaped(" ".join(table.remarks), bars=False), ""]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
+from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Training, check_laws, mask_law
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
@@ -80,10 +80,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not self.laws:
             raise ValueError("laws is empty: name at least one mask law, such as uniform")
-        names = [evaluation_law(text).name for text in self.laws]
-        again = [name for i, name in enumerate(names) if name in names[:i]]
-        if again:
-            raise ValueError(f"laws names {again[0]} twice: each is measured once, leave one out")
+        require_distinct("laws", (evaluation_law(text).name for text in self.laws))
 
 
 @dataclass(frozen=True)

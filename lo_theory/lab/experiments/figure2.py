@@ -22,7 +22,7 @@ from lo_theory.lab.frame import Record, gap, kind, pool, records
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
+from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, number, text
@@ -56,14 +56,12 @@ class PatternEvaluation:
     def __post_init__(self) -> None:
         names = [mask_law(text).name for text in self.laws]
         names += [f"pattern({count})" for count in self.patterns or ()]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise ValueError(f"laws and patterns name {name} twice: each is measured once, leave one out")
-            if self.patterns is None and name.startswith("pattern("):
-                raise ValueError(
-                    f"laws name {name}, which is among the patterns, all of 1..N-1 when left out: leave it out, or "
-                    "give patterns"
-                )
+        require_distinct("the list of laws and patterns", names)
+        if self.patterns is None and (among := [name for name in names if name.startswith("pattern(")]):
+            raise ValueError(
+                f"laws name {among[0]}, which is among the patterns, all of 1..N-1 when left out: leave it out, or "
+                "give patterns"
+            )
 
     def texts(self, layout: Layout) -> tuple[str, ...]:
         """All mask laws, by the names that ``mask_law`` reads, in the order of tables."""

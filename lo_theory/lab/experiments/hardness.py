@@ -26,7 +26,7 @@ from lo_theory.lab.experiments.thresholds import Budget
 from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.panel import Colours, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
+from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
@@ -135,8 +135,7 @@ class Row:
     training: Training | None = None
 
     def __post_init__(self) -> None:
-        if len(set(self.judged)) < len(self.judged):
-            raise ValueError(f"judged names one twice: {list(self.judged)}")
+        require_distinct("judged", self.judged)
         if "model" in self.judged and self.training is None:
             raise ValueError(
                 "judged asks for a model, but training is null: give training, or leave model out of judged"

@@ -6,9 +6,7 @@ An order-aware learner is measured along its own order, a masked one under the u
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,11 +22,11 @@ from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
-from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.frame import Record, beside, each, of_kind, parts
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
+from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws, policy
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, plus_minus, text, with_expected
@@ -41,10 +39,6 @@ from lo_theory.rng import Key
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-    from lo_theory.lab.subject import Subject
-    from lo_theory.lab.training import Learner
-    from lo_theory.problem import LODistribution
 
 
 _DRAWN = ("random", "closer", "much_closer")
@@ -145,15 +139,15 @@ class Row:
     def __post_init__(self) -> None:
         if not self.orders and not self.masked:
             raise ValueError("orders and masked are both empty: there is nothing to learn")
-        _once("orders", (order.name for order in self.orders))
         names = [learner.name for learner in self.masked]
-        _once("masked", names)
+        require_distinct("orders", (order.name for order in self.orders))
+        require_distinct("masked", names)
         taken = [name for name in names if any(name.split("-")[0] == order.name for order in self.orders)]
         if taken:
             raise ValueError(f"masked: {taken[0]} is the name of an order's learner, take another")
         if not self.shares or max(self.shares) != 1.0:
             raise ValueError(f"shares must hold 1, the whole training, got {list(self.shares)}")
-        _once("shares", self.budgets())
+        require_distinct("shares", self.budgets())
         for learner in self.masked:
             learner.objective(1.0).check_lasts(self.training.steps)
 
@@ -173,12 +167,6 @@ class Row:
         ]
         check_laws(named, distribution.layout)
         check_exact(self, distribution)
-
-
-def _once(what: str, names: Iterable[str | int]) -> None:
-    again = [name for name, count in Counter(names).items() if count > 1]
-    if again:
-        raise ValueError(f"{what} gives {again[0]} twice: leave one out")
 
 
 @dataclass(frozen=True)
@@ -431,12 +419,9 @@ def learners(frame: DataFrame) -> list[Record]:
 
     Losses are those on its own objective.
     """
-    problems = {line.row: line for line in _lines(frame, "problem")}
-    own = [*filter(_is_own, _lines(frame, "along")), *_lines(frame, "masked")]
-    found: dict[tuple[int, str], list[Record]] = {}
-    for line in sorted(own, key=lambda line: (int(line.row), float(line.flops))):
-        found.setdefault((line.row, line.learner), []).append(line.plus(problems[line.row]))
-    return [trainings[-1].plus(trainings=trainings) for trainings in found.values()]
+    own = [*filter(_is_own, of_kind(frame, "along")), *of_kind(frame, "masked")]
+    own = beside(sorted(own, key=lambda line: (int(line.row), float(line.flops))), of_kind(frame, "problem"), "row")
+    return [trainings[-1].plus(trainings=trainings) for trainings in parts(own, "row", "learner")]
 
 
 def above(line: Record) -> Estimate:
@@ -457,10 +442,6 @@ def _span(line: Record) -> float:
     return gap_span(line.value("floor"), line.value("marginals_only"))
 
 
-def _lines(frame: DataFrame, name: str) -> list[Record]:
-    return records(pool(kind(frame, name)))
-
-
 def _is_own(line: Record) -> bool:
     return bool(line.learner == line.order)
 
@@ -472,31 +453,26 @@ def _longest(lines: Sequence[Record]) -> list[Record]:
 
 
 _MILLI = 1e3
-_NOTHING = Record({})
 
 
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """Above the floor by compute, one for each row of the experiment; along the orders; generated sequences."""
-    for _, lines in itertools.groupby(learners(frame), key=lambda line: line.row):
-        yield _compute_table(list(lines), experiment)
-    yield _along_table(_longest(_lines(frame, "along")))
-    generated = _lines(frame, "generate")
-    one_pass = {(line.row, line.learner): line for line in _lines(frame, "one_pass")}
-    names = (key("learner", left=True), key("policy", left=True))
+    for lines in parts(learners(frame), "row"):
+        yield _compute_table(lines, experiment)
+    yield _along_table(_longest(of_kind(frame, "along")))
+    generated, names = of_kind(frame, "generate"), (key("learner", left=True), key("policy", left=True))
     yield Table(
         "Generated sequences",
         (
             *(*names, percent("self_consistency", "self-\nconsistent"), percent("consistent", "wholly\nconsistent")),
             *(percent("unpaired"), mean("observation_mean", "mean\nobs."), percent("conditional"), percent("infill")),
         ),
-        [line.plus(one_pass.get((line.row, line.learner), _NOTHING)) for line in generated],
+        beside(generated, of_kind(frame, "one_pass"), "row", "learner"),
         section=lambda line: line.row,
-        notes=(
-            "Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. The "
-            "four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
-            "for masked learners in one pass, for an order that reads all latents first one after another; infill: "
-            "masked learners only. Neither can be asked of another order.",
-        ),
+        notes="Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. The "
+        "four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
+        "for masked learners in one pass, for an order that reads all latents first one after another; infill: "
+        "masked learners only. Neither can be asked of another order.",
     )
     yield Table(
         "Diversity and cost of generated sequences",
@@ -508,13 +484,11 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         ),
         generated,
         section=lambda line: line.row,
-        notes=(
-            "Distinct latent strings, and expected of exact samples; largest |z| of a latent's mean and of a pair's "
-            "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of "
-            "as many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L "
-            "positions (a causal network keeps what it has read); milliseconds of wall time as it ran, beside what "
-            "else was running.",
-        ),
+        notes="Distinct latent strings, and expected of exact samples; largest |z| of a latent's mean and of a pair's "
+        "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of "
+        "as many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L "
+        "positions (a causal network keeps what it has read); milliseconds of wall time as it ran, beside what "
+        "else was running.",
     )
 
 
@@ -524,7 +498,7 @@ def _compute_table(lines: Sequence[Record], experiment: Experiment) -> Table:
     floor, marginals = problem.value("floor"), problem.value("marginals_only")
 
     def trained(flops: float, line: Record) -> str:
-        return plus_minus(above(next((one for one in line.trainings if one.flops == flops), _NOTHING)), scale=_MILLI)
+        return next((plus_minus(above(one), scale=_MILLI) for one in line.trainings if one.flops == flops), "-")
 
     def closed(line: Record) -> str:
         return number(100 * gap_share(above(line).value, floor, marginals), ".1f")
@@ -538,15 +512,15 @@ def _compute_table(lines: Sequence[Record], experiment: Experiment) -> Table:
             text("floor\nreached", lambda line: number(reached(line.trainings), ".1e"), left=False),
         ),
         lines,
-        notes=(
+        notes=[
             "10^-3 nats per token above the entropy floor after trainings of so many FLOPs, with 95 % intervals over "
             "sequences: KL to the exact conditionals on fresh data where measured, else loss - floor. Order-aware "
             "learners along their own order, masked ones under the uniform law (Proposition 2.1: the mean over all "
             "orders). Gap closed: per cent of the way from the marginals-only line "
             f"({number(marginals, '.4f')}) to the floor ({number(floor, '.4f')}). Floor "
             f"reached: least FLOPs at which the interval lies below {100 * problem.value('reached'):g} % of that way.",
-            *(() if experiment.reference is None else (f"Paper: {experiment.reference.source}.",)),
-        ),
+            *experiment.paper,
+        ],
     )
 
 
@@ -570,11 +544,9 @@ def _along_table(lines: Sequence[Record]) -> Table:
         ),
         lines,
         section=lambda line: (line.row, line.order),
-        notes=(
-            "After the whole training: losses in nats per token; KL to the exact conditionals, its shares at latents "
-            "and at observations, and how far a masked learner lies above the order's own one on the same sequences, "
-            "in 10^-3 nats per token, with 95 % intervals over sequences.",
-        ),
+        notes="After the whole training: losses in nats per token; KL to the exact conditionals, its shares at latents "
+        "and at observations, and how far a masked learner lies above the order's own one on the same sequences, "
+        "in 10^-3 nats per token, with 95 % intervals over sequences.",
     )
 
 
@@ -582,11 +554,15 @@ _MASKED = MODEL_SHADES[2::-1]
 _MARKERS = "oDs^vP"  # draws of an order
 _COLUMNS = 5  # as many as kinds of orders
 _NATS = Logarithmic(1e-6)  # below is rounding
+
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 2.5, "label": "exact"}
-_OPEN: Look = {"color": COLOURS["exact"], "linestyle": "", "marker": "o", "markerfacecolor": "white"}
-_FORMULA: Look = {**_OPEN, "label": "exact, closed form"}
+_FORMULA: Look = {
+    **{"color": COLOURS["exact"], "linestyle": "", "marker": "o", "markerfacecolor": "white"},
+    "label": "exact, closed form",
+}
 _MARGINALS: Look = {"color": COLOURS["line"], "linestyle": "--", "label": "marginals only"}
 _REACHED: Look = {"color": COLOURS["line"], "linestyle": ":", "label": "counts as the floor"}
+
 Looks = Mapping[str, Look]
 
 
@@ -595,36 +571,28 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
 
     Of several rows of the experiment the first is drawn position by position, and all in the other panels.
     """
-    looks, positions, formulas = _looks(frame), _lines(frame, "position"), _lines(frame, "formula")
-    shown: dict[str, Record] = {}
-    for line in positions:
-        shown.setdefault(line.order_kind, line)
-    parts = [[line for line in positions if _place(line) == _place(one)] for one in shown.values()]
-    empty = [None] * (_COLUMNS - len(parts)) if parts else []
+    looks, positions = _looks(frame), of_kind(frame, "position")
+    orders = {part[0].order_kind: part for part in reversed(parts(positions, "row", "order"))}  # the first of each kind
+    shown = [orders[name] for name in dict.fromkeys(line.order_kind for line in positions)]
+    empty = [None] * (_COLUMNS - len(shown)) if shown else []
     panels: list[Panel | None] = [
         *(_compute_panel(frame, looks), _along_panel(frame, looks), _generated_panel(frame, looks)),
-        *(*(_loss_panel(part, formulas, looks) for part in parts), *empty),
-        *(*(_kl_panel(part, looks) for part in parts), *empty),
+        *(*(_loss_panel(part, of_kind(frame, "formula"), looks) for part in shown), *empty),
+        *(*(_kl_panel(part, looks) for part in shown), *empty),
     ]
-    heights = [5.5, 2.3, 2.3] if parts else [5.5]
-    title, size = experiment.title or experiment.experiment, (16, 1.0 + sum(heights))
+    heights = [5.5, 2.3, 2.3] if shown else [5.5]
     grid, spans = {"height_ratios": heights}, (_COLUMNS - 2, 1, 1)
-    sheet = Sheet(title, panels, _COLUMNS, size, entries=8, grid=grid, spans=spans)
+    sheet = Sheet(experiment.heading, panels, _COLUMNS, (16, 1.0 + sum(heights)), entries=8, grid=grid, spans=spans)
     return {"figure": sheet, **training_sheet(frame, experiment)}
-
-
-def _place(line: Record) -> tuple[int, str]:
-    return line.row, line.order
 
 
 def _looks(frame: DataFrame) -> Looks:
     """Colour, marker and label of every learner by name."""
     looks: dict[str, Look] = {"data": {"color": COLOURS["exact"], "marker": "x"}}
-    draws: dict[str, int] = {}
-    for name, of in {line.order: line.order_kind for line in _lines(frame, "along")}.items():
-        draws[of] = draws.get(of, -1) + 1
-        looks[name] = {"color": ORDER_SHADES[of], "marker": _MARKERS[draws[of] % len(_MARKERS)]}
-    for i, name in enumerate(dict.fromkeys(line.learner for line in _lines(frame, "masked"))):
+    for own in parts(of_kind(frame, "along"), "order_kind"):
+        for draw, name in enumerate(dict.fromkeys(line.order for line in own)):
+            looks[name] = {"color": ORDER_SHADES[own[0].order_kind], "marker": _MARKERS[draw % len(_MARKERS)]}
+    for i, name in enumerate(dict.fromkeys(line.learner for line in of_kind(frame, "masked"))):
         looks[name] = {"color": _MASKED[i % len(_MASKED)], "marker": "*"}
     return {name: {**look, "label": name} for name, look in looks.items()}
 
@@ -634,8 +602,8 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
 
     The log is of fresh data at every step, so it has no bias.
     """
-    problems = {line.row: line for line in _lines(frame, "problem")}
-    logged = [line.plus(problems[line.row]) for line in _longest(_lines(frame, "curve"))]
+    problems = of_kind(frame, "problem")
+    logged = beside(_longest(of_kind(frame, "curve")), problems, "row")
 
     def height(line: Record) -> Estimate | float:
         return line.value("loss") - line.value("floor") if line.kind == "curve" else above(line)
@@ -654,8 +622,8 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
         y=height,
         look=look,
         levels=[
-            *(Level(_span(line), _MARGINALS) for line in problems.values()),
-            *(Level(line.value("reached") * _span(line), _REACHED) for line in problems.values()),
+            *(Level(_span(line), _MARGINALS) for line in problems),
+            *(Level(line.value("reached") * _span(line), _REACHED) for line in problems),
         ],
         xlabel="training FLOPs (points: finished trainings, KL on fresh data; faint: loss of the longest - floor)",
         ylabel="loss above the entropy floor, nats per token",
@@ -668,7 +636,7 @@ def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
     """KL after the whole training along every order: its own learner and the masked ones, same sequences."""
     return Panel(
         "Whole training: own learner;\nmasked (stars)",
-        lines=_longest([line for line in _lines(frame, "along") if "kl" in line.metrics]),
+        lines=_longest([line for line in of_kind(frame, "along") if "kl" in line.metrics]),
         x="order",
         y="kl",
         look=lambda line: looks[line.learner],
@@ -680,17 +648,16 @@ def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
 
 def _generated_panel(frame: DataFrame, looks: Looks) -> Panel:
     """Self-consistency (filled) and share of wholly consistent sequences (open) of what the learners generate."""
-    cells = _lines(frame, "generate")
 
     def look(line: Record) -> Look:
         own = looks[line.learner]
-        return {**own, "markerfacecolor": "white" if line.shown == "consistent" else own["color"]}
+        return {**own, "markerfacecolor": "white" if line.metric == "consistent" else own["color"]}
 
     return Panel(
         "Self-consistent (filled),\nwholly consistent (open)",
-        lines=[line.plus(shown=metric) for line in cells for metric in ("self_consistency", "consistent")],
+        lines=each(of_kind(frame, "generate"), "self_consistency", "consistent"),
         x=lambda line: f"{line.learner}, {line.policy}".removesuffix(", own order").removesuffix(", exact sampler"),
-        y=lambda line: line.estimate(line.shown),
+        y="value",
         look=look,
         scale=100,
         ylabel="generated sequences, %",
@@ -705,18 +672,18 @@ def _slant(axes: Axes) -> None:
 
 def _loss_panel(lines: Sequence[Record], formulas: Sequence[Record], looks: Looks) -> Panel:
     """Losses along one order, position by position."""
-    exact = [line for line in lines if _is_own(line) and "exact" in line.metrics]
-    exact += [line for line in formulas if _place(line) == _place(lines[0])]
+    known = [line for line in formulas if (line.row, line.order) == (lines[0].row, lines[0].order)]
+    exact = each([*filter(_is_own, lines), *known], "exact")
 
     def look(line: Record) -> Look:
-        return _thin(line, looks) if line.shown == "model" else _EXACT if line.kind == "position" else _FORMULA
+        return _thin(line, looks) if line.metric == "model" else _EXACT if line.kind == "position" else _FORMULA
 
     return Panel(
         f"Loss, {lines[0].order}",
         "curves",
-        [*(line.plus(shown="exact") for line in exact), *(line.plus(shown="model") for line in lines)],
+        [*exact, *each(lines, "model")],
         x="time",
-        y=lambda line: line.value(line.shown),
+        y=lambda line: line.value("value"),
         look=look,
         ylabel="loss, nats",
         dress=lambda axes: _shade_latents(axes, lines),
