@@ -146,7 +146,7 @@ def estimate_table(
     if any(not one.fits for one in estimates):
         free = min(one.free for one in estimates if one.free is not None)
         notes.append(f"! does not fit the {gib(free)} GiB free on this device: set training.microbatch.")
-    title = f"{experiment.title or experiment.experiment}{f' ({experiment.preset})' if experiment.preset else ''}"
+    title = f"{experiment.heading}{f' ({experiment.preset})' if experiment.preset else ''}"
     columns = [Column("row", lambda line: name(line) if isinstance(line, Estimate) else "all", left=True), *_COLUMNS]
     lines = [*estimates, estimates] if estimates else []
     return Table(f"Dry run: {title}", columns, lines, section=lambda line: isinstance(line, Estimate), notes=notes)

@@ -100,14 +100,14 @@ def kind(frame: DataFrame, name: str, **where: Any) -> DataFrame:
     return part.drop(columns=empty) if len(part) else part
 
 
-def named(frame: DataFrame, texts: Sequence[str]) -> DataFrame:
-    """The frame with ``texts[row]``, where it is not empty, as the ``name`` of rows or after what they are called."""
+def with_texts(frame: DataFrame, key: str, texts: Sequence[str]) -> DataFrame:
+    """The frame with ``texts[row]``, where it is not empty, under the key, after what rows have there."""
     if "row" not in frame or not any(texts):
         return frame
-    own = frame["name"].tolist() if "name" in frame else [""] * len(frame)
-    both = [(name, "" if _missing(row) else texts[row]) for name, row in zip(own, frame["row"].tolist(), strict=True)]
+    own = frame[key].tolist() if key in frame else [""] * len(frame)
+    both = [(word, "" if _missing(row) else texts[row]) for word, row in zip(own, frame["row"].tolist(), strict=True)]
     words = [" ".join(word for word in pair if not _missing(word)) for pair in both]
-    return frame.assign(name=_column(words))
+    return frame.assign(**{key: _column(words)})
 
 
 def _require_declared(name: str, key: str) -> None:

@@ -107,6 +107,6 @@ def training_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]
         label = " ".join(map(str, [f"({point.N}, {point.P})", *words, seeds[point.row]])).strip()
         return {**place_look(point.curve), "elinewidth": 0.6, "label": label}
 
-    title = f"{experiment.title or experiment.experiment}: held-out gap closed during training"
+    title = f"{experiment.heading}: held-out gap closed during training"
     panels = [gap_panel(f"against {words}", curves, by, look) for by, words in _COSTS.items()]
     return {"training": Sheet(title, panels, 2, (12, 5))} if curves else {}

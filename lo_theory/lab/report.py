@@ -89,7 +89,7 @@ def _of_run(run: FinishedRun) -> Source:
         write_figures(run.folder, experiment, rows)
     return Source(
         run.folder,
-        experiment.title or experiment.experiment,
+        experiment.heading,
         (run.folder / "config.yaml").read_text(encoding="utf-8"),
         run.facts,
         [*grid, *tables(experiment, rows)],
@@ -135,7 +135,7 @@ def _of_sweep(folder: Path) -> Source:
     }
     return Source(
         target,
-        sweep.experiment.title or sweep.experiment.experiment,
+        sweep.experiment.heading,
         next(folder.glob("*-of-*/config.yaml")).read_text(encoding="utf-8"),
         facts,
         results.tables,

@@ -360,7 +360,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     shown.append(("order-aware learner along latents first", list(rows.values()), _AWARE_LOOKS))
     panels = [_panel(*one, labelled=i % _COLUMNS == 0) for i, one in enumerate(shown)]
     size = (14, 1 + 4.4 * -(-len(panels) // _COLUMNS))
-    title = experiment.title or experiment.experiment
+    title = experiment.heading
     sheet = Sheet(title, panels, _COLUMNS, size, entries=3, grid={"sharey": True})
     return {"figure": sheet, **training_sheet(frame, experiment)}
 

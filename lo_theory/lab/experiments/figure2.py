@@ -258,7 +258,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     for i, steps in enumerate(lengths or [None]):
         whose = "belief propagation" if steps is None else f"the model after {steps} steps"
         yield Table(
-            f"{experiment.title or experiment.experiment}: {whose}",
+            f"{experiment.heading}: {whose}",
             (pair, *_LOSSES),
             [line for line in lines if line.get("iterations") == steps],
             section=lambda line: line.row,
@@ -273,10 +273,8 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             _short("log_ratio", "the proxy's\nown", of="proxy"),
         ),
         [line for line in lines if line.posterior == "model" and "proxy_log_ratio" in line.metrics],
-        notes=(
-            "Mean squared log-ratio at the true token, against the model trained longest (the paper's proxy) and "
-            "against the exact posterior, and the error of the proxy itself against the exact posterior.",
-        ),
+        notes="Mean squared log-ratio at the true token, against the model trained longest (the paper's proxy) and "
+        "against the exact posterior, and the error of the proxy itself against the exact posterior.",
     )
     yield _progress_table(frame, pair)
     yield _leak_table(frame, pair)
@@ -297,10 +295,8 @@ def _progress_table(frame: DataFrame, pair: Column) -> Table:
             line.plus(closed, lines[line.row])
             for line, closed in zip(records(losses), records(gap(losses, problem)), strict=True)
         ],
-        notes=(
-            "Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per cent. "
-            "95 % intervals over sequences.",
-        ),
+        notes="Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per "
+        "cent. 95 % intervals over sequences.",
     )
 
 
@@ -412,7 +408,7 @@ def _sheet(frame: DataFrame, experiment: Experiment, row: int) -> Sheet:
         legend.append({"marker": "o", "color": order.colour(steps), "label": label})
     legend += [{"color": INK, **look, "label": f"{role}s"} for role, look in _ROLES.items()]
     return Sheet(
-        f"{experiment.title or experiment.experiment}; N = {roles[0].N}, P = {roles[0].P}",
+        f"{experiment.heading}; N = {roles[0].N}, P = {roles[0].P}",
         panels,
         columns=3,
         size=(14, 17),

@@ -225,7 +225,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         ),
     )
     yield Table(
-        experiment.title or experiment.experiment,
+        experiment.heading,
         (
             *(key("start", left=True), key("c", form="g")),
             text("(k-1)c", lambda line: f"{_neighbours(line):g}", left=False),
@@ -235,12 +235,10 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         ),
         degree_points(frame),
         section=lambda line: (line.row, line.start),
-        notes=(
-            "Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted ones, "
-            "0 a guess, 1 all right, under the best permutation of the values. Belief: the same of the probability "
-            "given to the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "
-            "contradictory: runs.",
-        ),
+        notes="Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted "
+        "ones, 0 a guess, 1 all right, under the best permutation of the values. Belief: the same of the probability "
+        "given to the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "
+        "contradictory: runs.",
     )
 
 
@@ -293,7 +291,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     ]
     panels = [panel for means in rows for panel in _panels(frame, means, stated)]
     size = (12, 8.4 * max(1, len(rows)))
-    return {"figure": Sheet(experiment.title or experiment.experiment, panels, 2, size, legend, entries=5)}
+    return {"figure": Sheet(experiment.heading, panels, 2, size, legend, entries=5)}
 
 
 def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:

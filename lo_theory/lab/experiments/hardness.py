@@ -310,11 +310,9 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             text("b", _rate_text, left=False),
         ),
         [mark for name in planes for mark in found.get(name, ())],
-        notes=(
-            "Where all latents are hidden. b: mask rate of the observations at which the mean degree of those that "
-            "count is c; all of them, or the satisfied ones alone. Kesten-Stigum alone: no dip below it is resolved, "
-            "the transition counts as continuous and the three agree.",
-        ),
+        notes="Where all latents are hidden. b: mask rate of the observations at which the mean degree of those that "
+        "count is c; all of them, or the satisfied ones alone. Kesten-Stigum alone: no dip below it is resolved, the "
+        "transition counts as continuous and the three agree.",
     )
     yield Table(
         "Population dynamics",
@@ -324,10 +322,8 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             text("differ", lambda line: "yes" if line.value("coexist") else "no", left=False),
         ),
         records(pool(kind(frame, "population"))),
-        notes=(
-            "Overlap of the hidden latents in the limit of many latents, from the two starts, with 95 % intervals over "
-            f"{_BLOCKS} blocks of sweeps (Student's t); they differ by more than 0.02 and five standard errors.",
-        ),
+        notes="Overlap of the hidden latents in the limit of many latents, from the two starts, with 95 % intervals "
+        f"over {_BLOCKS} blocks of sweeps (Student's t); they differ by more than 0.02 and five standard errors.",
     )
     yield Table(
         "All cells",
@@ -361,12 +357,10 @@ def _edge_and_diagonal(cells: Sequence[Record]) -> Table:
             *(cell.plus(part="diagonal") for cell in cells if cell.a == cell.b),
         ],
         section=lambda cell: cell.part,
-        notes=(
-            "First all latents hidden (a = 1), then equal rates. Nats per hidden latent, per hidden token where it "
-            "says so; 95 % intervals over contexts, or over problem seeds where there are several (Student's t). "
-            "Evidence error: (the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the "
-            "exact posterior's limit, left out of all other columns.",
-        ),
+        notes="First all latents hidden (a = 1), then equal rates. Nats per hidden latent, per hidden token where it "
+        "says so; 95 % intervals over contexts, or over problem seeds where there are several (Student's t). Evidence "
+        "error: (the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the exact "
+        "posterior's limit, left out of all other columns.",
     )
 
 
@@ -474,7 +468,7 @@ def _sheet(
     if several:
         panels += [_ratio(ratios, _JOINT, "edge", found), _ratio(ratios, _EVIDENCE, "edge", found)]
         panels += [_ratio(ratios, _JOINT, "diagonal", found), _ratio(ratios, _KL, "diagonal", found)]
-    title = f"{experiment.title or experiment.experiment}: N = {n}{f', P = {p}' if plane else ''}"
+    title = f"{experiment.heading}: N = {n}{f', P = {p}' if plane else ''}"
     height = 1.4 + 4.0 * (len(panels) // _COLUMNS)
     legend = [*(_PATHS.values() if plane else ()), *(_mark_look(mark) for mark in found if plane)]
     if plane and any(_apart(start) > _GAP for start in starts):

@@ -469,10 +469,10 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         ),
         beside(generated, of_kind(frame, "one_pass"), "row", "learner"),
         section=lambda line: line.row,
-        notes="Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. The "
-        "four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
-        "for masked learners in one pass, for an order that reads all latents first one after another; infill: "
-        "masked learners only. Neither can be asked of another order.",
+        notes="Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. "
+        "The four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
+        "for masked learners in one pass, for an order that reads all latents first one after another; infill: masked "
+        "learners only. Neither can be asked of another order.",
     )
     yield Table(
         "Diversity and cost of generated sequences",
@@ -485,10 +485,9 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         generated,
         section=lambda line: line.row,
         notes="Distinct latent strings, and expected of exact samples; largest |z| of a latent's mean and of a pair's "
-        "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of "
-        "as many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L "
-        "positions (a causal network keeps what it has read); milliseconds of wall time as it ran, beside what "
-        "else was running.",
+        "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of as "
+        "many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L positions "
+        "(a causal network keeps what it has read); milliseconds of wall time as it ran, beside what else was running.",
     )
 
 
@@ -544,9 +543,9 @@ def _along_table(lines: Sequence[Record]) -> Table:
         ),
         lines,
         section=lambda line: (line.row, line.order),
-        notes="After the whole training: losses in nats per token; KL to the exact conditionals, its shares at latents "
-        "and at observations, and how far a masked learner lies above the order's own one on the same sequences, "
-        "in 10^-3 nats per token, with 95 % intervals over sequences.",
+        notes="After the whole training: losses in nats per token; KL to the exact conditionals, its shares at "
+        "latents and at observations, and how far a masked learner lies above the order's own one on the same "
+        "sequences, in 10^-3 nats per token, with 95 % intervals over sequences.",
     )
 
 

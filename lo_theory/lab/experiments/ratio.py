@@ -153,7 +153,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     both = _sorted(records(_decodes(frame), spread="policy"))
     apart = {(it.N, it.P, it.denoiser, it.tokens): it for it in differences(frame)}
     yield Table(
-        experiment.title or experiment.experiment,
+        experiment.heading,
         (
             *(_PROBLEM, _DENOISER, _RATIO, _TOKENS),
             *(percent(f"{policy} self_consistency", policy) for policy in _POLICIES),
@@ -166,13 +166,11 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         ),
         [it.plus(apart.get((it.N, it.P, it.denoiser, it.tokens), Record({}))) for it in both],
         section=lambda it: (it.N, it.denoiser, it.tokens),
-        notes=(
-            "Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the data "
-            "had what was written so far; dead checks: observations that were written after that, or one of whose "
-            "latents was: for the exact posterior they agree by chance; live errors: wrong observations of the other "
-            "checks. Means over problems with 95 % intervals over problems (Student's t; over sequences where there is "
-            "one problem, or all have one value); differences are taken problem by problem.",
-        ),
+        notes="Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the "
+        "data had what was written so far; dead checks: observations that were written after that, or one of whose "
+        "latents was: for the exact posterior they agree by chance; live errors: wrong observations of the other "
+        "checks. Means over problems with 95 % intervals over problems (Student's t; over sequences where there is "
+        "one problem, or all have one value); differences are taken problem by problem.",
     )
     yield Table(
         "Where decoding meets the marginals-only value",
@@ -182,11 +180,9 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(key("met", "met at P/N"), key("lowest")),
         ),
         [curve[0].plus(met=met(curve, curve[0].level), lowest=_lowest(curve)) for curve in _curves(decodes(frame))],
-        notes=(
-            "Marginals only: observations drawn from their single-token marginals. Met: the first ratio at which the "
-            "mean falls to it, on the straight lines of the figure; where it rises above it again, also the one from "
-            "which it stays there. Both have the intervals of the means around them.",
-        ),
+        notes="Marginals only: observations drawn from their single-token marginals. Met: the first ratio at which "
+        "the mean falls to it, on the straight lines of the figure; where it rises above it again, also the one from "
+        "which it stays there. Both have the intervals of the means around them.",
     )
     yield Table(
         "What the contexts leave open",
@@ -195,10 +191,8 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(percent("deterministic", "determined, %"), percent("gap", "gap closed, %")),
         ),
         facts(frame),
-        notes=(
-            "Under uniform masks: what the context leaves open of the hidden latents, the share of contexts that fix "
-            "every latent, and what the models have learned.",
-        ),
+        notes="Under uniform masks: what the context leaves open of the hidden latents, the share of contexts that "
+        "fix every latent, and what the models have learned.",
     )
 
 
@@ -223,7 +217,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     rows = ((_accuracy_panel, lines), (_difference_panel, differences(frame)), (_reason_panel, _reasons(lines, known)))
     width = max(7.5, 4.6 * len(sizes))
     sheet = Sheet(
-        experiment.title or experiment.experiment,
+        experiment.heading,
         [make(n, [line for line in part if n == line.N], n == sizes[0]) for make, part in rows for n in sizes],
         columns=max(1, len(sizes)),
         size=(width, 10.5),

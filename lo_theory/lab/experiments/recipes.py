@@ -231,7 +231,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     parts = _problems(recipes(frame, experiment))
     heights = [max(4.0, 0.34 * len(part)) for part in parts] or [4.0]
     panels = [panel for part in parts for panel in (_curves(part, "flops"), _curves(part, "seconds"), _ends(part))]
-    title = experiment.title or experiment.experiment
+    title = experiment.heading
     grid = {"height_ratios": heights, "width_ratios": (1, 1, 0.9)}
     return {"figure": Sheet(title, panels, 3, (16, 0.8 + sum(heights)), grid=grid)}
 

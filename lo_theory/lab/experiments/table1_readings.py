@@ -18,7 +18,7 @@ from lo_theory.lab.drawing import COLOURS, INK, SEQUENTIAL, marker
 from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
-from lo_theory.lab.table import Column, Table, key, number, plus_minus, text
+from lo_theory.lab.table import PAIR, Column, Table, key, number, pair_text, plus_minus, text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -281,7 +281,7 @@ def readings_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]
     width = 4.6 + 3.2 * len(pairs)
     return {
         "readings": Sheet(
-            f"Which reading fits? {experiment.title or experiment.experiment}",
+            f"Which reading fits? {experiment.heading}",
             [_of_readings(pair, found, published) for pair in pairs],
             len(pairs),
             (width, 2.4 + 0.27 * len(found)),
@@ -341,11 +341,6 @@ def _draw_published(axes: Axes, lines: Sequence[Mapping[str, float]]) -> None:
 # --- adaptive minus vanilla, run by run ---
 
 
-def pair_text(line: Record) -> str:
-    """``25, 275``, and the name and the seeds of the row where it has them."""
-    return " ".join(filter(None, (f"{line.N}, {line.P}", line.get("name", ""), line.get("seeds", ""))))
-
-
 def effects(frame: DataFrame) -> list[Record]:
     """Adaptive minus vanilla of runs that are alike, pooled over them; ``gap``: closed by the model of each run."""
     losses, problems = kind(frame, "losses", law="uniform"), kind(frame, "problem")
@@ -378,19 +373,17 @@ def effects_table(frame: DataFrame) -> Table:
     return Table(
         "Adaptive minus vanilla",
         (
-            *(text("N, P", pair_text), key("denoiser", left=True), key("steps"), text("tokens", _tokens)),
+            *(PAIR, key("denoiser", left=True), key("steps"), text("tokens", _tokens)),
             _over_runs("runs", "self_consistency", lambda points: str(len(points))),
             _over_runs("gap\nclosed, %", "gap", lambda gaps: f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""),
             *of("self_consistency", "self-consistent"),
             *of("consistent", "wholly\nconsistent"),
         ),
         [line for line in effects(frame) if len(_points(line, "self_consistency")) > 1],
-        notes=(
-            "Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a "
-            "problem and a training of its own where their seeds differ, with its 95 % interval over runs (Student's "
-            "t), which holds what differs between them; the least and the most of a run; runs in which it is positive. "
-            "Gap closed: the least and the most of their models.",
-        ),
+        notes="Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a "
+        "problem and a training of its own where their seeds differ, with its 95 % interval over runs (Student's t), "
+        "which holds what differs between them; the least and the most of a run; runs in which it is positive. Gap "
+        "closed: the least and the most of their models.",
     )
 
 

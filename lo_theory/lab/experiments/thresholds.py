@@ -120,7 +120,7 @@ def _published(line: Record) -> tuple[Mapping[str, float], str]:
 
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """The three thresholds beside published ones and in other units; folds, with some latents revealed."""
-    return titled(frame, experiment.title or experiment.experiment)
+    return titled(frame, experiment.heading)
 
 
 def titled(frame: DataFrame, title: str) -> Iterator[Table]:
@@ -161,11 +161,9 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
         ),
         _folds(frame),
         section=lambda line: (line.observed, line.label),
-        notes=(
-            "Mean degree c with 95 % errors, half the spacing of the curve's points included. Between the first and "
-            "the last column an informed and an uninformed state coexist; from the middle one on the informed one is "
-            "likelier.",
-        ),
+        notes="Mean degree c with 95 % errors, half the spacing of the curve's points included. Between the first and "
+        "the last column an informed and an uninformed state coexist; from the middle one on the informed one is "
+        "likelier.",
     )
 
 
@@ -242,7 +240,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     legend += [{"facecolor": SHADING[name], "edgecolor": SHADING[name], "label": says} for name, says in _AREAS.items()]
     size = 13, 1.5 + max(4.5, 0.34 * len(items))
     panels = [_fixed_points(frame, items), _phases(items)]
-    return {"figure": Sheet(experiment.title or experiment.experiment, panels, 2, size, legend, entries=6)}
+    return {"figure": Sheet(experiment.heading, panels, 2, size, legend, entries=6)}
 
 
 def _in_its_units(item: Record) -> list[Estimate]:
