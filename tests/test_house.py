@@ -36,7 +36,6 @@ EXCEPTIONS: dict[str, str] = {
         f"lab/experiments/{name}.py": "an experiment is one module: settings, units of work, tables, figures"
         for name in ("figure2", "hardness", "orders", "table1")
     },
-    "lab/kinds.py": "one table: every kind of row with its keys and metrics, each in a sentence",
 }
 
 

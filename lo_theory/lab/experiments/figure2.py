@@ -18,14 +18,14 @@ from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, seed_texts
 from lo_theory.lab.drawing import COLOURS, INK, MODEL_SHADES
-from lo_theory.lab.frame import Record, gap, kind, pool, records
+from lo_theory.lab.frame import Record, beside, each, gap, kind, of_kind, pool, records, with_texts
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
 from lo_theory.lab.subject import Finding, Subject
-from lo_theory.lab.table import Column, Table, key, mean, measured, number, text
+from lo_theory.lab.table import PAIR, Column, Table, key, mean, measured, number, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.posterior import Posterior
@@ -173,7 +173,7 @@ def _leaks(s: Subject, measured: Sequence[str]) -> list[Finding]:
 
 def _loss_lines(frame: DataFrame) -> list[Record]:
     """Losses by law and role, of every posterior and row."""
-    return records(pool(kind(frame, "losses", role=["latent", "observation"])))
+    return of_kind(frame, "losses", role=["latent", "observation"])
 
 
 def _lengths(lines: Sequence[Record]) -> list[int]:
@@ -183,7 +183,7 @@ def _lengths(lines: Sequence[Record]) -> list[int]:
 
 def _tested(frame: DataFrame) -> list[Record]:
     """Losses by role and by class that say whether a posterior beats Bayes."""
-    lines = [line for name in ("losses", "class_losses") for line in records(pool(kind(frame, name)))]
+    lines = [*of_kind(frame, "losses"), *of_kind(frame, "class_losses")]
     return [line for line in lines if "evidence" in line.metrics]
 
 
@@ -242,7 +242,8 @@ _LOSS_NOTE = (
 
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """Losses for each length of training, errors against the proxy, losses under the uniform law, leaks."""
-    found, seeds = _loss_lines(frame), seed_texts(experiment)
+    frame = with_texts(frame, "seeds", seed_texts(experiment))
+    found = _loss_lines(frame)
     lengths = _lengths(found)
     own = {(line.get("iterations"), line.row, line.law, line.role): line for line in found}
 
@@ -251,7 +252,6 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         return own.get((steps, line.row, line.law, line.role), Record({}))
 
     lines = [line.plus(bp=of(None, line), proxy=of(max(lengths, default=0), line)) for line in found]
-    pair = text("N, P", lambda line: f"{line.N}, {line.P} {seeds[line.row]}".rstrip())
     notes = [_LOSS_NOTE]
     if experiment.reference is not None:
         notes.append(f"Paper: {experiment.reference.statement} ({experiment.reference.source}).")
@@ -259,7 +259,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         whose = "belief propagation" if steps is None else f"the model after {steps} steps"
         yield Table(
             f"{experiment.heading}: {whose}",
-            (pair, *_LOSSES),
+            (PAIR, *_LOSSES),
             [line for line in lines if line.get("iterations") == steps],
             section=lambda line: line.row,
             notes=notes[:1] if i else notes,
@@ -267,7 +267,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     yield Table(
         "The paper's proxy",
         (
-            *(pair, _WHO, _LAW, _ROLE),
+            *(PAIR, _WHO, _LAW, _ROLE),
             _short("proxy_log_ratio", "error against\nthe proxy"),
             _short("log_ratio", "error against\nexact"),
             _short("log_ratio", "the proxy's\nown", of="proxy"),
@@ -276,25 +276,21 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         notes="Mean squared log-ratio at the true token, against the model trained longest (the paper's proxy) and "
         "against the exact posterior, and the error of the proxy itself against the exact posterior.",
     )
-    yield _progress_table(frame, pair)
-    yield _leak_table(frame, pair)
+    yield _progress_table(frame)
+    yield _leak_table(frame)
 
 
-def _progress_table(frame: DataFrame, pair: Column) -> Table:
-    losses = pool(kind(frame, "losses", law="uniform", role="all"))
-    problem = pool(kind(frame, "problem"))
-    lines = {line.row: line for line in records(problem)}
+def _progress_table(frame: DataFrame) -> Table:
+    losses, problem = pool(kind(frame, "losses", law="uniform", role="all")), pool(kind(frame, "problem"))
+    closed = beside(records(losses), records(gap(losses, problem)), "row", "posterior", "iterations")
     return Table(
         "How far each posterior is from the Bayes optimum",
         (
-            *(pair, _WHO, _short("model", "loss"), _with_half("exact", "Bayes")),
+            *(PAIR, _WHO, _short("model", "loss"), _with_half("exact", "Bayes")),
             *(_short("floor", "floor"), _short("marginals_only", "marginals\nonly"), _with_half("kl", "KL")),
             measured("gap", "gap closed", ".1f", 100),
         ),
-        [
-            line.plus(closed, lines[line.row])
-            for line, closed in zip(records(losses), records(gap(losses, problem)), strict=True)
-        ],
+        beside(closed, records(problem), "row"),
         notes="Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per "
         "cent. 95 % intervals over sequences.",
     )
@@ -307,12 +303,12 @@ def _evidence(line: Record) -> float:
 
 def leaking(frame: DataFrame) -> list[Record]:
     """Losses by law or by class whose evidence is over the threshold of their problem, the largest first."""
-    thresholds = {line.row: line.value("threshold") for line in records(pool(kind(frame, "leaks")))}
+    thresholds = {line.row: line.value("threshold") for line in of_kind(frame, "leaks")}
     found = [line for line in _tested(frame) if _evidence(line) >= thresholds.get(line.row, math.inf)]
     return sorted(found, key=_evidence, reverse=True)
 
 
-def _leak_table(frame: DataFrame, pair: Column) -> Table:
+def _leak_table(frame: DataFrame) -> Table:
     """No posterior beats Bayes: what was tested, and what was found."""
     notes = [
         "Does any posterior beat Bayes, in any row (law, latents hidden, observations hidden, role)? Evidence: ln of "
@@ -328,12 +324,12 @@ def _leak_table(frame: DataFrame, pair: Column) -> Table:
     return Table(
         "No model beats Bayes",
         (
-            *(pair, _WHO, mean("rows_tested", "rows tested", ".0f")),
+            *(PAIR, _WHO, mean("rows_tested", "rows tested", ".0f")),
             mean("largest_evidence", "largest\nevidence", ".1f"),
             mean("threshold", form=".1f"),
             Column("leaks", lambda line: f"LEAK in {n:.0f} rows" if (n := line.value("leaks")) else "none"),
         ),
-        records(pool(kind(frame, "leaks"))),
+        of_kind(frame, "leaks"),
         notes=notes,
     )
 
@@ -453,15 +449,11 @@ def _pattern_panels(roles: Sequence[Record], order: _Order) -> list[Panel]:
     found = sorted((line for line in roles if line.law.startswith("pattern")), key=lambda line: line.latents_hidden)
     models = [line for line in found if line.posterior == "model"]
     one = [line for line in found if line.get("iterations") == order.who[0]]
-    known = [line.plus(shown="deterministic") for line in one if line.role == "latent"]
-    known += [line.plus(shown="exact") for line in one]
+    known = each([line for line in one if line.role == "latent"], "deterministic") + each(one, "exact")
     longest = max(_lengths(roles), default=0)
 
     def known_look(line: Record) -> Look:
-        return _SHARES if line.shown == "deterministic" else {**_ROLES[line.role], "color": COLOURS["exact"]}
-
-    def shown(line: Record) -> Estimate:
-        return line.estimate(line.shown)
+        return _SHARES if line.metric == "deterministic" else {**_ROLES[line.role], "color": COLOURS["exact"]}
 
     def error(line: Record) -> Estimate:
         return line.estimate("log_ratio" if line.iterations == longest else "proxy_log_ratio")
@@ -477,7 +469,7 @@ def _pattern_panels(roles: Sequence[Record], order: _Order) -> list[Panel]:
         panel(
             "pattern(l): what the exact posterior knows",
             known,
-            shown,
+            "value",
             "share, or nats per hidden token",
             look=known_look,
             scale=1.0,
@@ -527,7 +519,7 @@ def _place_panel(own: DataFrame, order: _Order) -> Panel:
 
 def _leak_panel(own: DataFrame, order: _Order) -> Panel:
     """Evidence of every row that its posterior beats Bayes, and the threshold of the family."""
-    threshold = next((line.value("threshold") for line in records(pool(kind(own, "leaks")))), math.nan)
+    threshold = next((line.value("threshold") for line in of_kind(own, "leaks")), math.nan)
 
     def dress(axes: Axes) -> None:
         axes.set_yscale("symlog", linthresh=10)

@@ -23,7 +23,7 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, NO_DATA
 from lo_theory.lab.experiments.thresholds import Budget
-from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.frame import Record, kind, of_kind, parts, pool, records
 from lo_theory.lab.panel import Colours, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
@@ -33,14 +33,11 @@ from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.problem import LODistribution, TableObservations
-from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition
+from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition, planted_ensemble
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-    from lo_theory.problem import LODistribution
-    from lo_theory.thresholds import PlantedEnsemble
 
 
 Observed = Literal["all", "satisfied"]
@@ -147,8 +144,6 @@ class Row:
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law, belief propagation or an ensemble does not fit the problem."""
-        from lo_theory.problem import TableObservations
-
         check_laws(self.objective.named_laws(), distribution.layout)
         if "bp" in self.judged and not isinstance(distribution.observations, TableObservations):
             raise ValueError("judged names bp, but this problem has no factor graph: leave bp out")
@@ -157,9 +152,6 @@ class Row:
 
 def ensembles(row: Row, distribution: LODistribution) -> dict[str, PlantedEnsemble]:
     """The planted ensembles that a row needs, by what is observed; ValueError where they make no sense."""
-    from lo_theory.problem import TableObservations
-    from lo_theory.thresholds import planted_ensemble
-
     wanted = set(OBSERVED if row.thresholds is not None else ())
     wanted |= set(row.population.observed if row.population is not None else ())
     law = distribution.observations
@@ -250,10 +242,8 @@ Name = tuple[str, int, int]
 def problems(frame: DataFrame, form: str) -> dict[Name, list[Record]]:
     """The cells of each problem, pooled over its seeds: ascending by (a, b), metrics as ``bp kl_latent``."""
     pooled = pool(kind(frame, "cell", form=form), [*_PROBLEM, "a", "b", "posterior"], over="row")
-    found: dict[Name, list[Record]] = {}
-    for cell in records(pooled, spread="posterior"):
-        found.setdefault(_name(cell), []).append(cell)
-    return {name: sorted(cells, key=lambda cell: (cell.a, cell.b)) for name, cells in found.items()}
+    found = parts(records(pooled, spread="posterior"), *_PROBLEM)
+    return {_name(cells[0]): sorted(cells, key=lambda cell: (cell.a, cell.b)) for cells in found}
 
 
 def _name(record: Record) -> Name:
@@ -265,14 +255,14 @@ def marks(frame: DataFrame) -> dict[Name, list[Record]]:
 
     Those of one that is continuous (all the same) as Kesten-Stigum only.
     """
-    found: dict[Name, dict[tuple[str, str], Record]] = {}
-    for line in records(pool(kind(frame, "threshold"))):
+    found: dict[Any, Record] = {}  # of rows that share an ensemble the last
+    for line in of_kind(frame, "threshold"):
         for name in ("kesten_stigum",) if line.value("continuous") else _NAMES:
             c, error = line.value(f"{name}_c"), line.value(f"{name}_c_error")
             if math.isfinite(c):
                 mark = line.plus(threshold=name, c=c, error=error, full=line.value("degree_revealed"))
-                found.setdefault(_name(line), {})[name, line.observed] = mark
-    return {name: list(own.values()) for name, own in found.items()}
+                found[_name(line), name, line.observed] = mark
+    return {_name(own[0]): own for own in parts(found.values(), *_PROBLEM)}
 
 
 def rate(mark: Record, ratio: float = 1.0) -> float:
@@ -321,7 +311,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(_overlap("planted"), _overlap("uninformed")),
             text("differ", lambda line: "yes" if line.value("coexist") else "no", left=False),
         ),
-        records(pool(kind(frame, "population"))),
+        of_kind(frame, "population"),
         notes="Overlap of the hidden latents in the limit of many latents, from the two starts, with 95 % intervals "
         f"over {_BLOCKS} blocks of sweeps (Student's t); they differ by more than 0.02 and five standard errors.",
     )
@@ -455,7 +445,7 @@ def _sheet(
 ) -> Sheet:
     family, n, p = name
     plane, found = planes.get(name, []), marks(frame).get(name, [])
-    starts = records(pool(kind(frame, "population", family=family, N=n, P=p)))
+    starts = of_kind(frame, "population", family=family, N=n, P=p)
     ratios = [cell for other, cells in lines.items() if other[:2] == name[:2] for cell in cells]
     ratios.sort(key=lambda cell: cell.P)
     above = [_plane(plane, quantity, found, starts) for quantity in _QUANTITIES if _is_judged(plane, quantity)]
