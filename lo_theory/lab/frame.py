@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-_RESULTS = ("metric", "n", "mean", "low", "high", "runs")
+RESULTS = ("metric", "n", "mean", "low", "high", "runs")
+"""Columns of a pooled frame that are no keys."""
+
 _WHICH_RUN = ("row", "run", "problem", "seed", "seeds", "problem.seed")  # keys in which runs of one place may differ
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
 
@@ -187,8 +189,8 @@ def _pooled(
     lines = [
         (name, *place, runs.n if isinstance(runs, Runs) else len(runs), *found, runs) for place, runs, found in made
     ]
-    columns = zip(*lines, strict=True) if lines else [()] * (1 + len(by) + len(_RESULTS))
-    named = dict(zip(["kind", *by, *_RESULTS], map(list, columns), strict=True))
+    columns = zip(*lines, strict=True) if lines else [()] * (1 + len(by) + len(RESULTS))
+    named = dict(zip(["kind", *by, *RESULTS], map(list, columns), strict=True))
     return DataFrame({key: _column(values) if key in by else values for key, values in named.items()})
 
 
@@ -198,7 +200,7 @@ def minus(pooled_frame: DataFrame, key: str, first: Any, second: Any) -> DataFra
     Over the runs that both have, run by run, with Student's t; of a single run over sequences, taken to be independent
     (``Runs.minus``). ``runs`` has the difference of each run.
     """
-    by = [name for name in pooled_frame.columns if name not in (key, "kind", *_RESULTS)]
+    by = [name for name in pooled_frame.columns if name not in (key, "kind", *RESULTS)]
     found: dict[tuple[Any, ...], dict[Any, Runs]] = {}
     for line in _lines(pooled_frame):
         if line[key] in (first, second):
@@ -225,9 +227,9 @@ def gap(losses: DataFrame, problem: DataFrame, metric: str = "") -> DataFrame:
     run has the lines of its own problem; of several the mean with Student's t over the runs. Places are matched by the
     keys that both frames have. nan where the lines coincide (``gap_span``).
     """
-    shared = [name for name in problem.columns if name in losses.columns and name not in ("kind", *_RESULTS)]
-    by = [name for name in losses.columns if name not in ("kind", *_RESULTS)]
-    names = [name for name in problem.columns if name not in ("kind", *_RESULTS)]
+    shared = [name for name in problem.columns if name in losses.columns and name not in ("kind", *RESULTS)]
+    by = [name for name in losses.columns if name not in ("kind", *RESULTS)]
+    names = [name for name in problem.columns if name not in ("kind", *RESULTS)]
     at = {tuple(place[names.index(key)] for key in shared): found for place, found in _by_place(problem).items()}
 
     def made() -> Iterator[tuple[tuple[Any, ...], Mapping[Hashable, Estimate], Estimate]]:
@@ -252,7 +254,7 @@ def _gap(sums: Sums, metric: str, run: Hashable, lines: Mapping[str, Runs]) -> E
 
 
 def _by_place(pooled_frame: DataFrame) -> dict[tuple[Any, ...], dict[str, Runs]]:
-    by = [name for name in pooled_frame.columns if name not in ("kind", *_RESULTS)]
+    by = [name for name in pooled_frame.columns if name not in ("kind", *RESULTS)]
     found: dict[tuple[Any, ...], dict[str, Runs]] = {}
     for line in _lines(pooled_frame):
         place = tuple(None if _missing(line[name]) else line[name] for name in by)
@@ -327,7 +329,7 @@ def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
 
     With ``spread`` the values of that key stand before the metrics' names (``bp kl_latent``) in place of being a key.
     """
-    by = [name for name in pooled_frame.columns if name not in (spread, *_RESULTS)]
+    by = [name for name in pooled_frame.columns if name not in (spread, *RESULTS)]
     found: dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
     for line in _lines(pooled_frame):
         keys = {name: line[name] for name in by if not _missing(line[name])}
