@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import BP_SHADES, COLOURS, INK
 from lo_theory.lab.experiments.thresholds import Budget, Ensemble
-from lo_theory.lab.frame import Record, grouped, kind, pool, records
+from lo_theory.lab.frame import Record, grouped, kind, of_kind, parts, pool, records
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.schema import setting
 from lo_theory.lab.subject import Finding, Subject
@@ -199,15 +198,11 @@ def degree_points(frame: DataFrame) -> list[Record]:
     return grouped(sorted(found, key=lambda line: float(line.c)), "row", "start")
 
 
-def _stated(experiment: Experiment) -> Sequence[Stated]:
-    return experiment.reference.rows if experiment.reference is not None else ()
-
-
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """The three thresholds in three units; what every start reached at every degree."""
-    stated, source = _stated(experiment), experiment.reference.source if experiment.reference is not None else ""
 
     def paper(line: Record) -> str:
+        stated = experiment.reference.rows if experiment.reference is not None else ()
         return ", ".join(f"{value.neighbours:g}" for value in stated if value.name == line.threshold)
 
     yield Table(
@@ -217,11 +212,11 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(_threshold("c", "c = kM/N"), _threshold("density", "M/N"), _threshold("neighbours", "neighbours (k-1)c")),
             text("paper states", paper, left=False),
         ),
-        [line.plus(threshold=name) for line in records(pool(kind(frame, "threshold"))) for name in _NAMES],
+        [line.plus(threshold=name) for line in of_kind(frame, "threshold") for name in _NAMES],
         section=lambda line: line.row,
         notes=(
             "Computed by population dynamics and in closed form (Kesten-Stigum), with 95 % errors.",
-            *([f"Paper: {source}."] if source else ()),
+            *experiment.paper,
         ),
     )
     yield Table(
@@ -281,8 +276,8 @@ _PAPER: Look = {"color": COLOURS["paper"], "marker": "v", "linestyle": ""}
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Four panels for every row of the experiment."""
-    stated = _stated(experiment)
-    rows = [list(lines) for _, lines in groupby(degree_points(frame), lambda line: line.row)]
+    stated = experiment.reference.rows if experiment.reference is not None else ()
+    rows = parts(degree_points(frame), "row")
     legend: list[Look] = [
         *({"color": BP_SHADES[start], "marker": _MARKERS[start], "label": f"{start} start"} for start in BP_SHADES),
         {"color": INK, "marker": "o", "markerfacecolor": "white", "label": "not converged"},
@@ -297,7 +292,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
 def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:
     """Overlap, belief, free entropy and iterations of one row."""
     row, points = means[0].row, [*(one for line in means for one in line.by_run()), *means]
-    thresholds = next(iter(records(pool(kind(frame, "threshold", row=row)))), Record({}))
+    thresholds = next(iter(of_kind(frame, "threshold", row=row)), Record({}))
 
     def dress(axes: Axes, metric: str) -> None:
         _draw_marks(axes, means, thresholds, stated)
@@ -327,7 +322,7 @@ def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated])
 
 def _limit(frame: DataFrame, row: int) -> list[Record]:
     """The fixed points of population dynamics: its curve from the least degree up to overlap 1, then down to 0."""
-    curve = sorted(records(pool(kind(frame, "curve", row=row))), key=lambda point: float(point.overlap))
+    curve = sorted(of_kind(frame, "curve", row=row), key=lambda point: float(point.overlap))
     least = min(range(len(curve)), key=lambda i: curve[i].value("c"), default=0)
     branches = {"stable": curve[least:], "unstable": curve[: least + 1]}
     return [point.plus(branch=branch) for branch, part in branches.items() for point in part]

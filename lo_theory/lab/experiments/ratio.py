@@ -17,10 +17,10 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, marker
 from lo_theory.lab.experiments import table1
-from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
+from lo_theory.lab.frame import Record, beside, gap, kind, minus, parts, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet, handle
 from lo_theory.lab.subject import Finding, Subject
-from lo_theory.lab.table import Table, key, measured, percent, plus_minus, text
+from lo_theory.lab.table import PAIR, Table, key, measured, percent, plus_minus, text
 from lo_theory.lab.units import Unit
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def _sorted(lines: Sequence[Record]) -> list[Record]:
 
 def decodes(frame: DataFrame) -> list[Record]:
     """All decodes at each (N, P), pooled over its problems; ``level``: the marginals-only value there."""
-    levels = {(fact.N, fact.P): fact.value("self_consistency_independent") for fact in facts(frame)}
-    return _sorted([line.plus(level=levels[line.N, line.P]) for line in records(_decodes(frame))])
+    levels = [fact.plus(level=fact.value("self_consistency_independent")) for fact in facts(frame)]
+    return _sorted(beside(records(_decodes(frame)), levels, *_PAIR))
 
 
 def differences(frame: DataFrame) -> list[Record]:
@@ -92,17 +92,15 @@ def facts(frame: DataFrame) -> list[Record]:
     """
     problem = pool(kind(frame, "problem"), _PAIR, over="row")
     losses = pool(kind(frame, "losses", law="uniform"), _PAIR, over="row")
-    more = [gap(losses, problem), pool(kind(frame, "uncertainty"), _PAIR, over="row")]
-    found: dict[tuple[int, int], Record] = {}
-    for line in itertools.chain(*map(records, (problem, *more))):
-        found[line.N, line.P] = found.get((line.N, line.P), line.plus(ratio=line.P / line.N)).plus(line)
-    return [found[place] for place in sorted(found)]
+    found = [line.plus(ratio=line.P / line.N) for line in records(problem)]
+    for more in (gap(losses, problem), pool(kind(frame, "uncertainty"), _PAIR, over="row")):
+        found = beside(found, records(more), *_PAIR)
+    return sorted(found, key=lambda fact: (fact.N, fact.P))
 
 
 def _curves(lines: Sequence[Record]) -> list[list[Record]]:
     """The decodes of each way to decode at one N, by ratio."""
-    parts = itertools.groupby(lines, key=lambda it: (it.N, it.denoiser, it.tokens, it.policy))
-    return [list(part) for _, part in parts]
+    return parts(lines, "N", "denoiser", "tokens", "policy")
 
 
 def _above(line: Record, level: float) -> float:
@@ -142,7 +140,6 @@ def met(curve: Sequence[Record], level: float) -> str:
     return f"{first}, for good {found[-1]:.1f}" if len(found) + below > 1 else first
 
 
-_PROBLEM = text("N, P", lambda line: f"{line.N}, {line.P}")
 _RATIO = key("ratio", "P/N", "g")
 _DENOISER, _TOKENS = key("denoiser", left=True), key("tokens", "tokens\na step")
 _SEEN = {"alive_steps": "steps alive", "dead_checks": "dead checks", "live_errors": "live errors"}
@@ -151,11 +148,10 @@ _SEEN = {"alive_steps": "steps alive", "dead_checks": "dead checks", "live_error
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """Vanilla and margin beside each other, where they meet the marginals-only value, what the contexts leave open."""
     both = _sorted(records(_decodes(frame), spread="policy"))
-    apart = {(it.N, it.P, it.denoiser, it.tokens): it for it in differences(frame)}
     yield Table(
         experiment.heading,
         (
-            *(_PROBLEM, _DENOISER, _RATIO, _TOKENS),
+            *(PAIR, _DENOISER, _RATIO, _TOKENS),
             *(percent(f"{policy} self_consistency", policy) for policy in _POLICIES),
             percent("self_consistency", "margin minus\nvanilla"),
             *(
@@ -164,7 +160,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
                 for policy in _POLICIES
             ),
         ),
-        [it.plus(apart.get((it.N, it.P, it.denoiser, it.tokens), Record({}))) for it in both],
+        beside(both, differences(frame), *_PAIR, "denoiser", "tokens"),
         section=lambda it: (it.N, it.denoiser, it.tokens),
         notes="Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the "
         "data had what was written so far; dead checks: observations that were written after that, or one of whose "
@@ -187,7 +183,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     yield Table(
         "What the contexts leave open",
         (
-            *(_PROBLEM, _RATIO, measured("joint_entropy", "entropy left,\nnats per hidden latent")),
+            *(PAIR, _RATIO, measured("joint_entropy", "entropy left,\nnats per hidden latent")),
             *(percent("deterministic", "determined, %"), percent("gap", "gap closed, %")),
         ),
         facts(frame),

@@ -15,7 +15,7 @@ from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, pooled, welch
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, seed_texts
-from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.frame import Record, of_kind, parts, with_texts
 from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, place_look
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
@@ -101,28 +101,21 @@ def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
     many ``diverged``. The metric ``gap`` is the mean of the finals: its interval is over trainings (Student's t) or, of
     one, over contexts.
     """
-    training = [line for line in records(pool(kind(frame, "training"))) if line.value("diverged") > 0]
-    lost = {(line.row, line.draw) for line in training}
-    curves, seeds = learning_curves(frame), seed_texts(experiment)
-    found = []
-    for line in records(pool(kind(frame, "problem"))):
+    frame = with_texts(frame, "recipe", seed_texts(experiment))
+    lost = {(line.row, line.draw) for line in of_kind(frame, "training") if line.value("diverged") > 0}
+    curves, found = learning_curves(frame), []
+    for line in of_kind(frame, "problem"):
         ended = [own for own in curves if own[0].row == line.row and (line.row, own[0].draw) not in lost]
         ends = [end for own in ended for end in own[-1].runs("gap").values()]
-        setting = experiment.rows[line.row]
-        name = f"{setting.name} {seeds[line.row]}".strip()
-        keys = {"row": line.row, "N": line.N, "P": line.P, "name": name, "setting": setting, "curves": ended}
-        keys |= {"finals": [end.value for end in ends], "diverged": sum(row == line.row for row, _ in lost)}
+        keys = {"row": line.row, "N": line.N, "P": line.P, "name": line.recipe, "setting": experiment.rows[line.row]}
+        keys |= {"curves": ended, "finals": [end.value for end in ends]}
+        keys |= {"diverged": sum(row == line.row for row, _ in lost)}
         found.append(Record(keys, {"gap": (pooled(ends), {})} if ends else {}))
-    pairs = list(dict.fromkeys(map(_pair, found)))
-    return sorted(found, key=lambda recipe: pairs.index(_pair(recipe)))
+    return [recipe for part in parts(found, "N", "P") for recipe in part]
 
 
 def _pair(recipe: Record) -> tuple[int, int]:
     return recipe.N, recipe.P
-
-
-def _problems(found: Sequence[Record]) -> list[list[Record]]:
-    return [[recipe for recipe in found if _pair(recipe) == pair] for pair in dict.fromkeys(map(_pair, found))]
 
 
 _NAMES = (text("N, P", lambda recipe: f"{recipe.N}, {recipe.P}"), key("name", "recipe", left=True))
@@ -154,17 +147,17 @@ def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
     notes = [
         "Embedding std: at the start. Gap closed after the last step: (marginals only - loss)/"
         "(marginals only - floor) on held-out contexts of the uniform law, with 95 % intervals, over trainings where "
-        f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out."
+        f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out.",
+        *experiment.paper,
     ]
-    notes += [] if experiment.reference is None else [f"Paper: {experiment.reference.source}."]
     columns = (
         *_NAMES,
         text("positions", lambda recipe: recipe.setting.model.positions),
         text("embedding\nstd", lambda recipe: f"{recipe.setting.model.embedding_scale:g}", left=False),
         text("optimiser", lambda recipe: recipe.setting.training.optimiser),
-        text("rate", lambda recipe: f"{recipe.setting.training.learning_rate:g}", left=False),
-        text("batch", lambda recipe: f"{recipe.setting.training.batch}", left=False),
-        text("steps", lambda recipe: f"{recipe.setting.training.steps}", left=False),
+        Column("rate", lambda recipe: f"{recipe.setting.training.learning_rate:g}"),
+        Column("batch", lambda recipe: f"{recipe.setting.training.batch}"),
+        Column("steps", lambda recipe: f"{recipe.setting.training.steps}"),
         text("first stage", lambda recipe: _stages(recipe.setting)),
         text("trainings", _trainings, left=False),
         text("FLOPs", lambda recipe: number(_whole(recipe, "flops"), ".2e"), left=False),
@@ -209,7 +202,7 @@ def differences(found: Sequence[Record]) -> list[Record]:
     """Every recipe with several trainings against the first row of its problem: ``difference`` and ``verdict``."""
     return [
         other.plus(Record({"verdict": _verdict(apart, first, other)}, {"difference": (apart, {})}))
-        for first, *others in _problems(found)
+        for first, *others in parts(found, "N", "P")
         for other in others
         if min(len(first.finals), len(other.finals)) > 1
         for apart in [welch(other.finals, first.finals)]
@@ -228,12 +221,11 @@ _LEFT = -0.1  # of the last panel, where the lines of the others are named
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Gap closed against operations and seconds, and at the end, for each problem."""
-    parts = _problems(recipes(frame, experiment))
-    heights = [max(4.0, 0.34 * len(part)) for part in parts] or [4.0]
-    panels = [panel for part in parts for panel in (_curves(part, "flops"), _curves(part, "seconds"), _ends(part))]
-    title = experiment.heading
+    problems = parts(recipes(frame, experiment), "N", "P")
+    heights = [max(4.0, 0.34 * len(part)) for part in problems] or [4.0]
+    panels = [panel for part in problems for panel in (_curves(part, "flops"), _curves(part, "seconds"), _ends(part))]
     grid = {"height_ratios": heights, "width_ratios": (1, 1, 0.9)}
-    return {"figure": Sheet(title, panels, 3, (16, 0.8 + sum(heights)), grid=grid)}
+    return {"figure": Sheet(experiment.heading, panels, 3, (16, 0.8 + sum(heights)), grid=grid)}
 
 
 def _curves(part: Sequence[Record], by: Cost) -> Panel:

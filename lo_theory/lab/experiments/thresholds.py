@@ -12,7 +12,7 @@ from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import CATEGORICAL, COLOURS, INK, SHADING
-from lo_theory.lab.frame import Record, grouped, kind, pool, records
+from lo_theory.lab.frame import Record, grouped, of_kind
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.schema import setting
 from lo_theory.lab.subject import Finding, Subject
@@ -125,7 +125,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
 
 def titled(frame: DataFrame, title: str) -> Iterator[Table]:
     """The same tables, the first of them under this title."""
-    found = grouped(records(pool(kind(frame, "threshold"))), "observed")
+    found = grouped(of_kind(frame, "threshold"), "observed")
     sources = "; ".join(source for source in dict.fromkeys(_published(line)[1] for line in found) if source)
     yield Table(
         title,
@@ -174,7 +174,7 @@ def fold_units(frame: DataFrame) -> Table:
 
 
 def _folds(frame: DataFrame) -> list[Record]:
-    return grouped(records(pool(kind(frame, "fold"))), "observed", "label")
+    return grouped(of_kind(frame, "fold"), "observed", "label")
 
 
 def _in_units(names: Mapping[str, str], cell: Callable[..., str]) -> Iterator[Column]:
@@ -231,7 +231,7 @@ _AREAS = {"hard": "possible but hard", "clustered": "planted state exists, canno
 
 def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Left: overlap of the fixed points against c, in units of condensation. Right: the thresholds on one axis."""
-    found = [line for name in ("threshold", "fold") for line in records(pool(kind(frame, name)))]
+    found = [line for name in ("threshold", "fold") for line in of_kind(frame, name)]
     ensembles = list(dict.fromkeys((line.label, line.revealed) for line in found))
     # One colour an ensemble and revealed share, whichever of its observations are revealed.
     places = [ensembles.index((line.label, line.revealed)) for line in found]
@@ -253,7 +253,7 @@ def _in_its_units(item: Record) -> list[Estimate]:
 
 def _fixed_points(frame: DataFrame, items: Sequence[Record]) -> Panel:
     """The curves c(overlap), dashed where all observations are revealed; without condensation in units of the least."""
-    curve = sorted(records(pool(kind(frame, "curve"))), key=lambda point: float(point.overlap))
+    curve = sorted(of_kind(frame, "curve"), key=lambda point: float(point.overlap))
     lines = []
     for item in items:
         own = [point for point in curve if point.row == item.row]
