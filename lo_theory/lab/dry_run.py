@@ -76,7 +76,7 @@ def dry_run(experiment: Experiment, request: Request, rate: float | None = None)
         raise ValueError(f"--rate must be positive, got {rate / 1e12:g} TFLOP/s")
     prepared, folder = prepare(experiment, request)
     check_rows(prepared)
-    device = choose_run_device(prepared, request.device)
+    device = choose_run_device(any(row.trains for row in prepared), request.device)
     options = Options(1, request.threads or 1, device)
     planned = plan_trainings(prepared, Followed(folder, {}), options)
     if rate is not None:

@@ -8,35 +8,25 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Keeper, Result, Serial, Stop, run_jobs
 from lo_theory.lab.pools import Threads
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, Followed, Run
 from lo_theory.lab.task import Prepared, load_task
-from lo_theory.lab.units import Context, Folder, Options, Unit, available_processors, processor, versions
+from lo_theory.lab.units import Context, Folder, Options, Unit, available_processors, machine
 from lo_theory.problem.seams import check_threads
 from lo_theory.problem.storage import write_atomically
 
 if TYPE_CHECKING:
     from lo_theory.lab.planning import Planned
     from lo_theory.neural import Ranks
-
-
-class Trains(Protocol):
-    """A prepared row, or a cell of a sweep."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether it trains a network, so that the device matters."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ def execute(experiment: Experiment, request: Request, progress: SilentProgress) 
     prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return FinishedRun(folder)
-    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    facts = _facts(prepared, request)
     planned = _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
         keep_source(folder, experiment)
@@ -95,15 +85,7 @@ def execute(experiment: Experiment, request: Request, progress: SilentProgress) 
             work.compute(options.workers)
             run.sort(work.names)
             write_outputs(folder, experiment, run.rows)
-            facts = {
-                "versions": versions(),
-                "processor": processor(),
-                "system": platform.system(),
-                "workers": options.workers,
-                "command": request.command,
-                **shared,
-            }
-            run.finish(facts)
+            run.finish({**machine(), "workers": options.workers, "command": request.command, **shared})
     return FinishedRun(folder)
 
 
@@ -115,7 +97,7 @@ def assist(experiment: Experiment, request: Request) -> None:
     prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return
-    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    facts = _facts(prepared, request)
     run = Followed(folder, facts)  # as it is before the first rank opens it
     _check(prepared, run, request)
     device = str(run.facts["device"])
@@ -134,6 +116,12 @@ def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], P
     task = load_task(experiment.task)
     prepared = [task.prepare(row) for row in experiment.rows]
     return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
+
+
+def _facts(prepared: Sequence[Prepared], request: Request) -> dict[str, Any]:
+    """What is recorded when a run is begun."""
+    device = choose_run_device(any(row.trains for row in prepared), request.device)
+    return {"threads": request.threads or 1, "device": device}
 
 
 def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> list[Planned]:
@@ -168,9 +156,9 @@ def check_rows(prepared: Sequence[Prepared]) -> None:
             raise ValueError(f"rows[{i}].{error}") from error
 
 
-def choose_run_device(rows: Iterable[Trains], name: str) -> str:
-    """The device of a run: "auto" is the CPU where nothing is trained; ValueError for one that is not here."""
-    if name == "auto" and not any(row.trains for row in rows):
+def choose_run_device(trains: bool, name: str) -> str:
+    """The device of a run: "auto" is the CPU unless it ``trains`` a network; ValueError for one that is not here."""
+    if name in ("auto", "cpu") and not trains:
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device
 
@@ -200,23 +188,10 @@ def _options(run: Run | Followed, request: Request) -> Options:
     return Options(request.workers or fitting, threads, device, request.checkpoint_seconds)
 
 
-class _Keeps(Folder, Protocol):
-    """Where the rows of units go."""
-
-    @property
-    def units(self) -> set[str]:
-        """Names of the units whose rows are there."""
-        ...
-
-    def append(self, rows: list[Row]) -> None:
-        """Keep the rows of a unit."""
-        ...
-
-
 class Work(Keeper):
     """The units of prepared rows, as jobs whose rows a folder keeps: of a run, or of a cell of a sweep."""
 
-    def __init__(self, prepared: Sequence[Prepared], run: _Keeps, options: Options, progress: SilentProgress) -> None:
+    def __init__(self, prepared: Sequence[Prepared], run: Folder, options: Options, progress: SilentProgress) -> None:
         self.run, self.progress, self.stop = run, progress, Stop()
         context = Context(run, options, progress, self.stop)
         self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]

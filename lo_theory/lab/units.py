@@ -54,6 +54,15 @@ class Folder(Protocol):
         """Rows of all units that are done."""
         ...
 
+    @property
+    def units(self) -> set[str]:
+        """Names of all units that are done."""
+        ...
+
+    def append(self, rows: list[Line]) -> None:
+        """Keep the rows of a unit."""
+        ...
+
     def log(self, event: str, **facts: Any) -> None:
         """Add a line to the journal."""
         ...
@@ -136,3 +145,8 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine() -> dict[str, Any]:
+    """What a finished run records of where it was computed."""
+    return {"versions": versions(), "processor": processor(), "system": platform.system()}

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lo_theory.diffusion import Decoded, DecodeOptions, OneAtATime, Sums, Uniform, decode, losses
 from lo_theory.diffusion.losses import gap_share, gap_span
@@ -271,8 +270,9 @@ def units(s: Subject) -> Iterator[Unit]:
             yield s.unit(f"generate/{one.name}/{name}", label, partial(_decode, s, one, name), needs)
 
 
-def _keys(name: str, learner: Learner) -> dict[str, Any]:
-    return {"learner": name, "training_steps": learner.training.steps, "flops": learner.flops()}
+def _keys(name: str, learner: Learner, **more: str) -> dict[str, Any]:
+    """Keys of what is measured of a learner, ``more`` after its name."""
+    return {"learner": name, **more, "training_steps": learner.training.steps, "flops": learner.flops()}
 
 
 def _training(s: Subject, name: str, learner: Learner) -> list[Finding]:
@@ -286,68 +286,53 @@ def _exact(s: Subject) -> Watched:
     return s.watched(s.exact(s.row.evaluation.limit_states))
 
 
-def _sequences(s: Subject) -> NDArray[np.int8]:
-    """The fresh sequences that are read along every order by every learner."""
-    key, n = s.key.fold("losses").fold("data"), s.row.evaluation.sequences
-    return s.once("sequences", lambda: s.distribution.sample(key, n))
-
-
-def _exact_laws(s: Subject, reader: Reader) -> NDArray[np.float64] | None:
-    """The exact conditionals along an order."""
-    if not s.row.evaluation.exact:
-        return None
-    return s.once(("laws", reader.name), lambda: AlongOrder(_exact(s), reader.reading).conditionals(_sequences(s)))
-
-
 def _along(s: Subject, reader: Reader, steps: int) -> list[Finding]:
     """Losses along one order, nats per token: of its own learner, and after the whole training of the masked ones.
 
     All on the same sequences, so that their difference is measured sequence by sequence (metric ``above_causal``).
     Positions, by time, after the whole training only.
     """
-    row, tokens, laws = s.row, _sequences(s), _exact_laws(s, reader)
+    row, key, laws = s.row, s.key.fold("losses").fold("data"), None
+    tokens = s.once("sequences", lambda: s.distribution.sample(key, row.evaluation.sequences))
+    if row.evaluation.exact:
+        laws = s.once(("laws", reader.name), lambda: AlongOrder(_exact(s), reader.reading).conditionals(tokens))
     whole, learner = steps == row.training.steps, causal(s, row, reader, steps)
+    place = {"order": reader.name, "order_kind": reader.order}
     own = order_losses(s.causal(learner), laws, tokens)
-    found = _of_order(s, reader, _keys(reader.name, learner), own, {}, whole)
-    found += _formulas(s, reader) if whole else []
-    for one in row.masked if whole else ():
+    found = _of_order(s, reader, _keys(reader.name, learner, **place), own, whole)
+    if not whole:
+        return found
+    values = closed_form(s.distribution, reader.reading)
+    for t in np.flatnonzero(np.isfinite(values)):
+        found.append(Finding("formula", {**place, "time": int(t)}, {"exact": Sums.single(values[t])}))
+    for one in row.masked:
         learner = masked(s, row, one, steps)
         measured = order_losses(AlongOrder(s.watched(s.model(learner)), reader.reading), laws, tokens)
         above = measured.model - own.model
         if measured.kl is not None and own.kl is not None:
             above = measured.kl - own.kl
+        total, *positions = _of_order(s, reader, _keys(one.name, learner, **place), measured, whole)
         more = {"above_causal": Sums.of(above.mean(axis=1))}
-        found += _of_order(s, reader, _keys(one.name, learner), measured, more, whole)
+        found += [total._replace(metrics={**total.metrics, **more}), *positions]
     return found
 
 
-def _of_order(
-    s: Subject, reader: Reader, keys: Mapping[str, Any], measured: OrderLosses, more: Mapping[str, Sums], whole: bool
-) -> list[Finding]:
+def _of_order(s: Subject, reader: Reader, keys: Mapping[str, Any], measured: OrderLosses, whole: bool) -> list[Finding]:
     """Totals of one learner along one order, split by role, and after the whole training position by position."""
     layout = s.distribution.layout
     latent = layout.is_latent[np.array(reader.reading)]
-    (name, learner), *budget = keys.items()
-    keys = {name: learner, "order": reader.name, "order_kind": reader.order, **dict(budget)}
     totals = measures.order_totals(measured)
     if measured.kl is not None:
         for name, part in (("kl_latents", latent), ("kl_observations", ~latent)):
             totals[name] = Sums.of(np.where(part, measured.kl, 0.0).mean(axis=1))
-    found = [Finding("along", keys, {**totals, **more})]
+    found = [Finding("along", keys, totals)]
     arrays = {name: values for name, values in vars(measured).items() if values is not None}
     for t in range(layout.length) if whole else ():
         place = {"time": t, "position": reader.reading[t], "role": "latent" if latent[t] else "observation"}
-        here = {name: Sums.of(values[:, t]) for name, values in arrays.items()}
-        found.append(Finding("position", keys | place, here))
+        found.append(
+            Finding("position", {**keys, **place}, {name: Sums.of(array[:, t]) for name, array in arrays.items()})
+        )
     return found
-
-
-def _formulas(s: Subject, reader: Reader) -> list[Finding]:
-    """The exact conditional losses that are a formula, by time."""
-    values = closed_form(s.distribution, reader.reading)
-    keys = {"order": reader.name, "order_kind": reader.order}
-    known = np.flatnonzero(np.isfinite(values))
-    return [Finding("formula", {**keys, "time": int(t)}, {"exact": Sums.single(values[t])}) for t in known]
 
 
 def _uniform(s: Subject, one: MaskedLearner, steps: int) -> list[Finding]:
@@ -375,10 +360,9 @@ def _data(s: Subject) -> list[Finding]:
 def _sample(s: Subject, reader: Reader) -> list[Finding]:
     """Ancestral sampling from an order-aware learner after the whole training."""
     setting, layout, learner = s.row.generation, s.distribution.layout, causal(s, s.row, reader, s.row.training.steps)
-    model, key, own = s.causal(learner), s.key.fold("generate").fold(reader.name), _keys(reader.name, learner)
-    options = DecodeOptions(setting.temperature, chunk=setting.chunk)
-    drawn = model.generate(key=key, n=setting.sequences, options=options)
-    found = [_generated(s, own, "own order", drawn, key, one_pass=True)]
+    model, key = s.causal(learner), s.key.fold("generate").fold(reader.name)
+    drawn = model.generate(key=key, n=setting.sequences, options=_options(s))
+    found = [_generated(s, _keys(reader.name, learner, policy="own order"), drawn, key, one_pass=True)]
     if reader.reads_latents_first(layout):
         place = s.key.fold("one pass").fold("conditional")
         truth = s.distribution.sample(place.fold("data"), s.row.evaluation.contexts)
@@ -387,31 +371,30 @@ def _sample(s: Subject, reader: Reader) -> list[Finding]:
         options = DecodeOptions(argmax=True, chunk=setting.chunk)
         filled = model.generate(key=place, n=len(truth), given=given, options=options).tokens
         right = (filled[:, observed] == truth[:, observed]).mean(axis=1)
-        found.append(Finding("one_pass", own, {"conditional": Sums.of(right)}))
+        found.append(Finding("one_pass", _keys(reader.name, learner), {"conditional": Sums.of(right)}))
     return found
 
 
 def _decode(s: Subject, one: MaskedLearner, name: str) -> list[Finding]:
     """Decoding with a masked learner after the whole training, one token a step."""
     setting, learner = s.row.generation, masked(s, s.row, one, s.row.training.steps)
-    key, options = (
-        s.key.fold("generate").fold(one.name).fold(name),
-        DecodeOptions(setting.temperature, chunk=setting.chunk),
-    )
+    key, options = s.key.fold("generate").fold(one.name).fold(name), _options(s)
     posterior = s.watched(s.model(learner))
     drawn = decode(posterior, policy(name), OneAtATime(), key=key, n=setting.sequences, options=options)
-    return [_generated(s, _keys(one.name, learner), name, drawn, key, one_pass=False)]
+    return [_generated(s, _keys(one.name, learner, policy=name), drawn, key, one_pass=False)]
 
 
-def _generated(s: Subject, keys: Mapping[str, Any], name: str, drawn: Decoded, key: Key, *, one_pass: bool) -> Finding:
+def _options(s: Subject) -> DecodeOptions:
+    return DecodeOptions(s.row.generation.temperature, chunk=s.row.generation.chunk)
+
+
+def _generated(s: Subject, keys: Mapping[str, Any], drawn: Decoded, key: Key, *, one_pass: bool) -> Finding:
     """Accuracies and diversity; per sequence: calls of the network, their worth in passes over L positions, seconds."""
     n, length = drawn.tokens.shape
     forwards = drawn.forwards / n
     passes = forwards / length if one_pass else forwards
     cost = measures.singles({"forwards": forwards, "passes": passes, "seconds": drawn.seconds / n})
-    metrics = measures.generated(s.distribution, drawn.tokens, key.fold("judge")) | cost
-    (first, learner), *budget = keys.items()
-    return Finding("generate", {first: learner, "policy": name, **dict(budget)}, metrics)
+    return Finding("generate", keys, measures.generated(s.distribution, drawn.tokens, key.fold("judge")) | cost)
 
 
 def learners(frame: DataFrame) -> list[Record]:

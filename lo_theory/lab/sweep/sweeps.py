@@ -8,7 +8,6 @@ alone writes its rows, a cell at a time, all or none. Touches that folder.
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep.cells import Cell, Shard, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import Grid
 from lo_theory.lab.sweep.results import Results, collect, write_results
-from lo_theory.lab.units import Options, available_processors, installed_version, processor, versions
+from lo_theory.lab.units import Options, available_processors, installed_version, machine
 
 _POOLS = ("pool", "serial", "dask")
 _LARGEST_TRACE = 20_000  # characters of a traceback that the journal keeps
@@ -190,9 +189,8 @@ def make_pool(sweep: Sweep, request: SweepRequest) -> tuple[Pool, Options]:
         pool = cluster = Dask(request.address, workers, threads)
         workers, device = cluster.workers, _cluster_device(cluster, _kind(device), sweep.trains)
     else:
-        device = choose_run_device(sweep.cells, device) if sweep.trains or device not in ("auto", "cpu") else "cpu"
-        if not sweep.trains:
-            device = "cpu"
+        device = choose_run_device(sweep.trains, device)  # complains of one that is not here
+        device = device if sweep.trains else "cpu"
         if request.pool == "serial":
             pool, workers = Serial(), 1
         else:
@@ -269,9 +267,7 @@ def show_sweep(sweep: Sweep, command: str, *, only_complete: bool = False) -> tu
         return results, None
     seconds, last = _sessions(sweep)
     facts = {
-        "versions": versions(),
-        "processor": processor(),
-        "system": platform.system(),
+        **machine(),
         "command": command,
         **{name: last.get(name) for name in ("workers", "threads", "device", "crew")},
         "cells": results.cells,
