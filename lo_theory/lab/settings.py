@@ -313,18 +313,8 @@ class Decoding:
         cells = [
             Cell(denoiser, policy, steps, argmax, self.schedule, self.noise) for denoiser, argmax, steps, policy in grid
         ]
-        cells += [
-            Cell(
-                cell.denoiser,
-                cell.policy,
-                cell.steps,
-                cell.argmax,
-                self.schedule,
-                cell.noise or self.noise,
-                cell.temperature,
-            )
-            for cell in self.extra
-        ]
+        for cell in self.extra:
+            cells.append(Cell(**{**vars(cell), "noise": cell.noise or self.noise}, schedule=self.schedule))
         return tuple(dict.fromkeys(sorted(cells, key=lambda cell: cell.denoiser)))
 
 

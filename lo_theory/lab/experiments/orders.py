@@ -329,9 +329,8 @@ def _of_order(s: Subject, reader: Reader, keys: Mapping[str, Any], measured: Ord
     arrays = {name: values for name, values in vars(measured).items() if values is not None}
     for t in range(layout.length) if whole else ():
         place = {"time": t, "position": reader.reading[t], "role": "latent" if latent[t] else "observation"}
-        found.append(
-            Finding("position", {**keys, **place}, {name: Sums.of(array[:, t]) for name, array in arrays.items()})
-        )
+        here = {name: Sums.of(values[:, t]) for name, values in arrays.items()}
+        found.append(Finding("position", {**keys, **place}, here))
     return found
 
 
