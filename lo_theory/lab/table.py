@@ -133,19 +133,16 @@ def only(where: Callable[[Record], bool], column: Column) -> Column:
     return Column(column.title, lambda line: column.text(line) if where(line) else "", column.left)
 
 
-def _one_section(line: Any) -> Hashable:
-    """All lines in one section."""
-    return None
-
-
 @dataclass(frozen=True)
 class Table:
-    """A table: lines that follow each other with equal ``section(line)`` are one section; notes stand below."""
+    """A table: lines that follow each other with equal values of the keys ``section``, or with equal ``section(line)``,
+    are one section; notes stand below.
+    """
 
     title: str
     columns: Sequence[Column]
     lines: Sequence[Any]
-    section: Callable[[Any], Hashable] = _one_section
+    section: Sequence[str] | Callable[[Any], Hashable] = ()
     notes: str | Sequence[str] = ()
 
     @property
@@ -161,9 +158,11 @@ class Table:
     @cached_property
     def sections(self) -> list[list[list[str]]]:
         """The text of every line, in sections."""
+        keys = self.section
+        section = keys if callable(keys) else lambda line: [line.get(name) for name in keys]
         return [
             [[column.text(line) for column in self.columns] for line in part]
-            for _, part in itertools.groupby(self.lines, key=self.section)
+            for _, part in itertools.groupby(self.lines, key=section)
         ]
 
 

@@ -291,7 +291,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         "By role",
         (key("law", left=True), key("family", left=True), key("role", left=True), *_GAPS),
         [gap for gap in found if gap.role != "all"],
-        section=lambda gap: gap.law,
+        section=["law"],
         notes=notes,
     )
 

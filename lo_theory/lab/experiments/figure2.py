@@ -261,7 +261,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             f"{experiment.heading}: {whose}",
             (PAIR, *_LOSSES),
             [line for line in lines if line.get("iterations") == steps],
-            section=lambda line: line.row,
+            section=["row"],
             notes=notes[:1] if i else notes,
         )
     yield Table(

@@ -213,7 +213,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             text("paper states", paper, left=False),
         ),
         [line.plus(threshold=name) for line in of_kind(frame, "threshold") for name in _NAMES],
-        section=lambda line: line.row,
+        section=["row"],
         notes=(
             "Computed by population dynamics and in closed form (Kesten-Stigum), with 95 % errors.",
             *experiment.paper,
@@ -229,7 +229,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(_count("converged", "con-\nverged"), _count("contradictory", "contra-\ndictory")),
         ),
         degree_points(frame),
-        section=lambda line: (line.row, line.start),
+        section=["row", "start"],
         notes="Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted "
         "ones, 0 a guess, 1 all right, under the best permutation of the values. Belief: the same of the probability "
         "given to the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "

@@ -346,7 +346,7 @@ def _edge_and_diagonal(cells: Sequence[Record]) -> Table:
             *(cell.plus(part="edge") for cell in cells if cell.a == 1),
             *(cell.plus(part="diagonal") for cell in cells if cell.a == cell.b),
         ],
-        section=lambda cell: cell.part,
+        section=["part"],
         notes="First all latents hidden (a = 1), then equal rates. Nats per hidden latent, per hidden token where it "
         "says so; 95 % intervals over contexts, or over problem seeds where there are several (Student's t). Evidence "
         "error: (the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the exact "

@@ -450,7 +450,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(percent("unpaired"), mean("observation_mean", "mean\nobs."), percent("conditional"), percent("infill")),
         ),
         beside(generated, of_kind(frame, "one_pass"), "row", "learner"),
-        section=lambda line: line.row,
+        section=["row"],
         notes="Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. "
         "The four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
         "for masked learners in one pass, for an order that reads all latents first one after another; infill: masked "
@@ -465,7 +465,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(mean("passes", form=".0f"), mean("seconds", "ms", ".2f", _MILLI)),
         ),
         generated,
-        section=lambda line: line.row,
+        section=["row"],
         notes="Distinct latent strings, and expected of exact samples; largest |z| of a latent's mean and of a pair's "
         "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of as "
         "many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L positions "
@@ -524,7 +524,7 @@ def _along_table(lines: Sequence[Record]) -> Table:
             text("above\nits own", above_own, left=False),
         ),
         lines,
-        section=lambda line: (line.row, line.order),
+        section=["row", "order"],
         notes="After the whole training: losses in nats per token; KL to the exact conditionals, its shares at "
         "latents and at observations, and how far a masked learner lies above the order's own one on the same "
         "sequences, in 10^-3 nats per token, with 95 % intervals over sequences.",

@@ -161,7 +161,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             ),
         ),
         beside(both, differences(frame), *_PAIR, "denoiser", "tokens"),
-        section=lambda it: (it.N, it.denoiser, it.tokens),
+        section=["N", "denoiser", "tokens"],
         notes="Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the "
         "data had what was written so far; dead checks: observations that were written after that, or one of whose "
         "latents was: for the exact posterior they agree by chance; live errors: wrong observations of the other "

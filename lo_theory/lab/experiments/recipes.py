@@ -114,10 +114,6 @@ def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
     return [recipe for part in parts(found, "N", "P") for recipe in part]
 
 
-def _pair(recipe: Record) -> tuple[int, int]:
-    return recipe.N, recipe.P
-
-
 _NAMES = (text("N, P", lambda recipe: f"{recipe.N}, {recipe.P}"), key("name", "recipe", left=True))
 
 
@@ -129,7 +125,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     for target in dict.fromkeys(target for recipe in found for target in recipe.setting.targets):
         costs += [_cost("FLOPs", target, "flops", ".2e"), _cost("seconds", target, "seconds", ".0f")]
     notes = ["Until the gap closed first passes a share; means over the trainings that reach it; -: none does."]
-    yield Table("What it costs to get there", [*_NAMES, *costs], found, _pair, notes)
+    yield Table("What it costs to get there", [*_NAMES, *costs], found, ["N", "P"], notes)
     notes = [
         "Gap closed minus that of the first row of the problem, percentage points, 95 % interval over trainings "
         "(Welch's t, which does not use that the trainings of two recipes share their seeds). No verdict where a "
@@ -137,7 +133,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         "misses by chance."
     ]
     columns = [*_NAMES, measured("difference", None, ".1f", 100), key("verdict", left=True)]
-    yield Table("Against the first recipe", columns, differences(found), _pair, notes)
+    yield Table("Against the first recipe", columns, differences(found), ["N", "P"], notes)
 
 
 def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
@@ -164,7 +160,7 @@ def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
         text("seconds", lambda recipe: number(_whole(recipe, "seconds"), ".0f"), left=False),
         measured("gap", "gap closed, %", ".1f", 100),
     )
-    return Table("What each recipe reaches", columns, found, _pair, notes)
+    return Table("What each recipe reaches", columns, found, ["N", "P"], notes)
 
 
 def _stages(setting: Row) -> str:
@@ -237,7 +233,7 @@ def _curves(part: Sequence[Record], by: Cost) -> Panel:
         return {**place_look(place), "linewidth": 1.2 if place else 2.2, "alpha": 0.85}
 
     curves = [curve for recipe in part for curve in recipe.curves]
-    return gap_panel("N = {}, P = {}: every line a training".format(*_pair(part[0])), curves, by, look, bare=True)
+    return gap_panel(f"N = {part[0].N}, P = {part[0].P}: every line a training", curves, by, look, bare=True)
 
 
 def _ends(part: Sequence[Record]) -> Panel:

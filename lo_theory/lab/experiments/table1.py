@@ -305,10 +305,6 @@ _DENOISER = key("denoiser", left=True)
 _CELL = (PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
 
 
-def _row(line: Record) -> Any:
-    return line.get("row")
-
-
 def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, and where models err."""
     frame = named_rows(frame, experiment)
@@ -323,7 +319,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(largest("pair", "pair z"), with_expected("total_variation", "TV to p_data", ".3f")),
         ),
         found.cells,
-        _row,
+        ["row"],
         notes="Distinct: distinct latent strings in per cent of the sequences (what the data would give). Bias z, "
         "pair z: largest |z| of a latent's mean and of a pair's correlation, ! where 999 of 1000 exact samplers stay "
         "below. TV: total variation distance between the sequences and p_data, N <= 12 (what as many exact samples "
@@ -333,7 +329,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         "One pass, no decoding",
         (PAIR, _DENOISER, percent("conditional"), percent("infill"), percent("infill_drawn", "infill, drawn")),
         found.one_pass,
-        _row,
+        ["row"],
         notes="Conditional: observations given the true latents; infill: hidden observations of a true sequence under "
         "the uniform mask law, most likely values or drawn from the marginals. Per cent, with 95 % intervals over "
         "sequences.",
@@ -366,7 +362,7 @@ def _accuracies(found: _Measured) -> Table:
         ]
     notes += found.experiment.paper
     columns += [only(lambda line: bool(line.denoiser != "paper"), column) for column in ours]
-    return Table(found.experiment.heading, columns, found.with_published, _row, notes)
+    return Table(found.experiment.heading, columns, found.with_published, ["row"], notes)
 
 
 def _models(found: _Measured) -> Table:
@@ -381,7 +377,7 @@ def _models(found: _Measured) -> Table:
             only(_is_uniform, percent("gap", "gap\nclosed")),
         ),
         found.losses,
-        _row,
+        ["row"],
         notes="Nats per token on fresh data, by mask law, with 95 % intervals over sequences. Exact loss: the exact "
         "posterior's on the model's contexts, under the uniform law the floor in the mean. KL: distance of the "
         "model's marginals from the exact ones. Single tokens: loss of the marginals only. Gap closed = (marginals "
@@ -402,7 +398,7 @@ def _classes_table(found: _Measured) -> Table:
             four[0].plus(*(Record({}, {f"kl {j}": line.metrics["kl"]}) for j, line in enumerate(four) if line.metrics))
             for four in zip(*(found.classes[j::4] for j in range(4)), strict=True)
         ],
-        _row,
+        ["row"],
         notes="KL in nats per hidden token, uniform mask law, by the share of latents and of observations hidden; "
         "class by class and for the other laws in classes.csv.",
     )

@@ -138,7 +138,7 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
             text("published\ncondensation", lambda line: _off(line, "condensation"), left=False),
         ),
         found,
-        section=lambda line: line.observed,
+        section=["observed"],
         notes=(
             "Mean degree c = kM/N with 95 % errors. A continuous transition has dynamic = condensation = Kesten-Stigum "
             "(KS); beside it the deepest dip of a planted state below KS that the errors do not exclude. In brackets: "
@@ -150,7 +150,7 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
         "As density M/N and as neighbours (k-1)c",
         (*_ENSEMBLE, *_in_units(_TRANSITION, _threshold)),
         found,
-        section=lambda line: line.observed,
+        section=["observed"],
     )
     yield Table(
         "Side information: some latents are revealed too",
@@ -160,7 +160,7 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
             *(text(title, partial(_part, name=name), left=name == "dynamic") for name, title in _FOLD.items()),
         ),
         _folds(frame),
-        section=lambda line: (line.observed, line.label),
+        section=["observed", "label"],
         notes="Mean degree c with 95 % errors, half the spacing of the curve's points included. Between the first and "
         "the last column an informed and an uninformed state coexist; from the middle one on the informed one is "
         "likelier.",
