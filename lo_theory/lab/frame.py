@@ -339,9 +339,15 @@ def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
     return [Record(keys, metrics) for keys, metrics in found.values()]
 
 
-def of_kind(frame: DataFrame, name: str, **where: Any) -> list[Record]:
-    """What was measured, a record for each set of keys: rows of one kind (``kind``), all sequences together."""
-    return records(pool(kind(frame, name, **where)))
+def of_kind(
+    frame: DataFrame,
+    name: str,
+    by: Sequence[str] | None = None,
+    over: str | Sequence[str] = "sequences",
+    **where: Any,
+) -> list[Record]:
+    """What was measured: one record for each place of the rows of one kind; see ``kind`` and ``pool``."""
+    return records(pool(kind(frame, name, **where), by, over))
 
 
 def parts(lines: Iterable[Record], *keys: str) -> list[list[Record]]:

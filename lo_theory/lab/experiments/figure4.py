@@ -20,7 +20,7 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import BP_SHADES, COLOURS, INK
 from lo_theory.lab.experiments.thresholds import Budget, Ensemble
-from lo_theory.lab.frame import Record, grouped, kind, of_kind, parts, pool, records
+from lo_theory.lab.frame import Record, grouped, of_kind, parts
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.schema import setting
 from lo_theory.lab.subject import Finding, Subject
@@ -194,7 +194,7 @@ _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum":
 
 def degree_points(frame: DataFrame) -> list[Record]:
     """What each start reached at each degree, its instances as runs: by row and start, in ascending degree."""
-    found = records(pool(kind(frame, "propagation"), _PLACE, over="unit"))
+    found = of_kind(frame, "propagation", _PLACE, over="unit")
     return grouped(sorted(found, key=lambda line: float(line.c)), "row", "start")
 
 

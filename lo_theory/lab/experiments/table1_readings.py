@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, SEQUENTIAL, marker
-from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
+from lo_theory.lab.frame import Record, gap, kind, minus, of_kind, pool, records
 from lo_theory.lab.panel import Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
 from lo_theory.lab.table import PAIR, Column, Table, key, number, pair_text, plus_minus, text
@@ -128,7 +128,7 @@ def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
     """
     found: dict[tuple[str, str, str, str], dict[_Pair, dict[str, Estimate]]] = {}
     cells: dict[tuple[str, str, str, _Pair], dict[str, Record]] = {}
-    for cell in records(pool(kind(frame, "decode"), over="row")):
+    for cell in of_kind(frame, "decode", over="row"):
         place = (cell.denoiser, cell.get("name", ""), _decode(cell), (cell.N, cell.P))
         cells.setdefault(place, {})[cell.policy] = cell
     for (denoiser, variant, decode, pair), policies in cells.items():
@@ -140,7 +140,7 @@ def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
                 parts = (vanilla.estimate(metric), adaptive.estimate(metric), adaptive.minus(vanilla, metric))
                 reading = (_NAMES.get(metric, metric), denoiser, variant, decode)
                 found.setdefault(reading, {})[pair] = _in_percent(*parts)
-    for item in records(pool(kind(frame, "one_pass"), over="row")):
+    for item in of_kind(frame, "one_pass", over="row"):
         for metric in _ONE_PASS:
             reading = (_NAMES.get(metric, metric), item.denoiser, item.get("name", ""), "one pass")
             value = item.estimate(metric)
