@@ -45,7 +45,8 @@ class Stop:
 class Job:
     """A name, what to call it on a screen, what computes its rows, and the names of the jobs that it needs.
 
-    Jobs of large ``cost`` begin first. ``gpu``: whether it needs one. ``work`` alone is sent to another process.
+    Jobs of large ``cost`` begin first (a training: its tokens). ``gpu``: whether it needs one. ``work`` alone is sent
+    to another process.
     """
 
     name: str

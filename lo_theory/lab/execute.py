@@ -215,10 +215,9 @@ class Work(Keeper):
     def compute(self, workers: int = 1, *, only_trainings: bool = False) -> None:
         """Compute the units that are missing, ``workers`` at a time, long trainings first."""
         units = [unit for unit in self.missing if unit.cost or not only_trainings]
-        jobs = [Job(unit.name, unit.label, unit.compute, unit.needs, unit.cost) for unit in units]
-        workers = min(workers, len(jobs))
+        workers = min(workers, len(units))
         with Threads(workers, self.stop) if workers > 1 else Serial() as pool:
-            run_jobs(jobs, pool, self)
+            run_jobs(units, pool, self)
 
     def start(self, job: Job) -> None:
         """See Keeper."""

@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,10 +44,15 @@ class Colours:
 
     low: float
     high: float
-    ticks: Mapping[float, str] | None = None
+    ticks: Mapping[float, str] = field(default_factory=dict)
     logarithmic: bool = False
     pad: float = 0.02
 
+
+NATS = Colours(
+    1e-4, 10, {1e-4: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", 10: "10"}, logarithmic=True, pad=0.09
+)
+"""Of a KL or an error in nats."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

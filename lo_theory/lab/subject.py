@@ -122,7 +122,7 @@ class Subject:
         needed = frozenset(f"row{self.index}/{other}" for other in needs)
         cost = learner.cost if learner is not None else cost
         unit, screen = f"row{self.index}/{name}", f"{self.title} {label}" if self.title else label
-        return Unit(unit, screen, lambda: self.rows(name, measure()), needed, cost, forwards, learner)
+        return Unit(unit, screen, lambda: self.rows(name, measure()), needed, cost, forwards=forwards, learner=learner)
 
     def rows(self, name: str, findings: Iterable[Finding]) -> list[Line]:
         """Findings as the rows of the unit ``name``, keyed by the row, its problem and the finding."""

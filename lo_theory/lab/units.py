@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import ArrayLike
 
-from lo_theory.lab.engine import Stop
+from lo_theory.lab.engine import Job, Stop
 from lo_theory.lab.rows import Row as Line
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
@@ -83,18 +82,13 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A unit of work: its name in the rows file, what a screen shows, what computes its rows, what it needs.
+class Unit(Job):
+    """A unit of work: a job of the engine, whose name is that of its rows in the rows file.
 
-    ``learner``: the network that it trains. ``cost``: units with larger ones begin first; of a training its tokens.
-    ``forwards``: sequences that it sends through the network of the training it needs, to estimate what that takes.
+    ``learner``: the network that it trains. ``forwards``: sequences that it sends through the network of the training
+    it needs, to estimate what that takes.
     """
 
-    name: str
-    label: str
-    compute: Callable[[], list[Line]]
-    needs: frozenset[str] = frozenset()
-    cost: int = 0
     forwards: int = 0
     learner: Learner | None = None
 

@@ -24,7 +24,7 @@ from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, NO_DATA
 from lo_theory.lab.experiments.thresholds import Budget
 from lo_theory.lab.frame import Record, kind, of_kind, parts, pool, records
-from lo_theory.lab.panel import Colours, Look, Panel, Sheet
+from lo_theory.lab.panel import NATS, Colours, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
@@ -384,9 +384,7 @@ _GAP = 0.02  # of the overlaps, below which two starts count as one
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "kesten_stigum": "D"}
 _DASHES = {"all": "-", "satisfied": "--"}
 _LN2 = {**{tick / 10: f"{tick / 10:g}" for tick in (0, 2, 4, 6)}, math.log(2): "ln 2"}
-_DECADES = {1e-4: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", 10: "10"}
 _BITS = Colours(0, math.log(2), _LN2, pad=0.09)
-_NATS = Colours(1e-4, 10, _DECADES, logarithmic=True, pad=0.09)
 _SHARE = Colours(0, 1, pad=0.09)
 _AXES: Mapping[str, Any] = {"xlabel": "mask rate of latents, a", "ylabel": "mask rate of observations, b"}
 _OF_LATENTS = ("latent_entropy", "joint_entropy", "kl_latent", "evidence_error")  # not asked where none is hidden
@@ -408,10 +406,10 @@ class _Quantity:
 
 
 _JOINT = _Quantity("exact joint_entropy", "Exact: joint entropy left,\nnats per hidden latent", _BITS)
-_KL = _Quantity("bp kl_latent", "Belief propagation: KL from exact,\nnats per hidden latent", _NATS)
+_KL = _Quantity("bp kl_latent", "Belief propagation: KL from exact,\nnats per hidden latent", NATS)
 
 _EVIDENCE = _Quantity(
-    "bp evidence_error", "Belief propagation: |error of ln P(context)|,\nnats per hidden latent", _NATS
+    "bp evidence_error", "Belief propagation: |error of ln P(context)|,\nnats per hidden latent", NATS
 )
 
 _QUANTITIES = (
@@ -422,8 +420,8 @@ _QUANTITIES = (
     _KL,
     _EVIDENCE,
     _Quantity("bp converged", "Belief propagation:\nshare of contexts converged", _SHARE),
-    _Quantity("model kl_latent", "Trained model: KL from exact,\nnats per hidden latent", _NATS),
-    _Quantity("model kl_token", "Trained model: KL from exact,\nnats per hidden token", _NATS),
+    _Quantity("model kl_latent", "Trained model: KL from exact,\nnats per hidden latent", NATS),
+    _Quantity("model kl_token", "Trained model: KL from exact,\nnats per hidden token", NATS),
 )
 
 
