@@ -112,6 +112,13 @@ def step_count(steps: str | int, length: int) -> int:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What is published, in words, where there are no numbers to compare with."""
+
+    source: str
+
+
+@dataclass(frozen=True)
 class Shape:
     """Depth and widths of a network; ``inner`` is 4 * width when left out."""
 

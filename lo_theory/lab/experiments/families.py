@@ -30,7 +30,7 @@ from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
-from lo_theory.lab.settings import Model, Training, check_laws, mask_law
+from lo_theory.lab.settings import Model, Source, Training, check_laws, mask_law
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
@@ -138,11 +138,7 @@ def check_exact(row: Row, distribution: LODistribution) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What is published of these families, in words."""
-
-    source: str
+Reference = Source
 
 
 ROLE_METRICS = ("model", "exact", "kl", "kl_above", "deterministic", "excluded", "converged")

@@ -26,7 +26,7 @@ from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
-from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws, policy
+from lo_theory.lab.settings import Model, Objective, Source, Stage, Training, check_laws, policy
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, plus_minus, text, with_expected
 from lo_theory.lab.training import Learner
@@ -168,11 +168,7 @@ class Row:
         check_exact(self, distribution)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What is published, in words: the paper's curves are of text, which has no known floor."""
-
-    source: str
+Reference = Source
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, pl
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.settings import Model, Objective, Training, check_laws
+from lo_theory.lab.settings import Model, Objective, Source, Training, check_laws
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, number, text
 from lo_theory.lab.training import Learner
@@ -66,11 +66,7 @@ class Row:
             raise ValueError("problem: its tokens are independent, so there is no gap to close: take another")
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What is published of training, in words."""
-
-    source: str
+Reference = Source
 
 
 def units(s: Subject) -> Iterator[Unit]:
