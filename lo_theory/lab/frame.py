@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, Runs, Sums, pooled
@@ -21,6 +21,9 @@ from lo_theory.lab.rows import STATISTICS, Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+
+Frame: TypeAlias = "DataFrame"
+"""A pandas DataFrame of rows, or pooled; pandas is loaded when one is made."""
 
 RESULTS = ("metric", "n", "mean", "low", "high", "runs")
 """Columns of a pooled frame that are no keys."""

@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment, seed_texts
 from lo_theory.lab.drawing import CATEGORICAL
-from lo_theory.lab.frame import RESULTS, Record, gap, kind, parts, pool, records, with_texts
-from lo_theory.lab.panel import Level, Look, Panel, Sheet
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
+from lo_theory.lab.frame import RESULTS, Frame, Record, gap, kind, parts, pool, records, with_texts
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet
 
 Cost = Literal["flops", "seconds"]
 Curve = Sequence[Record]
@@ -35,7 +30,7 @@ _STRIDE = 5  # neighbours of the palette share a hue, neighbours of a panel shou
 _CLOCKS = {"processor_seconds": "processor seconds of training", "training_seconds": "seconds of training"}
 
 
-def learning_curves(frame: DataFrame) -> list[Curve]:
+def learning_curves(frame: Frame) -> list[Curve]:
     """The curves of all trainings with evaluations on the way, in the order of the rows."""
     held_out = pool(kind(frame, "held_out"))
     closed = gap(held_out, pool(kind(frame, "problem")), "excess")
@@ -99,7 +94,7 @@ def gap_panel(
     )
 
 
-def training_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]:
+def training_sheet(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     """``training``: gap closed against operations and against seconds; nothing where no training was evaluated."""
     curves = learning_curves(with_texts(frame, "seeds", seed_texts(experiment)))
 

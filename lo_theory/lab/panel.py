@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +20,12 @@ from lo_theory.lab.drawing import COLOURS, NO_DATA, SEQUENTIAL, letter_panels, m
 from lo_theory.lab.frame import Record
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib import axes
     from matplotlib.figure import Figure
 
+
+Axes: TypeAlias = "axes.Axes"
+"""Axes of matplotlib, which is loaded when a figure is drawn."""
 
 Look = Mapping[str, Any]
 """How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from lo_theory.lab.drawing import COLOURS, SHADING
 from lo_theory.lab.experiments.orders import Evaluation as OrdersEvaluation
 from lo_theory.lab.experiments.orders import MaskedLearner, Order, Reader, causal, masked, readers
 from lo_theory.lab.experiments.orders import Row as OrdersRow
-from lo_theory.lab.frame import Record, grouped, of_kind, parts, with_texts
+from lo_theory.lab.frame import Frame, Record, grouped, of_kind, parts, with_texts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Source, Training, check_laws, mask_law
@@ -38,11 +38,6 @@ from lo_theory.lab.units import Unit
 from lo_theory.posterior import ExactPosterior, MarginalsOnly, Posterior
 from lo_theory.problem import MASK, LODistribution, TableObservations
 from lo_theory.rng import Key
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
 
 _SATISFIED = re.compile(r"^satisfied(?:\(([0-9.]+)\))?$")
 
@@ -212,7 +207,7 @@ def _of_law(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
 _NOTHING = 1e-9  # nats per token: where the single-token marginals lie less above Bayes, there is nothing to know
 
 
-def gaps(frame: DataFrame, experiment: Experiment) -> list[Record]:
+def gaps(frame: Frame, experiment: Experiment) -> list[Record]:
     """One record for each mask law, row and role, in this order: metrics as ``last kl``.
 
     first, last: the shortest and the longest training of the masked model; ``first`` only if there are two. bp: where
@@ -277,7 +272,7 @@ _GAPS = (
 )
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """A table for each mask law, and one of all by role."""
     found = gaps(frame, experiment)
     for part in parts([gap for gap in found if gap.role == "all"], "law"):
@@ -333,7 +328,7 @@ _AWARE_LOOKS: Mapping[str, Look] = {
 }
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Gaps to Bayes by family on a log axis, a panel for each mask law; last the order-aware learner by itself."""
     found = [gap for gap in gaps(frame, experiment) if gap.role == "all"]
     rows = {gap.row: gap for gap in sorted(found, key=lambda gap: int(gap.row))}

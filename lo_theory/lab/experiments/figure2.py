@@ -12,15 +12,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, seed_texts
 from lo_theory.lab.drawing import COLOURS, INK, MODEL_SHADES
-from lo_theory.lab.frame import Record, beside, each, gap, kind, of_kind, pool, records, with_texts
+from lo_theory.lab.frame import Frame, Record, beside, each, gap, kind, of_kind, pool, records, with_texts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
@@ -30,10 +30,6 @@ from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.posterior import Posterior
 from lo_theory.problem import Layout, LODistribution
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -171,7 +167,7 @@ def _leaks(s: Subject, measured: Sequence[str]) -> list[Finding]:
     return found
 
 
-def _loss_lines(frame: DataFrame) -> list[Record]:
+def _loss_lines(frame: Frame) -> list[Record]:
     """Losses by law and role, of every posterior and row."""
     return of_kind(frame, "losses", role=["latent", "observation"])
 
@@ -181,7 +177,7 @@ def _lengths(lines: Sequence[Record]) -> list[int]:
     return sorted({line.iterations for line in lines if line.posterior == "model"})
 
 
-def _tested(frame: DataFrame) -> list[Record]:
+def _tested(frame: Frame) -> list[Record]:
     """Losses by role and by class that say whether a posterior beats Bayes."""
     lines = [*of_kind(frame, "losses"), *of_kind(frame, "class_losses")]
     return [line for line in lines if "evidence" in line.metrics]
@@ -240,7 +236,7 @@ _LOSS_NOTE = (
 )
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Losses for each length of training, errors against the proxy, losses under the uniform law, leaks."""
     frame = with_texts(frame, "seeds", seed_texts(experiment))
     found = _loss_lines(frame)
@@ -280,7 +276,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     yield _leak_table(frame)
 
 
-def _progress_table(frame: DataFrame) -> Table:
+def _progress_table(frame: Frame) -> Table:
     losses, problem = pool(kind(frame, "losses", law="uniform", role="all")), pool(kind(frame, "problem"))
     closed = beside(records(losses), records(gap(losses, problem)), "row", "posterior", "iterations")
     return Table(
@@ -301,14 +297,14 @@ def _evidence(line: Record) -> float:
     return max(found.value for found in line.runs("evidence").values())
 
 
-def leaking(frame: DataFrame) -> list[Record]:
+def leaking(frame: Frame) -> list[Record]:
     """Losses by law or by class whose evidence is over the threshold of their problem, the largest first."""
     thresholds = {line.row: line.value("threshold") for line in of_kind(frame, "leaks")}
     found = [line for line in _tested(frame) if _evidence(line) >= thresholds.get(line.row, math.inf)]
     return sorted(found, key=_evidence, reverse=True)
 
 
-def _leak_table(frame: DataFrame) -> Table:
+def _leak_table(frame: Frame) -> Table:
     """No posterior beats Bayes: what was tested, and what was found."""
     notes = [
         "Does any posterior beat Bayes, in any row (law, latents hidden, observations hidden, role)? Evidence: ln of "
@@ -347,7 +343,7 @@ _ROLES: Mapping[str, Look] = {
 }
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """One sheet for each row, ``figure``, ``figure-1`` and so on; gaps closed during training where measured."""
     rows = dict.fromkeys(line.row for line in _loss_lines(frame))
     sheets = {f"figure-{row}" if row else "figure": _sheet(frame, experiment, row) for row in rows}
@@ -392,7 +388,7 @@ class _Order:
         return self.laws.index(line.law) + apart * self.who.index(line.get("iterations"))
 
 
-def _sheet(frame: DataFrame, experiment: Experiment, row: int) -> Sheet:
+def _sheet(frame: Frame, experiment: Experiment, row: int) -> Sheet:
     own = frame[frame["row"] == row]
     roles = _loss_lines(own)
     order = _Order.of(roles)
@@ -488,7 +484,7 @@ def _count(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _place_panel(own: DataFrame, order: _Order) -> Panel:
+def _place_panel(own: Frame, order: _Order) -> Panel:
     """KL along the order pi, in groups of places: the problems of an order-aware learner."""
     part = kind(own, "class_losses", law="suffix")
     lines: list[Record] = []
@@ -517,7 +513,7 @@ def _place_panel(own: DataFrame, order: _Order) -> Panel:
     )
 
 
-def _leak_panel(own: DataFrame, order: _Order) -> Panel:
+def _leak_panel(own: Frame, order: _Order) -> Panel:
     """Evidence of every row that its posterior beats Bayes, and the threshold of the family."""
     threshold = next((line.value("threshold") for line in of_kind(own, "leaks")), math.nan)
 

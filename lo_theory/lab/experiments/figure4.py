@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import BP_SHADES, COLOURS, INK
 from lo_theory.lab.experiments.thresholds import Budget, Ensemble
-from lo_theory.lab.frame import Record, grouped, of_kind, parts
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.frame import Frame, Record, grouped, of_kind, parts
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.schema import setting
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, text, with_error
@@ -31,11 +31,6 @@ from lo_theory.posterior.bp import run
 from lo_theory.posterior.overlap import overlap
 from lo_theory.problem.planted import PlantedInstance, planted
 from lo_theory.thresholds import find_transition
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
 
 Start = Literal["planted", "random", "noise"]
 
@@ -192,13 +187,13 @@ _PLACE = ("row", "label", "k", "observed", "N", "start", "c")
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
 
 
-def degree_points(frame: DataFrame) -> list[Record]:
+def degree_points(frame: Frame) -> list[Record]:
     """What each start reached at each degree, its instances as runs: by row and start, in ascending degree."""
     found = of_kind(frame, "propagation", _PLACE, over="unit")
     return grouped(sorted(found, key=lambda line: float(line.c)), "row", "start")
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The three thresholds in three units; what every start reached at every degree."""
 
     def paper(line: Record) -> str:
@@ -274,7 +269,7 @@ _BRANCHES: Mapping[str, Look] = {
 _PAPER: Look = {"color": COLOURS["paper"], "marker": "v", "linestyle": ""}
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Four panels for every row of the experiment."""
     stated = experiment.reference.rows if experiment.reference is not None else ()
     rows = parts(degree_points(frame), "row")
@@ -289,7 +284,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     return {"figure": Sheet(experiment.heading, panels, 2, size, legend, entries=5)}
 
 
-def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:
+def _panels(frame: Frame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:
     """Overlap, belief, free entropy and iterations of one row."""
     row, points = means[0].row, [*(one for line in means for one in line.by_run()), *means]
     thresholds = next(iter(of_kind(frame, "threshold", row=row)), Record({}))
@@ -320,7 +315,7 @@ def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated])
         yield Panel(title, "curves", lines, x=_neighbours, y=_of(metric), look=_look, **more)
 
 
-def _limit(frame: DataFrame, row: int) -> list[Record]:
+def _limit(frame: Frame, row: int) -> list[Record]:
     """The fixed points of population dynamics: its curve from the least degree up to overlap 1, then down to 0."""
     curve = sorted(of_kind(frame, "curve", row=row), key=lambda point: float(point.overlap))
     least = min(range(len(curve)), key=lambda i: curve[i].value("c"), default=0)

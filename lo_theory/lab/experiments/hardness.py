@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, NO_DATA
 from lo_theory.lab.experiments.thresholds import Budget
-from lo_theory.lab.frame import Record, kind, of_kind, parts, pool, records
-from lo_theory.lab.panel import NATS, Colours, Look, Panel, Sheet
+from lo_theory.lab.frame import Frame, Record, kind, of_kind, parts, pool, records
+from lo_theory.lab.panel import NATS, Axes, Colours, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
@@ -34,11 +34,6 @@ from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition, planted_ensemble
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
 
 Observed = Literal["all", "satisfied"]
 OBSERVED = ("all", "satisfied")
@@ -239,7 +234,7 @@ _TITLE = text("problem", lambda line: f"{line.family}, N = {line.N}, P = {line.P
 Name = tuple[str, int, int]
 
 
-def problems(frame: DataFrame, form: str) -> dict[Name, list[Record]]:
+def problems(frame: Frame, form: str) -> dict[Name, list[Record]]:
     """The cells of each problem, pooled over its seeds: ascending by (a, b), metrics as ``bp kl_latent``."""
     pooled = pool(kind(frame, "cell", form=form), [*_PROBLEM, "a", "b", "posterior"], over="row")
     found = parts(records(pooled, spread="posterior"), *_PROBLEM)
@@ -250,7 +245,7 @@ def _name(record: Record) -> Name:
     return record.family, record.N, record.P
 
 
-def marks(frame: DataFrame) -> dict[Name, list[Record]]:
+def marks(frame: Frame) -> dict[Name, list[Record]]:
     """Thresholds of each problem's ensemble: ``c`` with ``error``, and ``full``, c with all observations revealed.
 
     Those of one that is continuous (all the same) as Kesten-Stigum only.
@@ -284,7 +279,7 @@ _EXACT = {
 _JUDGED = {"kl_latent": "KL", "evidence_error": "evidence error", "converged": "converged"}
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The edge and the diagonal cell by cell, thresholds, population dynamics, and a summary by problem."""
     planes, found = problems(frame, "plane"), marks(frame)
     for cells in planes.values():
@@ -425,7 +420,7 @@ _QUANTITIES = (
 )
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """One sheet for each problem with a map: ``figure``, ``figure-1`` and so on; lines alone make one for each N."""
     planes, lines = problems(frame, "plane"), problems(frame, "lines")
     mapped = {name[:2] for name in planes}
@@ -435,7 +430,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
 
 
 def _sheet(
-    frame: DataFrame,
+    frame: Frame,
     experiment: Experiment,
     name: Name,
     planes: Mapping[Name, list[Record]],

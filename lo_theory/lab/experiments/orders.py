@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,9 +21,9 @@ from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
-from lo_theory.lab.frame import Record, beside, each, of_kind, parts
+from lo_theory.lab.frame import Frame, Record, beside, each, of_kind, parts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Source, Stage, Training, check_laws, policy
@@ -34,11 +34,6 @@ from lo_theory.lab.units import Unit, Watched
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, Layout, LODistribution
 from lo_theory.rng import Key
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
 
 _DRAWN = ("random", "closer", "much_closer")
 _SWAPPED = ("closer", "much_closer")
@@ -392,7 +387,7 @@ def _generated(s: Subject, keys: Mapping[str, Any], drawn: Decoded, key: Key, *,
     return Finding("generate", keys, measures.generated(s.distribution, drawn.tokens, key.fold("judge")) | cost)
 
 
-def learners(frame: DataFrame) -> list[Record]:
+def learners(frame: Frame) -> list[Record]:
     """Each learner after its longest training, with the problem's lines, and all its ``trainings``, ascending.
 
     Losses are those on its own objective.
@@ -433,7 +428,7 @@ def _longest(lines: Sequence[Record]) -> list[Record]:
 _MILLI = 1e3
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Above the floor by compute, one for each row of the experiment; along the orders; generated sequences."""
     for lines in parts(learners(frame), "row"):
         yield _compute_table(lines, experiment)
@@ -543,7 +538,7 @@ _REACHED: Look = {"color": COLOURS["line"], "linestyle": ":", "label": "counts a
 Looks = Mapping[str, Look]
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Above the floor against FLOPs, along the orders, generated sequences; then order by order every position.
 
     Of several rows of the experiment the first is drawn position by position, and all in the other panels.
@@ -563,7 +558,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     return {"figure": sheet, **training_sheet(frame, experiment)}
 
 
-def _looks(frame: DataFrame) -> Looks:
+def _looks(frame: Frame) -> Looks:
     """Colour, marker and label of every learner by name."""
     looks: dict[str, Look] = {"data": {"color": COLOURS["exact"], "marker": "x"}}
     for own in parts(of_kind(frame, "along"), "order_kind"):
@@ -574,7 +569,7 @@ def _looks(frame: DataFrame) -> Looks:
     return {name: {**look, "label": name} for name, look in looks.items()}
 
 
-def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
+def _compute_panel(frame: Frame, looks: Looks) -> Panel:
     """Nats above the floor against training FLOPs: finished trainings as points, the longest's own log as a line.
 
     The log is of fresh data at every step, so it has no bias.
@@ -609,7 +604,7 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
     )
 
 
-def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
+def _along_panel(frame: Frame, looks: Looks) -> Panel:
     """KL after the whole training along every order: its own learner and the masked ones, same sequences."""
     return Panel(
         "Whole training: own learner;\nmasked (stars)",
@@ -623,7 +618,7 @@ def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
     )
 
 
-def _generated_panel(frame: DataFrame, looks: Looks) -> Panel:
+def _generated_panel(frame: Frame, looks: Looks) -> Panel:
     """Self-consistency (filled) and share of wholly consistent sequences (open) of what the learners generate."""
 
     def look(line: Record) -> Look:

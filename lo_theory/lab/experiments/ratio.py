@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lo_theory.diffusion import Uniform
 from lo_theory.diffusion.uncertainty import uncertainty
@@ -17,15 +17,11 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, marker
 from lo_theory.lab.experiments import table1
-from lo_theory.lab.frame import Record, beside, gap, kind, minus, parts, pool, records
-from lo_theory.lab.panel import Level, Look, Panel, Sheet, handle
+from lo_theory.lab.frame import Frame, Record, beside, gap, kind, minus, parts, pool, records
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet, handle
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import PAIR, Table, key, measured, percent, plus_minus, text
 from lo_theory.lab.units import Unit
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 Row, Reference = table1.Row, table1.Reference
 
@@ -51,7 +47,7 @@ _POLICIES = ["vanilla", "margin"]
 _PAIR = ["N", "P"]
 
 
-def _decodes(frame: DataFrame) -> DataFrame:
+def _decodes(frame: Frame) -> Frame:
     """Decodes with drawn tokens and a policy of Table 1, pooled over problems: ``tokens`` a step are one or several.
 
     What only the exact posterior can tell is left out where it has not looked at the decodes of a model.
@@ -73,18 +69,18 @@ def _sorted(lines: Sequence[Record]) -> list[Record]:
     return sorted(made, key=lambda it: (it.N, it.denoiser, it.tokens, policies.index(it.get("policy")), it.P))
 
 
-def decodes(frame: DataFrame) -> list[Record]:
+def decodes(frame: Frame) -> list[Record]:
     """All decodes at each (N, P), pooled over its problems; ``level``: the marginals-only value there."""
     levels = [fact.plus(level=fact.value("self_consistency_independent")) for fact in facts(frame)]
     return _sorted(beside(records(_decodes(frame)), levels, *_PAIR))
 
 
-def differences(frame: DataFrame) -> list[Record]:
+def differences(frame: Frame) -> list[Record]:
     """Margin minus vanilla on the same problems."""
     return _sorted(records(minus(_decodes(frame), "policy", "margin", "vanilla")))
 
 
-def facts(frame: DataFrame) -> list[Record]:
+def facts(frame: Frame) -> list[Record]:
     """What holds at each (N, P) whatever the decode, N and then P ascending.
 
     ``self_consistency_independent``: of observations that are drawn from their single-token marginals;
@@ -145,7 +141,7 @@ _DENOISER, _TOKENS = key("denoiser", left=True), key("tokens", "tokens\na step")
 _SEEN = {"alive_steps": "steps alive", "dead_checks": "dead checks", "live_errors": "live errors"}
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Vanilla and margin beside each other, where they meet the marginals-only value, what the contexts leave open."""
     both = _sorted(records(_decodes(frame), spread="policy"))
     yield Table(
@@ -206,7 +202,7 @@ _FACTS: Mapping[str, Look] = {
 }
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """A column for each N: accuracy against P/N with the marginals-only value, margin minus vanilla, and why."""
     lines, known = decodes(frame), facts(frame)
     sizes = list(dict.fromkeys(fact.N for fact in known))

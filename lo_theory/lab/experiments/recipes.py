@@ -9,15 +9,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, pooled, welch
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, seed_texts
-from lo_theory.lab.frame import Record, of_kind, parts, with_texts
+from lo_theory.lab.frame import Frame, Record, of_kind, parts, with_texts
 from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, place_look
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import Model, Objective, Source, Training, check_laws
@@ -26,10 +25,6 @@ from lo_theory.lab.table import Column, Table, key, measured, number, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.problem import LODistribution
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def _train(s: Subject, learner: Learner, draw: int) -> list[Finding]:
     return [trained, Finding("training", keys, measures.singles({"diverged": 0})), *way]
 
 
-def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
+def recipes(frame: Frame, experiment: Experiment) -> list[Record]:
     """One record for each row of the experiment that has results, those of one problem together.
 
     ``name`` and ``setting``; ``curves`` of its trainings that ended, ``finals``: their gaps closed at the end, and how
@@ -113,7 +108,7 @@ def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
 _NAMES = (text("N, P", lambda recipe: f"{recipe.N}, {recipe.P}"), key("name", "recipe", left=True))
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """What each recipe reaches, the cost of the targets, differences from the first recipe."""
     found = recipes(frame, experiment)
     yield _reached(found, experiment)
@@ -211,7 +206,7 @@ def _verdict(difference: Estimate, first: Record, other: Record) -> str:
 _LEFT = -0.1  # of the last panel, where the lines of the others are named
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Gap closed against operations and seconds, and at the end, for each problem."""
     problems = parts(recipes(frame, experiment), "N", "P")
     heights = [max(4.0, 0.34 * len(part)) for part in problems] or [4.0]

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lo_theory.diffusion import (
     BinomialRule,
@@ -38,9 +38,9 @@ from lo_theory.lab.experiments.table1_readings import (
     readings_table,
     variants,
 )
-from lo_theory.lab.frame import Record, beside, each, gap, kind, of_kind, parts, pool, records, with_texts
+from lo_theory.lab.frame import Frame, Record, beside, each, gap, kind, of_kind, parts, pool, records, with_texts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Look, Panel, Sheet, label_inches
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet, label_inches
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import (
@@ -73,10 +73,6 @@ from lo_theory.lab.table import (
 )
 from lo_theory.lab.units import Unit, Watched
 from lo_theory.problem import LODistribution, TableObservations
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -243,7 +239,7 @@ _KNOWN = ("constant", "independent")  # observations always at their most likely
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
-def named_rows(frame: DataFrame, experiment: Experiment) -> DataFrame:
+def named_rows(frame: Frame, experiment: Experiment) -> Frame:
     """The frame with what rows of one pair differ in: in ``name`` settings (``training.steps 500``), ``seeds``."""
     frame = with_texts(frame, "name", difference_texts(experiment))
     return with_texts(frame, "seeds", seed_texts(experiment))
@@ -252,7 +248,7 @@ def named_rows(frame: DataFrame, experiment: Experiment) -> DataFrame:
 class _Measured:
     """The lines of all tables and panels, by row of the experiment."""
 
-    def __init__(self, frame: DataFrame, experiment: Experiment) -> None:
+    def __init__(self, frame: Frame, experiment: Experiment) -> None:
         self.frame, self.experiment = frame, experiment
         self.cells, self.one_pass = of_kind(frame, "decode"), of_kind(frame, "one_pass")
         self.problems: dict[int, Record] = {line.row: line for line in of_kind(frame, "problem")}
@@ -305,7 +301,7 @@ _DENOISER = key("denoiser", left=True)
 _CELL = (PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, and where models err."""
     frame = named_rows(frame, experiment)
     found = _Measured(frame, experiment)
@@ -435,7 +431,7 @@ def _place(line: Record) -> _Place:
     return line.get("place") or _Place(line.get("row"), f"({line.N}, {line.P}) {line.get('name', '')}".strip())
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Everything the tables print, pair by pair; a summary, readings, effects and trainings on sheets of their own."""
     frame = named_rows(frame, experiment)
     found = _Measured(frame, experiment)

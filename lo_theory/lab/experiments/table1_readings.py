@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any
 from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, INK, SEQUENTIAL, marker
-from lo_theory.lab.frame import Record, gap, kind, minus, of_kind, pool, records
-from lo_theory.lab.panel import Level, Look, Panel, Sheet
+from lo_theory.lab.frame import Frame, Record, gap, kind, minus, of_kind, pool, records
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
 from lo_theory.lab.table import PAIR, Column, Table, key, number, pair_text, plus_minus, text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
     from lo_theory.lab.experiments.table1 import Reference
 
 
@@ -119,7 +116,7 @@ def _decode(cell: Record, *, noise: bool = True) -> str:
     return ", ".join([f"{shown} steps", *variants(cell, noise=noise)])
 
 
-def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
+def readings(frame: Frame, reference: Reference) -> list[Reading]:
     """Every reading that both policies were measured under, the nearest to the published numbers first.
 
     Noise on the scores does not change vanilla decoding, so with noise it is compared with vanilla without. Accuracies
@@ -219,7 +216,7 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[_Pair], published: _Pub
     return text + (f"{len(above)}: {listed}." if above else "none.") + " Nothing follows for the published sizes."
 
 
-def readings_table(frame: DataFrame, experiment: Experiment) -> Table:
+def readings_table(frame: Frame, experiment: Experiment) -> Table:
     """Every reading with its distance to the published numbers, the nearest first, and a sentence on what fits."""
     reference = experiment.reference
     found = readings(frame, reference) if reference is not None else []
@@ -262,7 +259,7 @@ def _effect_text(reading: Reading) -> str:
     return f"{reading.mean(ADAPTIVE) - reading.mean('vanilla'):+.1f}"
 
 
-def readings_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]:
+def readings_sheet(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     """One panel a pair, one line a reading, the nearest to the published numbers on top; nothing without those."""
     found = readings(frame, experiment.reference) if experiment.reference is not None else []
     if not found:
@@ -341,7 +338,7 @@ def _draw_published(axes: Axes, lines: Sequence[Mapping[str, float]]) -> None:
 # --- adaptive minus vanilla, run by run ---
 
 
-def effects(frame: DataFrame) -> list[Record]:
+def effects(frame: Frame) -> list[Record]:
     """Adaptive minus vanilla of runs that are alike, pooled over them; ``gap``: closed by the model of each run."""
     losses, problems = kind(frame, "losses", law="uniform"), kind(frame, "problem")
     gaps = {pair_text(line): line for line in records(gap(pool(losses, over="row"), pool(problems, over="row")))}
@@ -362,7 +359,7 @@ def _over_runs(title: str, metric: str, form: Callable[[list[float]], str]) -> C
     return Column(title, lambda line: form(_points(line, metric)))
 
 
-def effects_table(frame: DataFrame) -> Table:
+def effects_table(frame: Frame) -> Table:
     """Adaptive minus vanilla where several runs are alike, with intervals over them."""
 
     def of(metric: str, title: str) -> Iterator[Column]:
@@ -387,7 +384,7 @@ def effects_table(frame: DataFrame) -> Table:
     )
 
 
-def effects_sheet(frame: DataFrame) -> dict[str, Sheet]:
+def effects_sheet(frame: Frame) -> dict[str, Sheet]:
     """Adaptive minus vanilla against how far the model has learned, one mark a run; nothing below two trained models.
 
     Self-consistency, one token a step and several, of tokens that are drawn as they come.

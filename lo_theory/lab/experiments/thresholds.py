@@ -6,23 +6,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import CATEGORICAL, COLOURS, INK, SHADING
-from lo_theory.lab.frame import Record, grouped, of_kind
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.frame import Frame, Record, grouped, of_kind
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.schema import setting
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, text, with_error
 from lo_theory.lab.units import Unit
 from lo_theory.thresholds import Effort, RowSpecification, find_fold, find_transition, published
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -118,12 +114,12 @@ def _published(line: Record) -> tuple[Mapping[str, float], str]:
     return {name: value for name, value in found.items() if value is not None}, source
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The three thresholds beside published ones and in other units; folds, with some latents revealed."""
     return titled(frame, experiment.heading)
 
 
-def titled(frame: DataFrame, title: str) -> Iterator[Table]:
+def titled(frame: Frame, title: str) -> Iterator[Table]:
     """The same tables, the first of them under this title."""
     found = grouped(of_kind(frame, "threshold"), "observed")
     sources = "; ".join(source for source in dict.fromkeys(_published(line)[1] for line in found) if source)
@@ -167,13 +163,13 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
     )
 
 
-def fold_units(frame: DataFrame) -> Table:
+def fold_units(frame: Frame) -> Table:
     """The ends of the folds as density M/N and as neighbours (k-1)c."""
     columns = (*_ENSEMBLE, _REVEALED, *_in_units(_FOLD, _part))
     return Table("Side information, as density M/N and as neighbours (k-1)c", columns, _folds(frame))
 
 
-def _folds(frame: DataFrame) -> list[Record]:
+def _folds(frame: Frame) -> list[Record]:
     return grouped(of_kind(frame, "fold"), "observed", "label")
 
 
@@ -229,7 +225,7 @@ _SYMBOLS = {"dynamic": "o", "condensation": "s", "Kesten-Stigum": ">", "publishe
 _AREAS = {"hard": "possible but hard", "clustered": "planted state exists, cannot be told"}
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Left: overlap of the fixed points against c, in units of condensation. Right: the thresholds on one axis."""
     found = [line for name in ("threshold", "fold") for line in of_kind(frame, name)]
     ensembles = list(dict.fromkeys((line.label, line.revealed) for line in found))
@@ -251,7 +247,7 @@ def _in_its_units(item: Record) -> list[Estimate]:
     return [Estimate(value / unit, (value - error) / unit, (value + error) / unit) for value, error in values]
 
 
-def _fixed_points(frame: DataFrame, items: Sequence[Record]) -> Panel:
+def _fixed_points(frame: Frame, items: Sequence[Record]) -> Panel:
     """The curves c(overlap), dashed where all observations are revealed; without condensation in units of the least."""
     curve = sorted(of_kind(frame, "curve"), key=lambda point: float(point.overlap))
     lines = []
