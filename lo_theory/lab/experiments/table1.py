@@ -240,15 +240,15 @@ _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
 def named_rows(frame: Frame, experiment: Experiment) -> Frame:
-    """The frame with what rows of one pair differ in: in ``name`` settings (``training.steps 500``), ``seeds``."""
-    frame = with_texts(frame, "name", difference_texts(experiment))
-    return with_texts(frame, "seeds", seed_texts(experiment))
+    """The frame with what rows of one pair differ in as a part of their name, such as ``training.steps 500``."""
+    return with_texts(frame, "name", difference_texts(experiment))
 
 
 class _Measured:
     """The lines of all tables and panels, by row of the experiment."""
 
     def __init__(self, frame: Frame, experiment: Experiment) -> None:
+        frame = with_texts(frame, "seeds", seed_texts(experiment))
         self.frame, self.experiment = frame, experiment
         self.cells, self.one_pass = of_kind(frame, "decode"), of_kind(frame, "one_pass")
         self.problems: dict[int, Record] = {line.row: line for line in of_kind(frame, "problem")}
