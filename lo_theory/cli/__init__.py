@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _mute(sys.stdout)  # the reader has seen enough
     except KeyboardInterrupt:
-        resumes = "; what was computed is kept, and the same command goes on from there" if options.resumes else ""
+        resumes = "; what was computed is kept, and the same command continues from there" if options.resumes else ""
         print(f"interrupted{resumes}", file=sys.stderr)
         return _INTERRUPTED
     except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:

@@ -33,7 +33,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add ``run``, ``table``, ``figure``, ``report``, ``info`` and ``compile``; ``shared`` are options of all."""
     _add_run(
         commands.add_parser(
-            "run", parents=[shared], help="run an experiment, or go on with it, and show its table and figure"
+            "run", parents=[shared], help="run an experiment, or continue it, and show its table and figure"
         )
     )
     for name, function in (("table", _table), ("figure", _figure)):
@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.dry_run:
         show_dry_run(experiment, request, options.rate)
         return
-    if own_rank() > 0:  # of torchrun's ranks the first writes, and shows what came out
+    if own_rank() > 0:  # of torchrun's ranks the first writes, and shows the result
         assist(experiment, request)
         return
     with make_progress(quiet=options.quiet) as progress:

@@ -47,7 +47,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "sweep",
         parents=[shared],
-        help="compute every cell of a grid of settings, or go on with it, and show what is finished",
+        help="compute every cell of a grid of settings, or continue it, and show what is finished",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -150,7 +150,7 @@ def _confirm(grid: Grid, options: argparse.Namespace) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ValueError(f"the grid has {grid.size:,} cells: give --yes if that is meant, or fewer values")
-    print(f"The grid has {grid.size:,} cells. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"The grid has {grid.size:,} cells. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ from lo_theory.rng import Key
 __all__ = ["DecodeOptions", "Decoded", "Observer", "decode"]
 
 Observer = Callable[[View, NDArray[np.bool_]], None]
-"""Told, at every step of every chunk, what the policy saw and which positions stay hidden after it, bool[B, L].
+"""Called at every step of every chunk with what the policy saw and which positions stay hidden after it, bool[B, L].
 
 It is called before the step's tokens are drawn, and from several threads where the decode has several; the arrays are
 the decoder's own and change after the call: copy what is to be kept, and change nothing.

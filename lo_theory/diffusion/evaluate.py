@@ -2,7 +2,7 @@
 
 The four accuracies by name, consistency, and the observation mean.
 
-The paper's Table 1 has one column "accuracy" and does not say which; the four readings differ by tens of per cent
+The paper's Table 1 has one column "accuracy" and does not say which; the four definitions differ by tens of per cent
 (docs/concepts.md), so each is reported under its name. Every answer is a ``Sums`` over sequences.
 """
 

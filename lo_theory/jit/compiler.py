@@ -40,7 +40,7 @@ class _Part(JITCodeLibrary):  # type: ignore[misc]
 
 
 def _without_address(library: Any, fndesc: Any, env: Any) -> Any:
-    """Stand for a compiled function that has no address: numba names a part by this object."""
+    """Represent a compiled function that has no address: numba names a part by this object."""
     library._ensure_finalized()
     name = fndesc.qualname.split(".")[-1]
     return _dynfunc.make_function(fndesc.lookup_module(), name, f"part {name}", 0, env, (library,))

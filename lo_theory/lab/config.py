@@ -2,7 +2,7 @@
 
 A file names a ``task`` and holds the settings of that task's rows: shared ones, ``rows`` that each override some of
 them, and ``presets`` that are laid over all that. A ``recipe`` is short for settings of a training, wherever it
-stands. ``resolve`` leaves rows only; ``seed_texts`` and ``difference_texts`` say in what they differ. May read the
+appears. ``resolve`` leaves rows only; ``seed_texts`` and ``difference_texts`` say in what they differ. May read the
 file named.
 """
 
@@ -245,7 +245,7 @@ def _replace(node: Any, names: Sequence[str], value: Any, path: str) -> Any:
         if not head.isdigit() or int(head) >= len(node):
             raise ValueError(f"--set {path}: {head!r} is no index of a list of {len(node)} (they count from 0)")
         return [_replace(item, rest, value, path) if i == int(head) else item for i, item in enumerate(node)]
-    raise ValueError(f"--set {path}: {head!r} would stand below {node!r}, which is a single value")
+    raise ValueError(f"--set {path}: {head!r} would be below {node!r}, which is a single value")
 
 
 def _without(node: Any, names: Sequence[str]) -> Any:

@@ -2,7 +2,7 @@
 
 Reads a run folder or an experiment file; writes the figure, its CSV and the animation into the folder given. Loads
 matplotlib when drawing, no display. A cell has the colour of the value that is most likely there, the fainter the more
-entropy is left: white knows nothing. Columns stand in the order of the roles, latents first.
+entropy is left: white knows nothing. Columns are in the order of the roles, latents first.
 """
 
 from __future__ import annotations

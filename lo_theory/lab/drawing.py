@@ -2,7 +2,7 @@
 
 ``RC`` is laid over matplotlib's own defaults, so a figure looks the same whatever a user's settings are. A denoiser has
 one colour everywhere, a policy one marker; filled and open, dark and faint are left to the figures. Loads matplotlib
-when called, never ``pyplot``: no global state of it is changed, but by ``use_style``. Writes only the files it is told.
+when called, never ``pyplot``; only ``use_style`` changes global state of it. Writes only the files it is given.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ INK = "#262626"
 """Symbols in a legend that stand for a shape whatever its colour."""
 
 SHADING: Mapping[str, str] = MappingProxyType({"band": "#ededed", "hard": "#fddbc7", "clustered": "#dcdcdc"})
-"""Areas behind the data: a mere band, the hard phase, the phase in which a planted state cannot be told."""
+"""Areas behind the data: a mere band, the hard phase, the phase in which a planted state is not detectable."""
 
 VALUES = ("#2a6f97", "#e9a03b", "#6a994e", "#9d6bbd", "#c8553d", "#4d4d4d")
 """Values of a token, by value; fainter the less is known of it."""

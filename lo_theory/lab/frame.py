@@ -330,7 +330,7 @@ class Record:
 def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
     """One record for each place, in order.
 
-    With ``spread`` the values of that key stand before the metrics' names (``bp kl_latent``) in place of being a key.
+    With ``spread`` the values of that key come before the metrics' names (``bp kl_latent``) in place of being a key.
     """
     by = [name for name in pooled_frame.columns if name not in (spread, *RESULTS)]
     found: dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]] = {}

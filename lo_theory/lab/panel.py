@@ -62,7 +62,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Logarithmic:
-    """A logarithmic axis of what is measured; what is below ``lowest`` stands there, beside a tick that says so."""
+    """A logarithmic axis of what is measured; what is below ``lowest`` is drawn there, beside a tick that says so."""
 
     lowest: float
 
@@ -207,11 +207,11 @@ def label_inches(names: Sequence[str]) -> float:
 
 def _name_places(axes: Axes, names: Sequence[str]) -> None:
     """Write names below their places, neighbours of one name together: a word a line, upright where these are too long
-    to stand side by side, and then as many as there is room for.
+    to be side by side, and then as many as there is room for.
     """
     shared = [(name, [i for i, _ in part]) for name, part in itertools.groupby(enumerate(names), lambda it: it[1])]
     place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
-    width = 1.0  # inches, less than the axes have: what stands beside them takes the rest
+    width = 1.0  # inches, less than the axes have: what is beside them takes the rest
     if place is not None and figure is not None:
         width = 0.8 * len(place.colspan) * figure.get_size_inches()[0] / place.get_gridspec().ncols
     broken = [_BREAK.sub("\n", name) for name, _ in shared]

@@ -114,7 +114,7 @@ class LineProgress(SilentProgress):
         if "gap_closed" in values:
             self._print(f"  {label} step {step}/{steps}  {evaluation_line(values)}")
         if values.get("event") == "resume":
-            self._print(f"  {label} goes on at step {step}/{steps}")
+            self._print(f"  {label} continues at step {step}/{steps}")
 
     def finish(self, label: str, seconds: float) -> None:
         """See SilentProgress."""

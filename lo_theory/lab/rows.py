@@ -81,7 +81,7 @@ _CLOSING = re.compile(rb'^\{"closed": ([0-9]+), "digest": "([0-9a-f]{32})"\}\n\n
 
 
 def digest(content: bytes) -> str:
-    """32 hexadecimal digits that stand for the content of a file, or of a part of one."""
+    """32 hexadecimal digits that identify the content of a file, or of a part of one."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

@@ -256,7 +256,7 @@ class Run:
             os.close(self._descriptor)
         if isinstance(error, OSError):
             kept = f"what was computed is kept in {self.folder}, and once the cause is cured the same command "
-            kept += "goes on from there"
+            kept += "continues from there"
             if not (self.folder / "rows.jsonl").exists():
                 kept = f"{self.folder} is gone or not within reach: once it is back, or without it, start again"
             raise OSError(error.errno, f"stopped ({_reason(error)}); {kept}") from error
@@ -351,7 +351,7 @@ class FinishedRun:
         self.folder = folder
         if not (folder / "done.json").exists():
             raise ValueError(
-                f"{folder} holds no finished run (no done.json): the command that started it goes on from there"
+                f"{folder} holds no finished run (no done.json): the command that started it continues from there"
             )
         self.facts = read_json(folder / "done.json", ("seconds",), _FINISHED_REMEDY)
         _require_digest(folder / "rows.jsonl", self.facts.get("files", {}), _FINISHED_REMEDY)

@@ -98,7 +98,7 @@ def _require_bounded(root: yaml.Node) -> None:
             begun.add(id(node))
             waiting += missing
     if sizes[id(root)] > max(_LARGEST, len(sizes)):
-        raise _refusal(f"its aliases (*) stand for {sizes[id(root)]:.2g} values, the most is {_LARGEST:,}", root)
+        raise _refusal(f"its aliases (*) expand to {sizes[id(root)]:.2g} values, the most is {_LARGEST:,}", root)
 
 
 def _parts(node: Any) -> list[yaml.Node]:
@@ -327,7 +327,7 @@ def _scalar(kind: type, value: Any, path: str, partial: bool) -> Any:
 
 
 def _may_be_shown(letter: str) -> bool:
-    """Whether a character stands for itself in one line of a terminal, a table and a page."""
+    """Whether a character is shown as itself in one line of a terminal, a table and a page."""
     return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
 
 

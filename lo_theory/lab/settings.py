@@ -315,7 +315,7 @@ class Decoding:
             policy(name)
 
     def cells(self) -> tuple[Cell, ...]:
-        """All cells, each once; a denoiser's cells stand together, the grid first."""
+        """All cells, each once; a denoiser's cells are together, the grid first."""
         grid = itertools.product(self.denoisers, self.argmax, self.steps, self.policies)
         cells = [
             Cell(denoiser, policy, steps, argmax, self.schedule, self.noise) for denoiser, argmax, steps, policy in grid

@@ -136,7 +136,7 @@ def only(where: Callable[[Record], bool], column: Column) -> Column:
 @dataclass(frozen=True)
 class Table:
     """A table: lines that follow each other with equal values of the keys ``section``, or with equal ``section(line)``,
-    are one section; notes stand below.
+    are one section; notes are below.
     """
 
     title: str

@@ -298,9 +298,8 @@ def _seconds_at(known: Mapping[int, Mapping[str, float]], step: int) -> dict[str
 def learning_curve(folder: Path, file: str) -> list[Point]:
     """Evaluations of the training of ``file`` from the journal in ``folder``, by step.
 
-    A session that went on from a checkpoint goes on with its clocks as they stood there (read from the lines around it,
-    to within the steps between two of them); what an earlier session did after that checkpoint was lost, and does not
-    count.
+    A session that continues from a checkpoint takes the clocks from there (from the lines around it, to within the
+    steps between two of them); what an earlier session did after that checkpoint was lost, and does not count.
     """
     clocks: dict[int, dict[str, float]] = {}
     points: dict[int, Point] = {}

@@ -1,8 +1,8 @@
 """Training recipes by name: what ``recipe: paper`` and ``recipe: tuned`` set in a configuration.
 
-A recipe is short for its settings, written where it stands (file, preset, row, ``--set``): keys given beside it win
+A recipe is short for its settings, written in its place (file, preset, row, ``--set``): keys given beside it win
 over it, as do rows over a file and ``--set`` over all. How long to train, on what and with which shape is never a
-recipe's. Plain values; what was tried, and how far each result carries, stands in docs/recipes.md.
+recipe's. Plain values; what was tried, and how far each result carries, is in docs/recipes.md.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def spell_out(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a ``recipe`` out where it stands: its settings under those given beside it; the same of all ``rows``.
+    """Write a ``recipe`` out in its place: its settings under those given beside it; the same of all ``rows``.
 
     ValueError for ``recipe: null``, which would read as if it undid another.
     """

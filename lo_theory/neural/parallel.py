@@ -91,7 +91,7 @@ class Ranks:
     def _lost(self, error: RuntimeError) -> NoReturn:
         raise RuntimeError(
             f"rank {self.rank} of {self.count} has lost another rank, which died, stopped, or was silent for too long: "
-            "training stopped, the last checkpoint is kept; the same command goes on from there"
+            "training stopped, the last checkpoint is kept; the same command continues from there"
             f" ({str(error).splitlines()[0]})"
         ) from error
 

@@ -38,7 +38,7 @@ Evaluate = Callable[[int, Transformer], Mapping[str, Any]]
 @checked
 @dataclass(frozen=True)
 class Observer:
-    """Who is told how training goes, and who may measure the network on the way.
+    """Who receives the progress of training, and may measure the network on the way.
 
     ``on_log(step, values)`` as in ``train``. Every ``evaluate_every`` steps and after the last one
     ``evaluate(step, model)`` is called with the network that training would return (the average with ``ema``), in eval
@@ -116,7 +116,7 @@ def _resume(training: Training, path: Path) -> tuple[dict[str, Any], int]:
 
 
 class _Run:
-    """One call of ``train``: a training, its file, its clocks, and those who are told."""
+    """One call of ``train``: a training, its file, its clocks, and its observers."""
 
     def __init__(self, training: Training, path: Path | None, seconds: float, observer: Observer) -> None:
         self.training, self.path, self.every, self.observer = training, path, seconds, observer
@@ -138,7 +138,7 @@ class _Run:
         # All ranks have looked for the file once they agree, so the first may now write it.
         same = [torch.__version__, training.precision, training.identity()]
         ranks.agree("the run (versions, precision, settings)", same, training.device)
-        ranks.agree("the step to go on from (can all read the checkpoint?)", training.step, training.device)
+        ranks.agree("the step to continue from (can all read the checkpoint?)", training.step, training.device)
         self.saved = time.perf_counter()
 
     def save(self) -> None:
@@ -230,14 +230,14 @@ def train(
     checkpoint_seconds: float = 30.0,
     on_log: OnLog | Observer | None = None,
 ) -> Trained:
-    """Train a network, or continue where the file ``checkpoint`` stands.
+    """Train a network, or continue from the file ``checkpoint``.
 
     ``network``: the form of a new one, whose weights ``key`` draws; or a network whose weights training starts from
     (it is copied), such as ``load_model(path)``, with the optimiser, the average and the schedule at their beginning:
     so a trained network is trained further with another law or for more steps, in a checkpoint of its own.
 
     The file is written at the start, every ``checkpoint_seconds`` and at the end, never from numbers that are not
-    finite; its folder must exist. ``on_log(step, values)`` is told how the run starts (``event``, ``threads``,
+    finite; its folder must exist. ``on_log(step, values)`` receives how the run starts (``event``, ``threads``,
     ``precision``, ``torch``, ``recorded_torch`` if another version wrote the checkpoint, ``ranks`` if several), and
     every ``log_every`` steps the mean ``loss`` since the last time (nats per token), ``learning_rate``,
     ``gradient_norm``, ``flops`` so far, ``tokens_per_second`` and ``flops_per_second`` since the last time (without

@@ -2,7 +2,7 @@
 
 A number is m 2**(256 e): a mantissa, zero or between 2**-256 and about 1, and an integer e <= 0. Products of exact
 zeros are zero and nothing else is; exponents end at ``LOWEST``, a number that is still positive. Messages of edge e
-stand at ``[e q:]``, edges by variable (``SweepPlan``), for both schedules.
+are at ``[e q:]``, edges by variable (``SweepPlan``), for both schedules.
 """
 
 from __future__ import annotations

@@ -314,9 +314,9 @@ def _early_loss(i, plan, field, work, early):
 def sweep(form, work, plan, field, key, limits, support, settled, floors):
     """Run sweeps over the variables in a new random order each, from the normalised messages to factors in ``work``.
 
-    Message e stands at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
-    ``limits``, ``settled``, ``floors`` and the value returned are those of ``flood``; ``support`` uint8[E q] stands as
-    messages do.
+    Message e is at ``work[e q:]``, edges by variable; sweep t is ordered by row t of the words of ``key``.
+    ``limits``, ``settled``, ``floors`` and the value returned are those of ``flood``; ``support`` uint8[E q] is in the
+    order of the messages.
     """
     (damping, iterations, tolerance), (floor, early) = limits, floors
     n, order, words = field.shape[0], plan.variables, plan.words

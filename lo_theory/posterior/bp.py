@@ -83,7 +83,7 @@ class BPResult:
     largest change of a message over one and over two iterations, when last compared: at the end, in a run of a few
     iterations perhaps just before it;
     ``converged`` both at most the tolerance. ``contradictory``: every value of a message or a belief was excluded by
-    exact zeros; the message was set to uniform and the run went on. Small numbers are never taken for zero, though
+    exact zeros; the message was set to uniform and the run continued. Small numbers are never taken for zero, though
     those below 1e-150 are shown as zero. From a
     "noise" or "random" start, whose entries are all positive, this proves that no state has positive weight: the
     values of such a state stay positive in every message. From a "planted" start it may be the start that contradicts.

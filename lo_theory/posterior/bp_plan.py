@@ -41,7 +41,7 @@ class Blocks(NamedTuple):
 
 
 class SweepPlan(NamedTuple):
-    """Places of the messages by variable: edge e, counted by variable, stands at e q."""
+    """Places of the messages by variable: edge e, counted by variable, is at e q."""
 
     positions: NDArray[np.uint32]  # [F, k]
     groups: NDArray[np.int64]  # [T + 1]

@@ -1,7 +1,7 @@
 """Which messages of belief propagation may be zero: propagation of supports, without numbers.
 
 Arithmetic can turn a small number into zero. What is zero for want of any state of positive weight is found here, so
-that the two can be told apart.
+that the two can be distinguished.
 """
 
 from __future__ import annotations

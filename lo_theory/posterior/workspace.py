@@ -1,7 +1,7 @@
 """The memory a kernel of the exact posterior works in: named tuples of arrays, owned by one call of one kernel.
 
-Latents that determine each other are one *class*: its members share the index into their domains, and its root stands
-for it.
+Latents that determine each other are one *class*: its members share the index into their domains, and its root
+represents it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Domains(NamedTuple):
 
     size: NDArray[np.int32]  # [N]
     values: NDArray[np.int32]  # [N, q], the first size[i] entries, by the index that the members of a class share
-    root: NDArray[np.int32]  # [N]: the latent that stands for the class
+    root: NDArray[np.int32]  # [N]: the latent that represents the class
     follow: NDArray[np.int32]  # [N]: next member of the class, in a ring
     offset: NDArray[np.int64]  # [P]: where the factor of a revealed observation begins in the tables, -1 if masked
     watched: NDArray[np.bool_]  # [P]: revealed and able to exclude a state

@@ -1,7 +1,7 @@
-"""Where each token of a sequence stands: positions, roles, the order pi, and the mask.
+"""Where each token of a sequence is: positions, roles, the order pi, and the mask.
 
 A *role* is what a token is (latents count first: role i < N is latent i, role N + j is observation j); a *position* is
-where it stands in the sequence. ``Layout.split`` and ``Layout.join`` are the only place that permutes one into the
+where it is in the sequence. ``Layout.split`` and ``Layout.join`` are the only place that permutes one into the
 other.
 """
 
@@ -31,7 +31,7 @@ def plain(values: ArrayLike, name: str, dtype: type | None = None) -> NDArray[An
     """
     if lost := _masked_entries(values):
         raise ValueError(
-            f"{name} is a numpy masked array, or holds some, with {lost} masked entries: say what stands there, as "
+            f"{name} is a numpy masked array, or holds some, with {lost} masked entries: say what to put there, as "
             ".filled(...) does (MASK = -1 for hidden tokens)"
         )
     return np.asarray(values, dtype=dtype)

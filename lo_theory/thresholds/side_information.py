@@ -67,7 +67,7 @@ def compare_starts(
 
     A share ``rate`` of the latents is revealed. Without any the uninformed start gets a weak signal (overlap near 1e-3)
     in place of none. Near a fold the relaxation takes hundreds of sweeps: what is still moving after ``discard`` sweeps
-    is reported where it stands.
+    is reported at its present place.
     """
     dynamics = Dynamics(ensemble, size, rate=rate)
     weak = dynamics.uniform() if rate > 0 else dynamics.planted(1e-3)

@@ -132,7 +132,7 @@ def test_set_takes_yaml_values_lists_and_indices() -> None:
         ("training.stpes=5", r"unknown key training\.stpes"),
         ("training", r"--set takes path=value"),
         ("rows.2.seed=1", r"'2' is no index of a list of 2"),
-        ("seed.x=1", r"'x' would stand below 0"),
+        ("seed.x=1", r"'x' would be below 0"),
         ("training.steps=[1", r"--set training\.steps=\[1"),
     ]:
         with pytest.raises(ValueError, match=complaint):

@@ -270,7 +270,7 @@ def test_wide_intervals_say_little() -> None:
     wide = around(0.01, spread=0.5)
     models = {"first": around(0.5), "last": wide}
     assert judged(**models) == "no BP; gap falls"
-    assert judged(**models, bp=wide, above=wide) == "not told apart from BP; gap falls"
+    assert judged(**models, bp=wide, above=wide) == "not distinguished from BP; gap falls"
     assert judged(**models, bp=wide, above=around(0.0)) == "level with BP; gap falls", "paired, they are level"
     assert judged(last=around(0.5)) == "no BP; gap flat", "one training"
     assert judged(first=around(0.5), last=around(0.5), known=Sums.of([0.0] * 9)) == "nothing to know"

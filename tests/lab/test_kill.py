@@ -103,7 +103,7 @@ def test_a_run_that_is_killed_interrupted_and_starved_ends_the_same(
     came_too, said = disturb(process, checkpoints(tmp_path, 10), signal.SIGINT)
     assert came_too
     assert process.returncode == 130
-    assert said == "interrupted; what was computed is kept, and the same command goes on from there\n"
+    assert said == "interrupted; what was computed is kept, and the same command continues from there\n"
 
     (folder,) = (tmp_path / "tiny").iterdir()
     resumed = [entry["step"] for entry in journal(folder) if entry["event"] == "resume"]
@@ -114,7 +114,7 @@ def test_a_run_that_is_killed_interrupted_and_starved_ends_the_same(
     assert process.returncode == 2, said
     assert len(said.splitlines()) == 1
     assert "no space is left on the disk" in said
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert units(tmp_path, 5)()
 
     disturb(start(config, tmp_path), lambda: any(tmp_path.glob("tiny/*/table.csv")), signal.SIGKILL)

@@ -32,7 +32,7 @@ def test_a_pipe_gets_plain_lines() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0] == "2 of 5 units of work are on disk"
     assert [line.split("  ")[1] for line in lines[1:4]] == [
-        "(8, 24) goes on at step 7/40",
+        "(8, 24) continues at step 7/40",
         "(8, 24) step 20/40",
         "(8, 24) step 40/40",
     ]

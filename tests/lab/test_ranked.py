@@ -59,7 +59,7 @@ def same_rows(found: list[Row], expected: list[Row]) -> None:
 
 
 def test_two_ranks_leave_the_rows_of_one_also_after_the_death_of_one(config: Path, tmp_path: Path) -> None:
-    """Kill the second rank in the middle of training; the first says so and the same command goes on from there."""
+    """Kill the second rank in the middle of training; the first says so and the same command continues from there."""
     together, alone = tmp_path / "together", tmp_path / "alone"
     with start_ranks(command(config, together, "--quiet")) as ranks:
         seen: set[int] = set()
@@ -75,7 +75,7 @@ def test_two_ranks_leave_the_rows_of_one_also_after_the_death_of_one(config: Pat
     assert out == ""
     assert len(said.splitlines()) == 1, said
     assert said.startswith("lo-theory: rank 0 of 2 has lost another rank, which died, stopped, or was silent")
-    assert "the last checkpoint is kept; the same command goes on from there" in said
+    assert "the last checkpoint is kept; the same command continues from there" in said
     (folder,) = (together / "tiny").iterdir()
     assert not (folder / "done.json").exists()
 

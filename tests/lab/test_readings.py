@@ -54,7 +54,9 @@ def test_the_reading_that_fits_is_found_and_named() -> None:
 def test_where_none_fits_it_says_so_and_names_the_nearest() -> None:
     only = {(25, 275): OFF[25, 275]}
     said = verdict(read(pairs_of(only)), REFERENCE)
-    assert said.startswith("Under none of 2 readings do the published numbers at (25, 275) come out within 2 points.")
+    assert said.startswith(
+        "Under none of 2 definitions do the published numbers at (25, 275) come out within 2 points."
+    )
     assert (
         "The nearest that is decoded is self-consistency, model, L steps: 12.3 points root mean square, +17.0 (vanilla at"
         in said
@@ -70,7 +72,7 @@ def test_a_reading_that_lacks_a_pair_that_was_run_cannot_fit_all() -> None:
     rows = [*pairs_of(OFF), *pairs_of({(25, 275): PAPER[25, 275]}, name="rope")]
     found = read(rows)
     assert found[0].label == "self-consistency, model, rope, L steps"
-    assert verdict(found, REFERENCE).startswith("Under none of 2 readings")
+    assert verdict(found, REFERENCE).startswith("Under none of 2 definitions")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_reading_that_lacks_a_pair_that_was_run_cannot_fit_all() -> None:
 def test_other_sizes_confirm_nothing_and_only_the_effect_is_compared(margin: float, expected: str) -> None:
     found = read(pairs_of({(8, 24): (70.0, margin)}))
     said = verdict(found, REFERENCE)
-    assert said.startswith("No published pair was run, only (8, 24), so no reading can be confirmed here.")
+    assert said.startswith("No published pair was run, only (8, 24), so no definition can be confirmed here.")
     assert "published as +16.0 to +26.0 points" in said
     assert expected in said
     assert said.endswith("Nothing follows for the published sizes.")

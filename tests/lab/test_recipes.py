@@ -216,6 +216,6 @@ def test_a_recipe_that_diverges_is_a_result(tmp_path: Path) -> None:
 def test_there_is_no_verdict_on_a_recipe_that_diverged_now_and_then(frame: Any, experiment: Experiment) -> None:
     first, second, _ = recipes(frame, experiment)
     (line,) = differences([first, second])
-    assert line.verdict in ("better than first", "worse than first", "not told apart from first")
+    assert line.verdict in ("better than first", "worse than first", "not distinguished from first")
     (line,) = differences([first, second.plus(diverged=1)])
     assert line.verdict == "none: 1 of 2 of second diverged"

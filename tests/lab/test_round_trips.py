@@ -367,7 +367,7 @@ def bomb(levels: int) -> str:
 
 def test_aliases_are_bounded_and_small_ones_are_read() -> None:
     with pytest.raises(
-        ValueError, match=r"here, line 1: its aliases \(\*\) stand for 4.4e\+09 values, the most is 1,000,000"
+        ValueError, match=r"here, line 1: its aliases \(\*\) expand to 4.4e\+09 values, the most is 1,000,000"
     ):
         parse_yaml(bomb(9), "here")
     with pytest.raises(ValueError, match=r"--axis .*its aliases"):

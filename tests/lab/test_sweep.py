@@ -359,7 +359,7 @@ def test_a_very_large_grid_is_begun_only_if_it_is_meant(
         screen = Terminal()
         monkeypatch.setattr(sys, "stderr", screen)
         assert sweep(file, tmp_path) == code
-        assert screen.getvalue().startswith("The grid has 6 cells. Go on? [y/N] ")
+        assert screen.getvalue().startswith("The grid has 6 cells. Continue? [y/N] ")
         assert (tmp_path / PART).exists() == (code == 0)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert sweep(file, tmp_path) == 2

@@ -136,7 +136,7 @@ def test_killed_workers_and_drivers_leave_the_same_rows_and_no_process(tmp_path:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=_PATIENCE)[1]
         assert process.returncode == 130, said
-        assert said == "interrupted; what was computed is kept, and the same command goes on from there\n"
+        assert said == "interrupted; what was computed is kept, and the same command continues from there\n"
         wait_until(lambda: not set(left) & set(worker_processes()))
 
     with begun(tmp_path) as process:
@@ -154,7 +154,7 @@ def test_sigterm_and_a_file_that_cannot_grow_keep_what_is_there(tmp_path: Path, 
     assert process.returncode == 2, said
     assert len(said.splitlines()) == 1
     assert "no space is left on the disk" in said
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     kept = finished(tmp_path)
     assert 1 <= kept <= CELLS // 2
 

@@ -143,7 +143,7 @@ def test_a_rank_that_dies_ends_the_others_with_an_error_and_one_alone_can_go_on(
         _, said = ranks[1 - dies].communicate(timeout=60)
     assert ranks[1 - dies].returncode not in (0, None)
     assert f"RuntimeError: rank {1 - dies} of 2 has lost another rank" in said
-    assert "the last checkpoint is kept; the same command goes on from there" in said
+    assert "the last checkpoint is kept; the same command continues from there" in said
     kept = load(path)
     assert 9 <= kept.header["step"] < 200
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
@@ -173,7 +173,7 @@ def test_what_goes_wrong_for_all_is_said_by_all(tmp_path: Path) -> None:
     facts = finished("endings", tmp_path)
     for rank, said in enumerate(fact["result"] for fact in facts):
         assert said["poisoned"].startswith("NotFinite: loss is nan at step 7 of 12")
-        assert said["apart"].startswith("ValueError: ranks disagree on the step to go on from")
+        assert said["apart"].startswith("ValueError: ranks disagree on the step to continue from")
         assert f"rank {rank} has {(12, 0)[rank]}" in said["apart"]
         assert said["different"].startswith("ValueError: ranks disagree on the run")
     assert load(tmp_path / "model").header["step"] == 7

@@ -120,7 +120,7 @@ DOORS = {
 
 @pytest.mark.parametrize("door", list(DOORS))
 def test_a_masked_array_does_not_lose_its_mask(door):
-    with pytest.raises(ValueError, match=r"masked entries: say what stands there, as \.filled"):
+    with pytest.raises(ValueError, match=r"masked entries: say what to put there, as \.filled"):
         DOORS[door]()
 
 

@@ -259,7 +259,7 @@ def _against_bp(gap: Record, least: float) -> str:
         return "no BP" if math.isnan(gap.value("bp kl")) else "not compared with BP"  # rows of an older version
     if -least < above.low and above.high < least:
         return "level with BP"
-    return "above BP" if above.low > 0 else "below BP" if above.high < 0 else "not told apart from BP"
+    return "above BP" if above.low > 0 else "below BP" if above.high < 0 else "not distinguished from BP"
 
 
 def _above(name: str, title: str) -> Column:
@@ -297,7 +297,7 @@ def _law_table(law: str, found: Sequence[Record]) -> Table:
         f"whole sequences (the same in every table). Verdict: learned, if the last interval is below {of} of what "
         "there is to know. Else by the last model minus BP, context by context: level with BP (a candidate for "
         f"hardness), if its interval lies within {of} of what there is to know; above BP (a fast algorithm gets "
-        "further from the same tokens: not yet learned) or below BP, if zero is outside; else not told apart. Gap "
+        "further from the same tokens: not yet learned) or below BP, if zero is outside; else not distinguished. Gap "
         "falls or rises: intervals of first and last apart."
     ]
     if law.startswith("satisfied"):

@@ -36,7 +36,7 @@ from lo_theory.problem import Layout, LODistribution
 class PatternEvaluation:
     """Losses by pattern and role on ``sequences`` fresh contexts of each mask law, against the exact posterior.
 
-    ``laws`` stand beside pattern(l), l in ``patterns`` (all of 1..N-1 when left out). ``bp``: judge belief propagation
+    ``laws``, beside pattern(l), l in ``patterns`` (all of 1..N-1 when left out). ``bp``: judge belief propagation
     too. ``proxy``: also measure the errors as the paper does, against the model trained longest in place of the exact
     posterior. ``limit_states``: the largest number of assignments the exact posterior may enumerate for one group of
     latents.
@@ -354,7 +354,7 @@ def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
 class _Order:
     """The mask laws and the posteriors of one problem in their order, a model by its steps, belief propagation as None.
 
-    They decide where a record stands and what colour it has.
+    They decide where a record is drawn and in which colour.
     """
 
     laws: Sequence[str]

@@ -2,7 +2,7 @@
 
 A unit of cells holds all mask rates of observations at one rate of latents, so a kill loses at most one column. In the
 maps x is the mask rate of the latents, y that of the observations: everything is hidden at the upper right. Thresholds
-stand on the right edge, where all latents are hidden; filled: all observations count, open: the satisfied ones.
+are on the right edge, where all latents are hidden; filled: all observations count, open: the satisfied ones.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def differences(found: Sequence[Record]) -> list[Record]:
 def _verdict(difference: Estimate, first: Record, other: Record) -> str:
     if lost := [f"{one.diverged} of {one.setting.draws} of {one.name}" for one in (other, first) if one.diverged]:
         return f"none: {' and '.join(lost)} diverged"
-    apart = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else "not told apart from"
+    apart = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else "not distinguished from"
     return f"{apart} {first.name}"
 
 

@@ -1,7 +1,7 @@
-"""What the paper claims beside what was measured: which reading gives its numbers, and what adaptive decoding changes.
+"""The paper's claims beside what was measured: which definition of accuracy fits, and what adaptive decoding changes.
 
-A reading says what "accuracy" is and how sequences were made; under each of them the measured numbers are at some
-distance from the published ones. An effect is adaptive minus vanilla decoding of one denoiser, run by run: a run is a
+A reading is a definition: what "accuracy" is, and how sequences were made. Each has a distance to the published
+numbers. An effect is adaptive minus vanilla decoding of one denoiser, run by run: a run is a
 problem with a training of its own, and runs are alike where all but the seeds agree.
 """
 
@@ -170,7 +170,7 @@ def verdict(found: Sequence[Reading], reference: Reference) -> str:
     else:
         best = next((one for one in whole if one.decode != "one pass"), whole[0])
         text = (
-            f"Under none of {len(whole)} readings do the published numbers at {names} come out within {tolerance:g} "
+            f"Under none of {len(whole)} definitions do the published numbers at {names} come out within {tolerance:g} "
             f"points. The nearest that is decoded is {best.label}: {best.distance(published):.1f} points root mean "
             f"square, {_largest(best, published)} at most. "
         )
@@ -200,7 +200,7 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[_Pair], published: _Pub
     """At pairs that are not published only the sign and the size of the effect can be compared."""
     effects = [line[ADAPTIVE] - line["vanilla"] for line in published.values() if set(_POLICIES) <= line.keys()]
     names = ", ".join(f"({n}, {p})" for n, p in pairs)
-    text = f"No published pair was run, only {names}, so no reading can be confirmed here."
+    text = f"No published pair was run, only {names}, so no definition can be confirmed here."
     if not effects:
         return text
     decoded = [one for one in found if one.decode != "one pass" and one.denoiser == "model"]
@@ -209,8 +209,8 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[_Pair], published: _Pub
     signs = [sum(effect.low > 0 for *_, effect in measured), sum(effect.high < 0 for *_, effect in measured)]
     text += (
         f" What can be compared is adaptive minus vanilla, published as {min(effects):+.1f} to {max(effects):+.1f} "
-        f"points: of {len(measured)} cases, a reading of the model at a pair, it is above zero in {signs[0]} and below "
-        f"in {signs[1]} (95 % intervals over runs, of one run over sequences), and as large as published in "
+        f"points: of {len(measured)} cases, a definition with the model at a pair, it is above zero in {signs[0]} and "
+        f"below in {signs[1]} (95 % intervals over runs, of one run over sequences), and as large as published in "
     )
     listed = "; ".join(f"{one.label} at {pair} ({effect.value:+.1f})" for one, pair, effect in above)
     return text + (f"{len(above)}: {listed}." if above else "none.") + " Nothing follows for the published sizes."
@@ -228,7 +228,7 @@ def readings_table(frame: Frame, experiment: Experiment) -> Table:
         else ", to the published pair that is nearest: these sizes are not published."
     )
     return Table(
-        "Which reading fits the published numbers?",
+        "Which definition of accuracy fits the published numbers?",
         (
             text("accuracy", lambda one: one.accuracy),
             text("of", lambda one: " ".join(filter(None, (one.denoiser, one.variant)))),
@@ -278,7 +278,7 @@ def readings_sheet(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     width = 4.6 + 3.2 * len(pairs)
     return {
         "readings": Sheet(
-            f"Which reading fits? {experiment.heading}",
+            f"Which definition fits? {experiment.heading}",
             [_of_readings(pair, found, published) for pair in pairs],
             len(pairs),
             (width, 2.4 + 0.27 * len(found)),

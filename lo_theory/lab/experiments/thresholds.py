@@ -222,7 +222,7 @@ def _part(line: Record, name: str, unit: str = "c") -> str:
 
 _LOW, _HIGH = 0.7, 1.6  # of the axis, in units of condensation
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "Kesten-Stigum": ">", "published": "x"}
-_AREAS = {"hard": "possible but hard", "clustered": "planted state exists, cannot be told"}
+_AREAS = {"hard": "possible but hard", "clustered": "planted state exists, not detectable"}
 
 
 def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:

@@ -170,7 +170,7 @@ class Grid:
         return len(_rows(self.settings)) * math.prod(len(axis.points) for axis in self.axes)
 
     def points(self) -> Iterator[Point]:
-        """Yield where the cells stand, the last axis fastest."""
+        """Yield where the cells are, the last axis fastest."""
         rows = range(len(_rows(self.settings)))
         named = len(rows) > 1 or not self.axes
         for row, *places in itertools.product(rows, *(range(len(axis.points)) for axis in self.axes)):
@@ -180,7 +180,7 @@ class Grid:
             yield point
 
     def expand(self) -> tuple[Experiment, list[Point]]:
-        """Make the experiment whose rows are the cells, and say where each of them stands.
+        """Make the experiment whose rows are the cells, and say where each of them is.
 
         Costs some 2 ms a cell. Errors: ValueError naming the cell or the path, and the remedy.
         """
@@ -239,7 +239,7 @@ def _without(part: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _grid(document: Mapping[str, Any], part: Mapping[str, Any], assignments: Sequence[str] = ()) -> Grid:
-    """The grid of a file with one preset laid over it, checked; a recipe is written out where it stands."""
+    """The grid of a file with one preset laid over it, checked; a recipe is written out in its place."""
     base = merge(_spelled(_without(document, ("presets", "default_preset"))), _spelled(part))
     axes = with_axes(parse_axes(base.get("axes")), assignments)
     grid = Grid(_without(base, _OWN), tuple(axes))
@@ -333,4 +333,4 @@ def _lay(own: Any, shared: Any, names: Sequence[str], value: Any, path: str) -> 
         if not head.isdigit() or int(head) >= len(own):
             raise ValueError(f"{path}: {head!r} is no index of a list of {len(own)} (they count from 0)")
         return [_lay(item, None, rest, value, path) if i == int(head) else item for i, item in enumerate(own)]
-    raise ValueError(f"{path}: {head!r} would stand below {own!r}, which is a single value")
+    raise ValueError(f"{path}: {head!r} would be below {own!r}, which is a single value")

@@ -36,11 +36,11 @@ RUN = "run"
 """The key that says of which pooled cell a row is."""
 
 POOLED = "pooled"
-"""What stands for a key in which pooled cells differ."""
+"""The value shown for a key in which pooled cells differ."""
 
 
 def group_cells(cells: Sequence[Cell], pool: Sequence[str]) -> list[list[Cell]]:
-    """Cells that stand at one point but for the paths of ``pool``, in the order of appearance."""
+    """Cells that are at one point but for the paths of ``pool``, in the order of appearance."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         place = {path: value for path, value in cell.point.items() if path not in pool}
@@ -49,7 +49,7 @@ def group_cells(cells: Sequence[Cell], pool: Sequence[str]) -> list[list[Cell]]:
 
 
 def grid_table(groups: Sequence[Sequence[Cell]], pool: Sequence[str], finished: Container[str]) -> Table:
-    """Where the rows of the tables stand in the grid, in their order, and how many of their cells are finished."""
+    """Where the rows of the tables are in the grid, in their order, and how many of their cells are finished."""
     paths = [path for path in groups[0][0].point if path not in pool]
     note = "In the order of the tables below." + (
         f" Pooled over {', '.join(pool)}: where cells are pooled, 95 % intervals are over them (Student's t; of a "
@@ -79,7 +79,7 @@ def _constants(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def pooled_keys(cells: Sequence[Sequence[Row]]) -> dict[str, str]:
-    """Keys in which cells as wholes differ (the seed, the name of a problem), with what is to stand for them."""
+    """Keys in which cells as wholes differ (the seed, the name of a problem), with what is shown for them."""
     constants = [_constants(rows) for rows in cells]
     names = set.intersection(*(set(found) for found in constants)) if constants else set()
     return {name: POOLED for name in sorted(names) if len({found[name] for found in constants}) > 1}
