@@ -146,9 +146,9 @@ def _of_sweep(folder: Path) -> Source:
 
 
 def _figures(folder: Path) -> list[Path]:
-    """Every figure, ``figure.png`` first; of the others those of the task, and the view of a decode."""
-    found = [path for path in sorted(folder.glob("*.png")) if path.with_suffix(".pdf").exists()]
-    return sorted(found, key=lambda path: not path.name.startswith("figure"))
+    """Every figure, the summary first, where there is one, then ``figure.png``; the others by name."""
+    found = [path for path in folder.glob("*.png") if path.with_suffix(".pdf").exists()]
+    return sorted(found, key=lambda path: (path.stem != "summary", not path.name.startswith("figure"), path.name))
 
 
 def write_report(source: Source, path: Path) -> Path:

@@ -77,7 +77,7 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     assert {str(link["href"]) for link in reading.all("a") if "download" not in link} <= {f"#{name}" for name in ids}
     assert len(set(ids)) == len(ids)
     assert len(reading.all("h1")) == 1
-    assert reading.texts["h2"] == ["Tables", "Figures", "How to repeat it", "Settings", "Data"]
+    assert reading.texts["h2"] == ["Figures", "Tables", "How to repeat it", "Settings", "Data"]
     for word in ("lo-theory run &lt;tiny&gt;", "numpy", "numba", "sequences: 16", "cpu", 'download="table.csv"'):
         assert word in text
     assert path.read_text() == page(find(str(finished.folder), Path("runs")))  # equal bytes for equal runs
