@@ -88,7 +88,7 @@ NO_DATA = "#bdbdbd"
 """Cells of a map that hold no answer: what the exact posterior refuses."""
 
 INK = "#262626"
-"""Symbols in a legend that stand for a shape whatever its colour."""
+"""Symbols in a legend that show a shape whatever its colour."""
 
 SHADING: Mapping[str, str] = MappingProxyType({"band": "#ededed", "hard": "#fddbc7", "clustered": "#dcdcdc"})
 """Areas behind the data: a mere band, the hard phase, the phase in which a planted state is not detectable."""
