@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from lo_theory.lab import measures
-from lo_theory.lab.frame import kind, pool, records
+from lo_theory.lab.frame import of_kind, parts
 from lo_theory.lab.kinds import Kind, Metric
 from lo_theory.lab.panel import Panel, Sheet
 from lo_theory.lab.problems import Problem
@@ -85,13 +85,13 @@ def train(s, learner, way):
 
 def losses(frame):
     """Loss by step."""
-    return records(pool(kind(frame, "forward_loss"), ["N", "P", "way", "step"], over="row"))
+    return of_kind(frame, "forward_loss", ["N", "P", "way", "step"], over="row")
 
 
 def tables(frame, experiment):
     """Sequences to each share, and the loss at the end."""
     names, shares = [key("N"), key("P"), key("way", left=True)], [mean(f"to_{share}", form=".0f") for share in SHARES]
-    reached = records(pool(kind(frame, "forward"), ["N", "P", "way"], over="row"))
+    reached = of_kind(frame, "forward", ["N", "P", "way"], over="row")
     yield Table("Sequences until the loss is below a share of an observation's entropy", names + shares, reached)
     last = {(line.N, line.P, line.way): line for line in losses(frame)}
     yield Table("Loss at the end", [*names, key("step"), measured("loss")], list(last.values()))
@@ -102,10 +102,10 @@ def figures(frame, experiment):
     lines, axes = losses(frame), {"xlabel": "steps", "ylabel": "loss/entropy of an observation"}
     colours = {way: f"C{i}" for i, way in enumerate(sorted({line.way for line in lines}))}
 
-    def panel(n, p):
-        here = [line for line in lines if (n, p) == (line.N, line.P)]
+    def panel(here):
         look = lambda line: {"color": colours[line.way], "label": line.way}  # noqa: E731
-        return Panel(f"N = {n}, P = {p}", "curves", here, x="step", y="loss", look=look, **axes)
+        title = f"N = {here[0].N}, P = {here[0].P}"
+        return Panel(title, "curves", here, x="step", y="loss", look=look, **axes)
 
-    panels = [panel(n, p) for n, p in dict.fromkeys((line.N, line.P) for line in lines)]
+    panels = [panel(here) for here in parts(lines, "N", "P")]
     return {"figure": Sheet(experiment.title, panels, 2, (11, 4.5))}

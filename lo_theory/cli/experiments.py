@@ -96,9 +96,8 @@ def _report(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from lo_theory.lab.config import load
-    from lo_theory.lab.execute import Request, assist, execute
+    from lo_theory.lab.execute import Request, assist, execute, own_rank
     from lo_theory.lab.progress import make_progress
-    from lo_theory.lab.ranked import own_rank
 
     check_rate(options)
     end_on_sigterm()
@@ -154,7 +153,7 @@ def _compile(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
     import torch
 
-    from lo_theory.lab.machine import available_processors, processor, versions
+    from lo_theory.lab.units import available_processors, processor, versions
 
     facts = {
         **versions(),

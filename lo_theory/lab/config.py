@@ -2,7 +2,8 @@
 
 A file names a ``task`` and holds the settings of that task's rows: shared ones, ``rows`` that each override some of
 them, and ``presets`` that are laid over all that. A ``recipe`` is short for settings of a training, wherever it
-appears. ``resolve`` leaves rows only. May read the file named.
+appears. ``resolve`` leaves rows only; ``seed_texts`` and ``difference_texts`` say in what they differ. May read the
+file named.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib.resources
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,6 @@ from typing import Any, Literal
 from lo_theory.lab.schema import build, check, merge, parse_yaml, plain, read_yaml
 from lo_theory.lab.task import TASKS, Task, load_task, task_named
 from lo_theory.lab.training_recipes import PARTS, RECIPES, settings_of, spell_out
-
-__all__ = ["Experiment", "choose_preset", "load", "read_document", "resolve", "shipped", "written_row"]
 
 _FORMAT = 1  # of the configuration; a part of every id
 
@@ -46,6 +45,16 @@ class Experiment:
             raise ValueError(f"experiment names a folder (letters, digits, - and _), got {self.experiment!r}")
         if not self.rows:
             raise ValueError("rows is empty: an experiment needs at least one")
+
+    @property
+    def heading(self) -> str:
+        """What its tables and figures are called."""
+        return self.title or self.experiment
+
+    @property
+    def paper(self) -> list[str]:
+        """A note on where the published numbers stand; nothing without a reference."""
+        return [] if self.reference is None else [f"Paper: {self.reference.source}."]
 
     def to_mapping(self) -> dict[str, Any]:
         """Everything, as plain values; ``resolve`` reads it back."""
@@ -246,3 +255,59 @@ def _without(node: Any, names: Sequence[str]) -> Any:
     if len(names) == 1:
         return {key: item for key, item in node.items() if key != names[0]}
     return {**node, names[0]: _without(node[names[0]], names[1:])}
+
+
+def seed_texts(experiment: Experiment) -> list[str]:
+    """By row: ``seed 1``, ``problem.seed 0``, or both; empty where no other row is of the same settings."""
+    alike: dict[str, list[int]] = {}
+    seeds: list[dict[str, Any]] = []
+    for i, row in enumerate(experiment.rows):
+        settings = plain(row)
+        problem = settings.get("problem")
+        own = {"seed": settings.pop("seed", None)}
+        if isinstance(problem, dict):
+            own = {"problem.seed": problem.pop("seed", None), **own}
+        seeds.append(own)
+        alike.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(i)
+    texts = [""] * len(seeds)
+    for peers in alike.values():
+        names = [name for name in seeds[peers[0]] if len({str(seeds[i][name]) for i in peers}) > 1]
+        one = all(len({str(seeds[i][name]) for name in names}) == 1 for i in peers)
+        for i in peers if names else ():
+            shown = names[-1:] if one else names  # problem and training have one seed: it is said once
+            texts[i] = ", ".join(f"{name} {seeds[i][name]}" for name in shown)
+    return texts
+
+
+_SHOWN = ("problem.N", "problem.P", "name")  # beside every number already
+_LONGEST = 40  # characters of a value in a text
+
+
+def difference_texts(experiment: Experiment) -> list[str]:
+    """By row, in what it differs from others of its pair and name, seeds aside, such as ``training.steps 500``."""
+    seeds = ("seed", "problem.seed")
+    flat = [{path: value for path, value in _leaves(plain(row)) if path not in seeds} for row in experiment.rows]
+    peers: dict[tuple[Any, ...], list[int]] = {}
+    for i, row in enumerate(flat):
+        peers.setdefault(tuple(row.get(path) for path in _SHOWN), []).append(i)
+    texts = [""] * len(flat)
+    for alike in peers.values():
+        first, paths = flat[alike[0]], dict.fromkeys(path for i in alike for path in flat[i])
+        differing = [path for path in paths if any(flat[i].get(path) != first.get(path) for i in alike)]
+        for i in alike:
+            texts[i] = ", ".join(f"{path} {_shortened(flat[i].get(path))}" for path in differing)
+    return texts
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Single settings of plain values, with their dotted paths."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _leaves(part, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value
+
+
+def _shortened(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

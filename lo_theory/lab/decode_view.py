@@ -22,11 +22,19 @@ from numpy.typing import NDArray
 from lo_theory.diffusion import DecodeOptions, FixedCount, Policy, Schedule, View, decode
 from lo_theory.diffusion.masks import draw_masks
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.drawing import letter_panels, new_figure, styled, write_figure
-from lo_theory.lab.laws import check_laws, mask_law, policy
-from lo_theory.lab.panel import Look, handle
-from lo_theory.lab.settings import step_count
-from lo_theory.lab.style import COLOURS, INK, NO_DATA, SEQUENTIAL, VALUES
+from lo_theory.lab.drawing import (
+    COLOURS,
+    INK,
+    NO_DATA,
+    SEQUENTIAL,
+    VALUES,
+    letter_panels,
+    new_figure,
+    styled,
+    write_figure,
+)
+from lo_theory.lab.panel import NATS, Look, handle
+from lo_theory.lab.settings import check_laws, mask_law, policy, step_count
 from lo_theory.lab.sweep.cells import cell_id
 from lo_theory.lab.task import load_task
 from lo_theory.posterior import BPPosterior, ExactPosterior, Posterior
@@ -39,8 +47,6 @@ from lo_theory.rng import Key
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["Trace", "Wanted", "find_model", "make_figure", "record", "to_csv", "trace_all", "write_view"]
 
 
 @dataclass(frozen=True)
@@ -270,8 +276,6 @@ def _csv_lines(trace: Trace) -> Iterator[dict[str, Any]]:
 # --- the figure: from top to bottom step by step ---
 
 _NAMES = {"exact": "exact posterior", "model": "trained model", "bp": "belief propagation"}
-_LEAST, _MOST = 1e-4, 10.0  # nats, of the colours of the KL
-_TICKS = {_LEAST: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", _MOST: "10"}
 
 
 def make_figure(traces: Sequence[Trace], title: str) -> Figure:
@@ -364,12 +368,12 @@ def _kl_panel(axes: Axes, trace: Trace, name: str) -> None:
 
     palette = colormaps[SEQUENTIAL].with_extremes(bad="white")
     kl = trace.kl[:, trace.distribution.layout.order]
-    shown = np.ma.masked_invalid(np.clip(kl, _LEAST, _MOST))
-    mesh = axes.imshow(shown, aspect="auto", interpolation="nearest", norm=LogNorm(_LEAST, _MOST), cmap=palette)
+    shown = np.ma.masked_invalid(np.clip(kl, NATS.low, NATS.high))
+    mesh = axes.imshow(shown, aspect="auto", interpolation="nearest", norm=LogNorm(NATS.low, NATS.high), cmap=palette)
     if trace.impossible.any():
         axes.axhspan(int(trace.impossible.argmax()) - 0.5, trace.steps - 0.5, color=NO_DATA, linewidth=0)
     _dress(axes, trace)
-    axes.figure.colorbar(mesh, ax=axes, pad=0.02).set_ticks(list(_TICKS), labels=list(_TICKS.values()))
+    axes.figure.colorbar(mesh, ax=axes, pad=0.02).set_ticks(list(NATS.ticks), labels=list(NATS.ticks.values()))
     words = f"nats; sum over what was revealed: {trace.met():.2f}"
     axes.set_title(f"KL of {_article(name)}{_NAMES[name]}, {words}")
 

@@ -14,23 +14,20 @@ from typing import Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.execute import Request, check_rows, choose_run_device, prepare
 from lo_theory.lab.planning import MEASURED, Planned, duration, for_device, gib, measure_rate, plan_trainings
-from lo_theory.lab.ranked import Followed
+from lo_theory.lab.runs import Followed
 from lo_theory.lab.table import Column, Table
 from lo_theory.lab.units import Options
 
-__all__ = ["Estimate", "dry_run", "estimate_table"]
-
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Planned):
     """What one training, and what its row then sends through the network, takes.
 
     ``rate``: FLOP/s that training reaches, nan where nothing fits to be measured; ``free``: bytes, None if not known.
     """
 
-    training: Planned
-    rate: float
-    free: int | None
+    rate: float = math.nan
+    free: int | None = None
 
     @cached_property
     def parameters(self) -> tuple[int, int]:
@@ -38,14 +35,14 @@ class Estimate:
         from lo_theory.neural.flops import core_parameters
         from lo_theory.neural.memory import count_parameters
 
-        return count_parameters(self.training.learner.network), core_parameters(self.training.learner.network)
+        return count_parameters(self.learner.network), core_parameters(self.learner.network)
 
     @cached_property
     def memory(self) -> int:
         """Bytes of the device at the peak of the training."""
         from lo_theory.neural import estimate_memory
 
-        return estimate_memory(self.training.learner.network, self.training.config)
+        return estimate_memory(self.learner.network, self.config)
 
     @property
     def fits(self) -> bool:
@@ -53,18 +50,8 @@ class Estimate:
         return self.free is None or self.memory <= self.free
 
     @property
-    def flops(self) -> float:
-        """Operations of the training."""
-        return self.training.flops
-
-    @property
-    def forward_flops(self) -> float:
-        """Operations of what the row then sends through the network."""
-        return self.training.forward_flops
-
-    @property
     def seconds(self) -> float:
-        """Both at the rate of training."""
+        """The training, and what the row then sends through the network, at the rate of training."""
         return (self.flops + self.forward_flops) / self.rate
 
 
@@ -78,11 +65,11 @@ def dry_run(experiment: Experiment, request: Request, rate: float | None = None)
         raise ValueError(f"--rate must be positive, got {rate / 1e12:g} TFLOP/s")
     prepared, folder = prepare(experiment, request)
     check_rows(prepared)
-    device = choose_run_device(prepared, request.device)
+    device = choose_run_device(any(row.trains for row in prepared), request.device)
     options = Options(1, request.threads or 1, device)
     planned = plan_trainings(prepared, Followed(folder, {}), options)
     if rate is not None:
-        return [Estimate(for_device(training, "cuda"), rate, None) for training in planned]
+        return [Estimate(**vars(for_device(training, "cuda")), rate=rate) for training in planned]
     return _measured(planned)
 
 
@@ -94,7 +81,7 @@ def _measured(planned: Sequence[Planned]) -> list[Estimate]:
     estimates: list[Estimate] = []
     rates: dict[Any, float] = {}
     for training in planned:
-        estimate = Estimate(training, math.nan, free_memory(torch.device(training.config.device)))
+        estimate = Estimate(**vars(training), free=free_memory(torch.device(training.config.device)))
         shape = (training.learner.network, replace(training.config, steps=1))
         if estimate.fits and shape not in rates:
             rates[shape] = measure_rate(training)
@@ -119,10 +106,10 @@ def _memory(line: Estimate | Sequence[Estimate]) -> str:
 
 
 _COLUMNS = (
-    _single("training", lambda one: one.training.unit.label.removesuffix(" training"), left=True),
+    _single("training", lambda one: one.unit.label.removesuffix(" training"), left=True),
     _single("parameters", lambda one: f"{one.parameters[0]:,}"),
     _single("core", lambda one: f"{one.parameters[1]:,}"),
-    _single("steps x batch", lambda one: f"{one.training.config.steps:,} x {one.training.config.batch}"),
+    _single("steps x batch", lambda one: f"{one.config.steps:,} x {one.config.batch}"),
     Column("GiB", _memory),
     _whole("FLOP", lambda part: f"{sum(one.flops for one in part):.2e}"),
     _whole("FLOP after", lambda part: f"{after:.2e}" if (after := sum(one.forward_flops for one in part)) else "-"),
@@ -137,7 +124,7 @@ def estimate_table(
     """Every training a line, and all of them together; ``names`` of the rows in place of their numbers."""
 
     def name(one: Estimate) -> str:
-        return names[one.training.row] if names else str(one.training.row)
+        return names[one.row] if names else str(one.row)
 
     source = "stated" if stated else f"measured in {MEASURED} steps of each shape here, as busy as it is now"
     notes = [
@@ -148,7 +135,7 @@ def estimate_table(
     if any(not one.fits for one in estimates):
         free = min(one.free for one in estimates if one.free is not None)
         notes.append(f"! does not fit the {gib(free)} GiB free on this device: set training.microbatch.")
-    title = f"{experiment.title or experiment.experiment}{f' ({experiment.preset})' if experiment.preset else ''}"
+    title = f"{experiment.heading}{f' ({experiment.preset})' if experiment.preset else ''}"
     columns = [Column("row", lambda line: name(line) if isinstance(line, Estimate) else "all", left=True), *_COLUMNS]
     lines = [*estimates, estimates] if estimates else []
     return Table(f"Dry run: {title}", columns, lines, section=lambda line: isinstance(line, Estimate), notes=notes)

@@ -15,13 +15,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from lo_theory.lab.rows import Row
-
-__all__ = ["Cancelled", "Job", "Keeper", "Pool", "Result", "Serial", "Stop", "attempt", "failure", "run_jobs"]
 
 
 class Cancelled(Exception):
@@ -48,7 +45,8 @@ class Stop:
 class Job:
     """A name, what to call it on a screen, what computes its rows, and the names of the jobs that it needs.
 
-    Jobs of large ``cost`` begin first. ``gpu``: whether it needs one. ``work`` alone is sent to another process.
+    Jobs of large ``cost`` begin first (a training: its tokens). ``gpu``: whether it needs one. ``work`` alone is sent
+    to another process.
     """
 
     name: str
@@ -110,9 +108,7 @@ class Pool(Protocol):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -21,10 +21,9 @@ from lo_theory.diffusion.contexts import draw_contexts
 from lo_theory.diffusion.losses import gap_share
 from lo_theory.diffusion.pattern_losses import pattern_losses
 from lo_theory.lab import measures
-from lo_theory.lab.frame import Record, from_rows, kind, pool, records
-from lo_theory.lab.laws import check_laws, mask_law, policy, require_laws
-from lo_theory.lab.machine import available_processors, versions
+from lo_theory.lab.frame import Frame, Record, from_rows, of_kind
 from lo_theory.lab.rows import Row
+from lo_theory.lab.settings import check_laws, mask_law, policy, require_laws
 from lo_theory.lab.subject import Finding, as_rows
 from lo_theory.lab.table import (
     Column,
@@ -39,15 +38,11 @@ from lo_theory.lab.table import (
     text,
     with_expected,
 )
+from lo_theory.lab.units import available_processors, versions
 from lo_theory.posterior import ExactPosterior, MarginalsOnly, Posterior
 from lo_theory.problem import LODistribution
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-__all__ = ["Evaluation", "evaluate"]
 
 _PROBED = 64  # contexts by which it is judged whether the exact posterior fits
 _WIDTH = 118  # letters in a line of the tables as text
@@ -66,7 +61,7 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def frame(self) -> DataFrame:
+    def frame(self) -> Frame:
         """A pandas DataFrame, one row a line: kind, keys, metric, n, sum, squared_deviations."""
         return from_rows(self.rows)
 
@@ -250,9 +245,9 @@ def _gap(line: Record) -> str:
     return number(100 * share, ".1f")
 
 
-def _loss_table(frame: DataFrame) -> Table:
-    known = records(pool(kind(frame, "problem")))[0]
-    every = records(pool(kind(frame, "losses")))
+def _loss_table(frame: Frame) -> Table:
+    known = of_kind(frame, "problem")[0]
+    every = of_kind(frame, "losses")
     single = {(line.law, line.role): line for line in every if line.posterior == "marginals"}
     lines = [
         line.plus(marginals=single[line.law, line.role], lines=known) for line in every if line.posterior == "model"
@@ -285,13 +280,13 @@ def _loss_table(frame: DataFrame) -> Table:
             Column("gap\nclosed, %", _gap),
         ),
         lines,
-        section=lambda line: line.law,
+        section=["law"],
         notes=notes,
     )
 
 
-def _tables(frame: DataFrame) -> Iterator[Table]:
-    cells = records(pool(kind(frame, "decode")))
+def _tables(frame: Frame) -> Iterator[Table]:
+    cells = of_kind(frame, "decode")
     noisy = any(cell.value("self_consistency_ceiling") < 1 for cell in cells)
     ends = any("impossible" in cell.metrics for cell in cells)
     yield _loss_table(frame)
@@ -304,11 +299,9 @@ def _tables(frame: DataFrame) -> Iterator[Table]:
             *([percent("impossible", "dead\nends")] if ends else []),
         ),
         cells,
-        notes=(
-            "Per cent, with 95 % intervals over sequences. Self-consistent: observations with the likeliest value "
-            "given the generated latents; unpaired: agreement with an unrelated sequence of the data; dead ends: "
-            "sequences that became impossible on the way, as the exact posterior sees it.",
-        ),
+        notes="Per cent, with 95 % intervals over sequences. Self-consistent: observations with the likeliest value "
+        "given the generated latents; unpaired: agreement with an unrelated sequence of the data; dead ends: "
+        "sequences that became impossible on the way, as the exact posterior sees it.",
     )
     yield Table(
         "Diversity: have they the law of the data?",
@@ -317,21 +310,17 @@ def _tables(frame: DataFrame) -> Iterator[Table]:
             *(largest("pair", "pair z"), with_expected("total_variation", "TV to p_data", ".3f")),
         ),
         cells,
-        notes=(
-            "In brackets what as many exact samples give. ! where 999 of 1000 exact samplers stay below. TV: total "
-            "variation distance, N <= 12.",
-        ),
+        notes="In brackets what as many exact samples give. ! where 999 of 1000 exact samplers stay below. TV: total "
+        "variation distance, N <= 12.",
     )
     yield Table(
         "One pass, no decoding",
         (key("denoiser", left=True), *(percent(name) for name in ("conditional", "infill", "infill_drawn"))),
-        records(pool(kind(frame, "one_pass"))),
-        notes=(
-            "Per cent. Conditional: observations given the true latents; infill: hidden observations of a true "
-            "sequence under the uniform law, most likely or drawn values.",
-        ),
+        of_kind(frame, "one_pass"),
+        notes="Per cent. Conditional: observations given the true latents; infill: hidden observations of a true "
+        "sequence under the uniform law, most likely or drawn values.",
     )
-    if leaks := records(pool(kind(frame, "leaks"))):
+    if leaks := of_kind(frame, "leaks"):
         yield Table(
             "Does it beat Bayes?",
             (
@@ -339,10 +328,8 @@ def _tables(frame: DataFrame) -> Iterator[Table]:
                 *(mean("threshold", form=".1f"), text("leaks", _leak)),
             ),
             leaks,
-            notes=(
-                "Nobody can, who sees the context only: a leak says that the model knows of tokens that are hidden. At "
-                "most one honest model in a thousand is called one.",
-            ),
+            notes="Nobody can, who sees the context only: a leak says that the model knows of tokens that are hidden. "
+            "At most one honest model in a thousand is called one.",
         )
 
 

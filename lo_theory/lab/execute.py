@@ -7,48 +7,26 @@ are made for reading: table.csv, table.md, figure.png, figure.pdf.
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Keeper, Result, Serial, Stop, run_jobs
-from lo_theory.lab.machine import available_processors, processor, versions
 from lo_theory.lab.pools import Threads
-from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ranked import Followed, agree_on, expected_ranks, team
-from lo_theory.lab.rows import Row
-from lo_theory.lab.runs import FinishedRun, Run
-from lo_theory.lab.task import load_task
-from lo_theory.lab.units import Context, Folder, Options, Progress, Unit
+from lo_theory.lab.runs import FinishedRun, Followed, Run
+from lo_theory.lab.task import Prepared, load_task
+from lo_theory.lab.units import Context, Folder, Options, Unit, available_processors, machine
 from lo_theory.problem.seams import check_threads
 from lo_theory.problem.storage import write_atomically
 
 if TYPE_CHECKING:
     from lo_theory.lab.planning import Planned
-
-__all__ = [
-    "Request",
-    "Work",
-    "assist",
-    "check_rows",
-    "choose_run_device",
-    "execute",
-    "prepare",
-    "recorded_fact",
-    "write_outputs",
-]
-
-
-class Trains(Protocol):
-    """A prepared row, or a cell of a sweep."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether it trains a network, so that the device matters."""
+    from lo_theory.neural import Ranks
 
 
 @dataclass(frozen=True)
@@ -75,7 +53,7 @@ class Request:
             raise ValueError(f"the time between checkpoints is 0 seconds or more, got {self.checkpoint_seconds}")
 
 
-def execute(experiment: Experiment, request: Request, progress: Progress) -> FinishedRun:
+def execute(experiment: Experiment, request: Request, progress: SilentProgress) -> FinishedRun:
     """Compute what is missing of an experiment, and return the finished run; a finished one costs no work.
 
     Under torchrun this is what the first rank calls, and ``assist`` the others. Errors: ValueError for a problem that
@@ -87,7 +65,7 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
     prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return FinishedRun(folder)
-    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    facts = _facts(prepared, request)
     planned = _check(prepared, Followed(folder, facts), request)
     with Run(folder, experiment.to_mapping(), facts) as run:
         keep_source(folder, experiment)
@@ -107,15 +85,7 @@ def execute(experiment: Experiment, request: Request, progress: Progress) -> Fin
             work.compute(options.workers)
             run.sort(work.names)
             write_outputs(folder, experiment, run.rows)
-            facts = {
-                "versions": versions(),
-                "processor": processor(),
-                "system": platform.system(),
-                "workers": options.workers,
-                "command": request.command,
-                **shared,
-            }
-            run.finish(facts)
+            run.finish({**machine(), "workers": options.workers, "command": request.command, **shared})
     return FinishedRun(folder)
 
 
@@ -127,7 +97,7 @@ def assist(experiment: Experiment, request: Request) -> None:
     prepared, folder = prepare(experiment, request)
     if (folder / "done.json").exists():
         return
-    facts = {"threads": request.threads or 1, "device": choose_run_device(prepared, request.device)}
+    facts = _facts(prepared, request)
     run = Followed(folder, facts)  # as it is before the first rank opens it
     _check(prepared, run, request)
     device = str(run.facts["device"])
@@ -146,6 +116,12 @@ def prepare(experiment: Experiment, request: Request) -> tuple[list[Prepared], P
     task = load_task(experiment.task)
     prepared = [task.prepare(row) for row in experiment.rows]
     return prepared, request.out / experiment.experiment / experiment.identity([row.content() for row in prepared])
+
+
+def _facts(prepared: Sequence[Prepared], request: Request) -> dict[str, Any]:
+    """What is recorded when a run is begun."""
+    device = choose_run_device(any(row.trains for row in prepared), request.device)
+    return {"threads": request.threads or 1, "device": device}
 
 
 def _check(prepared: Sequence[Prepared], run: Followed, request: Request) -> list[Planned]:
@@ -180,9 +156,9 @@ def check_rows(prepared: Sequence[Prepared]) -> None:
             raise ValueError(f"rows[{i}].{error}") from error
 
 
-def choose_run_device(rows: Iterable[Trains], name: str) -> str:
-    """The device of a run: "auto" is the CPU where nothing is trained; ValueError for one that is not here."""
-    if name == "auto" and not any(row.trains for row in rows):
+def choose_run_device(trains: bool, name: str) -> str:
+    """The device of a run: "auto" is the CPU unless it ``trains`` a network; ValueError for one that is not here."""
+    if name in ("auto", "cpu") and not trains:
         return "cpu"  # without loading torch
     from lo_theory.lab.training import choose_device
 
@@ -212,23 +188,10 @@ def _options(run: Run | Followed, request: Request) -> Options:
     return Options(request.workers or fitting, threads, device, request.checkpoint_seconds)
 
 
-class _Keeps(Folder, Protocol):
-    """Where the rows of units go."""
-
-    @property
-    def units(self) -> set[str]:
-        """Names of the units whose rows are there."""
-        ...
-
-    def append(self, rows: list[Row]) -> None:
-        """Keep the rows of a unit."""
-        ...
-
-
 class Work(Keeper):
     """The units of prepared rows, as jobs whose rows a folder keeps: of a run, or of a cell of a sweep."""
 
-    def __init__(self, prepared: Sequence[Prepared], run: _Keeps, options: Options, progress: Progress) -> None:
+    def __init__(self, prepared: Sequence[Prepared], run: Folder, options: Options, progress: SilentProgress) -> None:
         self.run, self.progress, self.stop = run, progress, Stop()
         context = Context(run, options, progress, self.stop)
         self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
@@ -252,10 +215,9 @@ class Work(Keeper):
     def compute(self, workers: int = 1, *, only_trainings: bool = False) -> None:
         """Compute the units that are missing, ``workers`` at a time, long trainings first."""
         units = [unit for unit in self.missing if unit.cost or not only_trainings]
-        jobs = [Job(unit.name, unit.label, unit.compute, unit.needs, unit.cost) for unit in units]
-        workers = min(workers, len(jobs))
+        workers = min(workers, len(units))
         with Threads(workers, self.stop) if workers > 1 else Serial() as pool:
-            run_jobs(jobs, pool, self)
+            run_jobs(units, pool, self)
 
     def start(self, job: Job) -> None:
         """See Keeper."""
@@ -275,3 +237,47 @@ def write_outputs(folder: Path, experiment: Experiment, rows: list[Any]) -> None
 
     write_tables(folder, tables(experiment, rows), rows)
     write_figures(folder, experiment, rows)
+
+
+# --- several ranks, as torchrun starts them: all train together, the first alone measures and writes ---
+
+
+def _number(name: str, default: int) -> int:
+    """A number that torchrun sets; the default without torchrun."""
+    return int(os.environ.get(name, default)) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else default
+
+
+def own_rank() -> int:
+    """The number of this process among those that torchrun started; 0 without torchrun."""
+    return _number("RANK", 0)
+
+
+def expected_ranks() -> Ranks:
+    """The ranks that torchrun started, before they have joined."""
+    from lo_theory.neural import Ranks
+
+    rank, count = own_rank(), _number("WORLD_SIZE", 1)
+    return Ranks(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
+
+
+@contextmanager
+def team(device: str, *, needed: bool) -> Iterator[Ranks | None]:
+    """Join the other ranks for as long as there is something to train; None where there are no others."""
+    if not needed or _number("WORLD_SIZE", 1) == 1:
+        yield None
+        return
+    from lo_theory.neural import join_ranks
+
+    with join_ranks(device) as ranks:
+        yield ranks
+
+
+def agree_on(ranks: Ranks | None, device: str, folder: Path, units: Sequence[str] | None = None) -> None:
+    """Wait for the other ranks, once the run's folder is open and again once the missing units are known.
+
+    ValueError if they have another run, or miss other units; RuntimeError if one is gone.
+    """
+    if ranks is not None:
+        value = str(folder) if units is None else list(units)
+        what = "the run" if units is None else "the units of work that are missing (can all read the run's folder?)"
+        ranks.agree(what, value, ranks.device(device))

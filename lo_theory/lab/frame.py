@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, Runs, Sums, pooled
@@ -21,9 +21,13 @@ from lo_theory.lab.rows import STATISTICS, Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Record", "from_rows", "gap", "grouped", "kind", "minus", "named", "pool", "records"]
 
-_RESULTS = ("metric", "n", "mean", "low", "high", "runs")
+Frame: TypeAlias = "DataFrame"
+"""A pandas DataFrame of rows, or pooled; pandas is loaded when one is made."""
+
+RESULTS = ("metric", "n", "mean", "low", "high", "runs")
+"""Columns of a pooled frame that are no keys."""
+
 _WHICH_RUN = ("row", "run", "problem", "seed", "seeds", "problem.seed")  # keys in which runs of one place may differ
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
 
@@ -101,14 +105,14 @@ def kind(frame: DataFrame, name: str, **where: Any) -> DataFrame:
     return part.drop(columns=empty) if len(part) else part
 
 
-def named(frame: DataFrame, texts: Sequence[str]) -> DataFrame:
-    """The frame with ``texts[row]``, where it is not empty, as the ``name`` of rows or after what they are called."""
+def with_texts(frame: DataFrame, key: str, texts: Sequence[str]) -> DataFrame:
+    """The frame with ``texts[row]``, where it is not empty, under the key, after what rows have there."""
     if "row" not in frame or not any(texts):
         return frame
-    own = frame["name"].tolist() if "name" in frame else [""] * len(frame)
-    both = [(name, "" if _missing(row) else texts[row]) for name, row in zip(own, frame["row"].tolist(), strict=True)]
+    own = frame[key].tolist() if key in frame else [""] * len(frame)
+    both = [(word, "" if _missing(row) else texts[row]) for word, row in zip(own, frame["row"].tolist(), strict=True)]
     words = [" ".join(word for word in pair if not _missing(word)) for pair in both]
-    return frame.assign(name=_column(words))
+    return frame.assign(**{key: _column(words)})
 
 
 def _require_declared(name: str, key: str) -> None:
@@ -188,8 +192,8 @@ def _pooled(
     lines = [
         (name, *place, runs.n if isinstance(runs, Runs) else len(runs), *found, runs) for place, runs, found in made
     ]
-    columns = zip(*lines, strict=True) if lines else [()] * (1 + len(by) + len(_RESULTS))
-    named = dict(zip(["kind", *by, *_RESULTS], map(list, columns), strict=True))
+    columns = zip(*lines, strict=True) if lines else [()] * (1 + len(by) + len(RESULTS))
+    named = dict(zip(["kind", *by, *RESULTS], map(list, columns), strict=True))
     return DataFrame({key: _column(values) if key in by else values for key, values in named.items()})
 
 
@@ -199,7 +203,7 @@ def minus(pooled_frame: DataFrame, key: str, first: Any, second: Any) -> DataFra
     Over the runs that both have, run by run, with Student's t; of a single run over sequences, taken to be independent
     (``Runs.minus``). ``runs`` has the difference of each run.
     """
-    by = [name for name in pooled_frame.columns if name not in (key, "kind", *_RESULTS)]
+    by = [name for name in pooled_frame.columns if name not in (key, "kind", *RESULTS)]
     found: dict[tuple[Any, ...], dict[Any, Runs]] = {}
     for line in _lines(pooled_frame):
         if line[key] in (first, second):
@@ -226,9 +230,9 @@ def gap(losses: DataFrame, problem: DataFrame, metric: str = "") -> DataFrame:
     run has the lines of its own problem; of several the mean with Student's t over the runs. Places are matched by the
     keys that both frames have. nan where the lines coincide (``gap_span``).
     """
-    shared = [name for name in problem.columns if name in losses.columns and name not in ("kind", *_RESULTS)]
-    by = [name for name in losses.columns if name not in ("kind", *_RESULTS)]
-    names = [name for name in problem.columns if name not in ("kind", *_RESULTS)]
+    shared = [name for name in problem.columns if name in losses.columns and name not in ("kind", *RESULTS)]
+    by = [name for name in losses.columns if name not in ("kind", *RESULTS)]
+    names = [name for name in problem.columns if name not in ("kind", *RESULTS)]
     at = {tuple(place[names.index(key)] for key in shared): found for place, found in _by_place(problem).items()}
 
     def made() -> Iterator[tuple[tuple[Any, ...], Mapping[Hashable, Estimate], Estimate]]:
@@ -253,7 +257,7 @@ def _gap(sums: Sums, metric: str, run: Hashable, lines: Mapping[str, Runs]) -> E
 
 
 def _by_place(pooled_frame: DataFrame) -> dict[tuple[Any, ...], dict[str, Runs]]:
-    by = [name for name in pooled_frame.columns if name not in ("kind", *_RESULTS)]
+    by = [name for name in pooled_frame.columns if name not in ("kind", *RESULTS)]
     found: dict[tuple[Any, ...], dict[str, Runs]] = {}
     for line in _lines(pooled_frame):
         place = tuple(None if _missing(line[name]) else line[name] for name in by)
@@ -328,7 +332,7 @@ def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
 
     With ``spread`` the values of that key come before the metrics' names (``bp kl_latent``) in place of being a key.
     """
-    by = [name for name in pooled_frame.columns if name not in (spread, *_RESULTS)]
+    by = [name for name in pooled_frame.columns if name not in (spread, *RESULTS)]
     found: dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
     for line in _lines(pooled_frame):
         keys = {name: line[name] for name in by if not _missing(line[name])}
@@ -336,6 +340,44 @@ def records(pooled_frame: DataFrame, spread: str = "") -> list[Record]:
         name = f"{line[spread]} {line['metric']}" if spread else line["metric"]
         metrics[name] = (Estimate(line["mean"], line["low"], line["high"]), line["runs"])
     return [Record(keys, metrics) for keys, metrics in found.values()]
+
+
+def of_kind(
+    frame: DataFrame,
+    name: str,
+    by: Sequence[str] | None = None,
+    over: str | Sequence[str] = "sequences",
+    **where: Any,
+) -> list[Record]:
+    """What was measured: one record for each place of the rows of one kind; see ``kind`` and ``pool``."""
+    return records(pool(kind(frame, name, **where), by, over))
+
+
+def parts(lines: Iterable[Record], *keys: str) -> list[list[Record]]:
+    """Records with equal values of the keys together, in the order in which these values first appear."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for line in lines:
+        found.setdefault(tuple(line.get(key) for key in keys), []).append(line)
+    return list(found.values())
+
+
+def beside(lines: Iterable[Record], others: Iterable[Record], *keys: str) -> list[Record]:
+    """Each record with what the one of ``others`` has that agrees in the keys (the last, of several), if any does."""
+    at = {tuple(other.get(key) for key in keys): other for other in others}
+    places = ((line, at.get(tuple(line.get(key) for key in keys))) for line in lines)
+    return [line if other is None else line.plus(other) for line, other in places]
+
+
+def each(lines: Iterable[Record], *metrics: str) -> list[Record]:
+    """One record for each of the metrics that a record has: its name is the key ``metric``, its value the only metric,
+    ``value``.
+    """
+    return [
+        Record({**line.keys, "metric": name}, {"value": line.metrics[name]})
+        for line in lines
+        for name in metrics
+        if name in line.metrics
+    ]
 
 
 def grouped(lines: Iterable[Record], *keys: str) -> list[Record]:

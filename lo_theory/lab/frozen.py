@@ -28,7 +28,6 @@ from lo_theory.thresholds import kesten_stigum, planted_ensemble
 if TYPE_CHECKING:
     from lo_theory.problem import LODistribution
 
-__all__ = ["FORMATS", "FROZEN", "Frozen", "freeze", "write_frozen"]
 
 FORMAT = 1
 """Of the files: names, kinds and meaning of the arrays."""

@@ -29,8 +29,6 @@ from lo_theory.problem import LODistribution, colouring, nae, nae_sat, random_sl
 from lo_theory.rng import Key
 from lo_theory.thresholds import Dynamics, planted_ensemble, run_at_degree
 
-__all__ = ["compile_kernels"]
-
 _KEY = Key(0).fold("compile")
 _ROWS = 8
 

@@ -12,19 +12,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-__all__ = [
-    "COMMON",
-    "KEYS",
-    "KINDS",
-    "Kind",
-    "Metric",
-    "check_row",
-    "columns_page",
-    "declare",
-    "is_share",
-    "known_kinds",
-]
-
 Sort = Literal["share", "mean", "single"]
 
 
@@ -101,69 +88,59 @@ COMMON = (*("kind", "row", "name", "family", "label", "N", "P", "q", "k", "probl
 """Keys that a row of any kind may have."""
 
 
-def _of(sort: Sort, says: Mapping[str, str]) -> dict[str, Metric]:
-    return {name: Metric(sort, text) for name, text in says.items()}
+def _shares(**says: str) -> dict[str, Metric]:
+    return {name: Metric("share", text) for name, text in says.items()}
 
 
-_LOSSES = _of(
-    "mean",
-    {
-        "model": "loss of the model, nats per token (per hidden token of a class)",
-        "exact": "loss of the exact posterior, in the same contexts",
-        "kl": "KL from the exact marginals to the model's; its expectation is model - exact",
-    },
+def _means(**says: str) -> dict[str, Metric]:
+    return {name: Metric("mean", text) for name, text in says.items()}
+
+
+def _singles(**says: str) -> dict[str, Metric]:
+    return {name: Metric("single", text) for name, text in says.items()}
+
+
+_LOSSES = _means(
+    model="loss of the model, nats per token (per hidden token of a class)",
+    exact="loss of the exact posterior, in the same contexts",
+    kl="KL from the exact marginals to the model's; its expectation is model - exact",
 )
-_JUDGED = _LOSSES | _of(
-    "mean",
-    {
-        "log_ratio": "squared difference of ln p at the true token from the exact posterior",
-        "evidence": "ln wealth of a bet that the model knows more than the context: large means a leak",
-    },
+_JUDGED = _LOSSES | _means(
+    log_ratio="squared difference of ln p at the true token from the exact posterior",
+    evidence="ln wealth of a bet that the model knows more than the context: large means a leak",
 )
-_CERTAIN = _of("share", {"deterministic": "share of contexts that leave one assignment of the latents"})
+_CERTAIN = _shares(deterministic="share of contexts that leave one assignment of the latents")
 _GENERATED = (
-    _of(
-        "share",
-        {
-            "self_consistency": "share of generated observations with the likeliest value given the generated latents",
-            "consistent": "share of sequences in which all do",
-            "unpaired": "agreement with an unrelated sequence of the data",
-            "observation_mean": "mean of the generated observations (two values)",
-        },
+    _shares(
+        self_consistency="share of generated observations with the likeliest value given the generated latents",
+        consistent="share of sequences in which all do",
+        unpaired="agreement with an unrelated sequence of the data",
+        observation_mean="mean of the generated observations (two values)",
     )
-    | _of(
-        "mean",
-        {
-            "self_consistency_ceiling": "self-consistency of an exact sampler given the same latents",
-            "data_observation_mean": "mean of the observations in the data",
-        },
+    | _means(
+        self_consistency_ceiling="self-consistency of an exact sampler given the same latents",
+        data_observation_mean="mean of the observations in the data",
     )
-    | _of(
-        "single",
-        {
-            "distinct": "share of distinct latent strings",
-            "distinct_expected": "the same of as many exact samples",
-            "bias_z": "largest |z| of a latent's mean",
-            "bias_count": "of how many",
-            "pair_z": "largest |z| of a correlation of two latents",
-            "pair_count": "of how many",
-            "total_variation": "distance of the sequences' law to the data's (N <= 12)",
-            "total_variation_expected": "its mean for as many exact samples",
-            "total_variation_deviation": "its standard deviation for as many exact samples",
-        },
+    | _singles(
+        distinct="share of distinct latent strings",
+        distinct_expected="the same of as many exact samples",
+        bias_z="largest |z| of a latent's mean",
+        bias_count="of how many",
+        pair_z="largest |z| of a correlation of two latents",
+        pair_count="of how many",
+        total_variation="distance of the sequences' law to the data's (N <= 12)",
+        total_variation_expected="its mean for as many exact samples",
+        total_variation_deviation="its standard deviation for as many exact samples",
     )
 )
 _OPEN = (
-    _of(
-        "mean",
-        {
-            "latent_entropy": "mean entropy of the exact marginals at hidden latents",
-            "token_entropy": "mean entropy of the exact marginals at hidden tokens",
-            "joint_entropy": "-ln P(hidden latents given the context)/h at the true latents, h of them hidden",
-        },
+    _means(
+        latent_entropy="mean entropy of the exact marginals at hidden latents",
+        token_entropy="mean entropy of the exact marginals at hidden tokens",
+        joint_entropy="-ln P(hidden latents given the context)/h at the true latents, h of them hidden",
     )
     | _CERTAIN
-    | _of("share", {"refused": "share of contexts that the exact posterior does not fit; left out of all others"})
+    | _shares(refused="share of contexts that the exact posterior does not fit; left out of all others")
 )
 
 
@@ -183,49 +160,40 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "problem": Kind(
             "known lines of the problem",
             (),
-            _of(
-                "single",
-                {
-                    "floor": "entropy of the sequence/L: the least loss, nats per token",
-                    "marginals_only": "sum of the single tokens' entropies/L: the loss without any constraint",
-                    "constant": "agreement with the data of observations that are always the likeliest value",
-                    "independent": "agreement with the data of observations drawn from their marginals",
-                    "self_consistency_ceiling": "self-consistency of exact sampling",
-                    "self_consistency_constant": "self-consistency of the likeliest value everywhere",
-                    "self_consistency_independent": "self-consistency of independent draws from the marginals",
-                    "learned": "share of the KL of the single-token marginals below which a problem counts as learned",
-                    "reached": "share of the way above the floor below which a loss counts as the floor",
-                },
+            _singles(
+                floor="entropy of the sequence/L: the least loss, nats per token",
+                marginals_only="sum of the single tokens' entropies/L: the loss without any constraint",
+                constant="agreement with the data of observations that are always the likeliest value",
+                independent="agreement with the data of observations drawn from their marginals",
+                self_consistency_ceiling="self-consistency of exact sampling",
+                self_consistency_constant="self-consistency of the likeliest value everywhere",
+                self_consistency_independent="self-consistency of independent draws from the marginals",
+                learned="share of the KL of the single-token marginals below which a problem counts as learned",
+                reached="share of the way above the floor below which a loss counts as the floor",
             )
-            | _of("share", {"observation_mean": "mean of the observations (two values)"}),
+            | _shares(observation_mean="mean of the observations (two values)"),
         ),
         "formula": Kind(
             "what a formula gives",
             ("order", "order_kind", "time"),
-            _of("single", {"exact": "exact conditional loss of what is read at `time`, nats"}),
+            _singles(exact="exact conditional loss of what is read at `time`, nats"),
         ),
         "training": Kind(
             "a network that was trained",
             ("learner", "training_steps", "flops", "iterations", "draw"),
-            _of(
-                "single",
-                {
-                    "parameters": "weights in all",
-                    "core_parameters": "weights outside embeddings and head",
-                    "diverged": "1 if the loss was not finite",
-                },
+            _singles(
+                parameters="weights in all",
+                core_parameters="weights outside embeddings and head",
+                diverged="1 if the loss was not finite",
             ),
         ),
         "held_out": Kind(
             "an evaluation on the way of a training",
             ("learner", "training_steps", "iterations", "draw", "step", "flops", "clock"),
-            _of("mean", {"excess": "KL from the exact marginals to the model's on held-out contexts, nats per token"})
-            | _of(
-                "single",
-                {
-                    "training_seconds": "spent on steps alone, of the wall",
-                    "processor_seconds": "spent on steps alone, of the processor",
-                },
+            _means(excess="KL from the exact marginals to the model's on held-out contexts, nats per token")
+            | _singles(
+                training_seconds="spent on steps alone, of the wall",
+                processor_seconds="spent on steps alone, of the processor",
             ),
         ),
         "losses": Kind(
@@ -235,22 +203,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 *("latents_hidden", "observations_hidden"),
             ),
             _JUDGED
-            | _of(
-                "mean",
-                {
-                    "kl_deterministic": "KL in contexts that leave one assignment of the latents",
-                    "kl_above": "KL minus that of the posterior it is compared with, context by context",
-                    "proxy_log_ratio": "the same from a proxy, as the paper measures",
-                    "excess": "loss above the exact posterior's",
-                },
+            | _means(
+                kl_deterministic="KL in contexts that leave one assignment of the latents",
+                kl_above="KL minus that of the posterior it is compared with, context by context",
+                proxy_log_ratio="the same from a proxy, as the paper measures",
+                excess="loss above the exact posterior's",
             )
             | _CERTAIN
-            | _of(
-                "share",
-                {
-                    "excluded": "share of contexts in which the true token got less than the least probability",
-                    "converged": "share of contexts in which belief propagation converged",
-                },
+            | _shares(
+                excluded="share of contexts in which the true token got less than the least probability",
+                converged="share of contexts in which belief propagation converged",
             ),
         ),
         "class_losses": Kind(
@@ -262,13 +224,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "losses along a reading order, over whole sequences",
             ("learner", "training_steps", "flops", "order", "order_kind"),
             _LOSSES
-            | _of(
-                "mean",
-                {
-                    "kl_latents": "the part of `kl` at latents, over all L tokens",
-                    "kl_observations": "the part of `kl` at observations, over all L tokens",
-                    "above_causal": "KL minus the causal learner's, by sequence; of losses without exact laws",
-                },
+            | _means(
+                kl_latents="the part of `kl` at latents, over all L tokens",
+                kl_observations="the part of `kl` at observations, over all L tokens",
+                above_causal="KL minus the causal learner's, by sequence; of losses without exact laws",
             ),
         ),
         "position": Kind(
@@ -282,53 +241,41 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "leaks": Kind(
             "whether a posterior beats Bayes",
             ("posterior", "iterations"),
-            _of(
-                "single",
-                {
-                    "rows_tested": "rows whose evidence was looked at",
-                    "leaks": "how many are over the threshold",
-                    "largest_evidence": "the largest ln wealth among them",
-                    "threshold": "ln wealth from which a row is a leak",
-                },
+            _singles(
+                rows_tested="rows whose evidence was looked at",
+                leaks="how many are over the threshold",
+                largest_evidence="the largest ln wealth among them",
+                threshold="ln wealth from which a row is a leak",
             ),
         ),
         "one_pass": Kind(
             "accuracies without decoding",
             ("denoiser", "learner", "training_steps", "flops"),
-            _of(
-                "share",
-                {
-                    "conditional": "observations named right in one pass, argmax, given the true latents",
-                    "infill": "hidden observations of a randomly masked true sequence named right, argmax",
-                    "infill_drawn": "the same with drawn values",
-                },
+            _shares(
+                conditional="observations named right in one pass, argmax, given the true latents",
+                infill="hidden observations of a randomly masked true sequence named right, argmax",
+                infill_drawn="the same with drawn values",
             ),
         ),
         "decode": Kind(
             "complete generated sequences",
             ("denoiser", "policy", "steps", "argmax", "schedule", "temperature", "noise"),
             _GENERATED
-            | _of(
-                "share",
-                {
-                    "impossible": "sequences that the exact posterior called impossible on the way",
-                    "alive_steps": "share of steps before that",
-                    "dead_checks": "of the observations, those revealed after that",
-                    "live_errors": "of the observations, wrong ones among those revealed before",
-                },
+            | _shares(
+                impossible="sequences that the exact posterior called impossible on the way",
+                alive_steps="share of steps before that",
+                dead_checks="of the observations, those revealed after that",
+                live_errors="of the observations, wrong ones among those revealed before",
             ),
         ),
         "generate": Kind(
             "complete sequences that a learner generates",
             ("learner", "policy", "training_steps", "flops"),
             _GENERATED
-            | _of(
-                "single",
-                {
-                    "forwards": "sequences sent through the network",
-                    "passes": "passes of the network a sequence",
-                    "seconds": "seconds a sequence, of the wall",
-                },
+            | _singles(
+                forwards="sequences sent through the network",
+                passes="passes of the network a sequence",
+                seconds="seconds a sequence, of the wall",
             ),
         ),
         "uncertainty": Kind("what a mask law leaves open, nats", ("law",), _OPEN),
@@ -336,98 +283,78 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "what a pair of mask rates leaves open, and who knows it, nats",
             ("form", "a", "b", "posterior"),
             _OPEN
-            | _of(
-                "mean",
-                {
-                    "kl_latent": "KL from the exact marginals, per hidden latent",
-                    "kl_token": "KL from the exact marginals, per hidden token",
-                    "evidence_error": "error of ln P(context)/h where finite",
-                },
+            | _means(
+                kl_latent="KL from the exact marginals, per hidden latent",
+                kl_token="KL from the exact marginals, per hidden token",
+                evidence_error="error of ln P(context)/h where finite",
             )
-            | _of(
-                "share",
-                {
-                    "contradicted": "share of contexts that are called impossible",
-                    "converged": "share of contexts in which it converged",
-                },
+            | _shares(
+                contradicted="share of contexts that are called impossible",
+                converged="share of contexts in which it converged",
             ),
         ),
         "propagation": Kind(
             "belief propagation on one planted problem",
             ("c", "observed", "start"),
-            _of(
-                "mean",
-                {
-                    "degree": "mean degree of the instance",
-                    "overlap": "overlap with the planted assignment",
-                    "belief": "mean belief in the planted values",
-                    "confidence": "mean largest marginal",
-                    "excess": "free entropy above that of uniform messages, nats a latent",
-                    "iterations": "sweeps until it converged or stopped",
-                },
+            _means(
+                degree="mean degree of the instance",
+                overlap="overlap with the planted assignment",
+                belief="mean belief in the planted values",
+                confidence="mean largest marginal",
+                excess="free entropy above that of uniform messages, nats a latent",
+                iterations="sweeps until it converged or stopped",
             )
-            | _of(
-                "share", {"converged": "1 if it converged", "contradictory": "1 where messages contradict each other"}
+            | _shares(
+                converged="1 if it converged",
+                contradictory="1 where messages contradict each other",
             ),
         ),
         "threshold": Kind(
             "thresholds of an ensemble",
             ("observed", "revealed"),
-            _of(
-                "single",
-                {
-                    "continuous": "1 if all three coincide",
-                    **_threshold("kesten_stigum", "the Kesten-Stigum threshold"),
-                    **{name: text for key, words in _POINTS.items() for name, text in _threshold(key, words).items()},
-                    "overlap_at_dynamic": "overlap at the dynamic threshold",
-                    "resolution": "largest relative dip of c(overlap) that 95 % errors do not exclude",
-                    "degree_revealed": "c of the observations when all are revealed",
-                },
+            _singles(
+                continuous="1 if all three coincide",
+                **_threshold("kesten_stigum", "the Kesten-Stigum threshold"),
+                **{name: text for key, words in _POINTS.items() for name, text in _threshold(key, words).items()},
+                overlap_at_dynamic="overlap at the dynamic threshold",
+                resolution="largest relative dip of c(overlap) that 95 % errors do not exclude",
+                degree_revealed="c of the observations when all are revealed",
             ),
         ),
         "curve": Kind(
             "a point of the curve c(overlap), or of the losses of a training",
             ("overlap", "observed", "revealed", "learner", "training_steps", "flops", "step"),
-            _of(
-                "single",
-                {
-                    "c": "mean degree at that overlap",
-                    "c_standard_error": "its standard error",
-                    "excess": "excess free entropy",
-                },
+            _singles(
+                c="mean degree at that overlap",
+                c_standard_error="its standard error",
+                excess="excess free entropy",
             )
-            | _of("mean", {"loss": "mean of the losses logged in a group of steps of which `step` is the last"}),
+            | _means(loss="mean of the losses logged in a group of steps of which `step` is the last"),
         ),
         "fold": Kind(
             "two states beside each other, with a share of the latents revealed",
             ("observed", "revealed"),
-            _of(
-                "single",
-                {
-                    "survives": "1 if two states coexist at some degree; a threshold that is not there has no row",
-                    "resolution": "largest relative dip of c(overlap) that 95 % errors do not exclude",
-                    "dynamic_c": "c from which the planted state exists",
-                    "dynamic_c_error": "half of its 95 % interval",
-                    "crossing_c": "c from which its free entropy is the larger",
-                    "crossing_c_error": "half of its 95 % interval",
-                    "spinodal_c": "c up to which the uninformed state exists",
-                    "spinodal_c_error": "half of its 95 % interval",
-                },
+            _singles(
+                survives="1 if two states coexist at some degree; a threshold that is not there has no row",
+                resolution="largest relative dip of c(overlap) that 95 % errors do not exclude",
+                dynamic_c="c from which the planted state exists",
+                dynamic_c_error="half of its 95 % interval",
+                crossing_c="c from which its free entropy is the larger",
+                crossing_c_error="half of its 95 % interval",
+                spinodal_c="c up to which the uninformed state exists",
+                spinodal_c_error="half of its 95 % interval",
             ),
         ),
         "population": Kind(
             "population dynamics from two starts",
             ("observed", "a", "b", "c"),
-            _of(
-                "single",
-                {
-                    "planted": "overlap, at latents that are not revealed, from the planted start",
-                    "planted_error": "its standard error",
-                    "uninformed": "overlap from the uninformed start",
-                    "uninformed_error": "its standard error",
-                    "advantage": "free entropy of the planted state minus that of the uninformed one",
-                    "coexist": "1 if the overlaps differ by more than 0.02 and five standard errors",
-                },
+            _singles(
+                planted="overlap, at latents that are not revealed, from the planted start",
+                planted_error="its standard error",
+                uninformed="overlap from the uninformed start",
+                uninformed_error="its standard error",
+                advantage="free entropy of the planted state minus that of the uninformed one",
+                coexist="1 if the overlaps differ by more than 0.02 and five standard errors",
             ),
         ),
     }

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, gap, kind, pool, records
-from lo_theory.lab.panel import Level, Look, Panel, Sheet
-from lo_theory.lab.seeds import seed_texts
-from lo_theory.lab.style import CATEGORICAL
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-__all__ = ["Cost", "Curve", "cost_of", "gap_panel", "learning_curves", "place_look", "training_sheet"]
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.drawing import CATEGORICAL
+from lo_theory.lab.frame import RESULTS, Frame, Record, gap, kind, parts, pool, records, with_texts
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet
 
 Cost = Literal["flops", "seconds"]
-
 Curve = Sequence[Record]
 """The evaluations of one training by step: ``gap`` closed, the keys ``flops``, ``seconds``, and ``curve``, its number.
 
@@ -38,17 +30,18 @@ _STRIDE = 5  # neighbours of the palette share a hue, neighbours of a panel shou
 _CLOCKS = {"processor_seconds": "processor seconds of training", "training_seconds": "seconds of training"}
 
 
-def learning_curves(frame: DataFrame) -> list[Curve]:
+def learning_curves(frame: Frame) -> list[Curve]:
     """The curves of all trainings with evaluations on the way, in the order of the rows."""
     held_out = pool(kind(frame, "held_out"))
     closed = gap(held_out, pool(kind(frame, "problem")), "excess")
-    found: dict[tuple[tuple[str, object], ...], list[Record]] = {}
-    for point, own in zip(records(held_out), records(closed), strict=True):
-        training = tuple(item for item in point.keys.items() if item[0] not in _ALONG)
-        found.setdefault(training, []).append(point.plus(own, seconds=point.value(point.clock)))
+    points = [
+        point.plus(own, seconds=point.value(point.clock))
+        for point, own in zip(records(held_out), records(closed), strict=True)
+    ]
+    trainings = [name for name in held_out.columns if name not in (*_ALONG, *RESULTS)]
     return [
-        [point.plus(curve=i) for point in sorted(points, key=lambda point: int(point.step))]
-        for i, points in enumerate(found.values())
+        [point.plus(curve=i) for point in sorted(part, key=lambda point: int(point.step))]
+        for i, part in enumerate(parts(points, *trainings))
     ]
 
 
@@ -101,15 +94,15 @@ def gap_panel(
     )
 
 
-def training_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]:
+def training_sheet(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     """``training``: gap closed against operations and against seconds; nothing where no training was evaluated."""
-    curves, seeds = learning_curves(frame), seed_texts(experiment)
+    curves = learning_curves(with_texts(frame, "seeds", seed_texts(experiment)))
 
     def look(point: Record) -> Look:
         words = [value for key, value in point.keys.items() if key not in _UNSAID]
-        label = " ".join(map(str, [f"({point.N}, {point.P})", *words, seeds[point.row]])).strip()
+        label = " ".join(map(str, [f"({point.N}, {point.P})", *words]))
         return {**place_look(point.curve), "elinewidth": 0.6, "label": label}
 
-    title = f"{experiment.title or experiment.experiment}: held-out gap closed during training"
+    title = f"{experiment.heading}: held-out gap closed during training"
     panels = [gap_panel(f"against {words}", curves, by, look) for by, words in _COSTS.items()]
     return {"training": Sheet(title, panels, 2, (12, 5))} if curves else {}

@@ -30,9 +30,9 @@ from lo_theory.diffusion import (
 from lo_theory.diffusion.orders import OrderLosses
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.uncertainty import Uncertainty
-from lo_theory.lab.held_out import learning_curve
 from lo_theory.lab.runs import journal
 from lo_theory.lab.subject import Finding, Subject
+from lo_theory.lab.training import learning_curve
 from lo_theory.posterior import Posterior
 from lo_theory.problem import LODistribution, TableObservations
 from lo_theory.rng import Key
@@ -41,29 +41,6 @@ from lo_theory.thresholds import Curve, Fold, Starts, Transition, transition_col
 if TYPE_CHECKING:
     from lo_theory.lab.training import Learner
 
-__all__ = [
-    "CLASS_METRICS",
-    "by_pattern",
-    "curve",
-    "dead_ends",
-    "fold",
-    "generated",
-    "held_out",
-    "law_losses",
-    "leaks",
-    "left_open",
-    "lines",
-    "logged_losses",
-    "one_pass",
-    "order_totals",
-    "pooled",
-    "problem",
-    "singles",
-    "starts",
-    "training",
-    "training_losses",
-    "transition",
-]
 
 T = TypeVar("T", bound=Hashable)
 

@@ -9,22 +9,23 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.drawing import letter_panels, mark_empty, new_figure
+from lo_theory.lab.drawing import COLOURS, NO_DATA, SEQUENTIAL, letter_panels, mark_empty, new_figure
 from lo_theory.lab.frame import Record
-from lo_theory.lab.style import COLOURS, NO_DATA, SEQUENTIAL
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib import axes
     from matplotlib.figure import Figure
 
-__all__ = ["Colours", "Level", "Logarithmic", "Look", "Panel", "Sheet", "edges", "handle", "heat", "label_inches"]
+
+Axes: TypeAlias = "axes.Axes"
+"""Axes of matplotlib, which is loaded when a figure is drawn."""
 
 Look = Mapping[str, Any]
 """How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""
@@ -46,10 +47,15 @@ class Colours:
 
     low: float
     high: float
-    ticks: Mapping[float, str] | None = None
+    ticks: Mapping[float, str] = field(default_factory=dict)
     logarithmic: bool = False
     pad: float = 0.02
 
+
+NATS = Colours(
+    1e-4, 10, {1e-4: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", 10: "10"}, logarithmic=True, pad=0.09
+)
+"""Of a KL or an error in nats."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -9,15 +9,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.engine import Stop
-from lo_theory.lab.prepared import Prepared
 from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.task import Prepared
 from lo_theory.lab.units import Context, Folder, Options, Unit
 
 if TYPE_CHECKING:
     from lo_theory.lab.training import Learner
     from lo_theory.neural import Ranks, TrainConfig
 
-__all__ = ["MEASURED", "Planned", "announcement", "duration", "gib", "measure_rate", "plan_trainings", "require_fit"]
 
 _MOST_FLOP = 2e10  # a measured step on a processor: about a second of one core
 MEASURED = 3

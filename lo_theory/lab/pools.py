@@ -18,12 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any
 
 from lo_theory.lab.engine import Job, Pool, Result, Stop, attempt, failure
-
-__all__ = ["Dask", "Processes", "Threads", "dask_setup"]
 
 _SECONDS_TO_END = 10.0
 _ORPHANED = 3  # exit code of a worker whose driver is gone
@@ -56,10 +53,8 @@ class Threads(Pool):
         done = wait(self._running, timeout, FIRST_COMPLETED).done
         return [(self._running.pop(future), future.result()) for future in done]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
             self._stop.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
         wait(self._running, _SECONDS_TO_END)
@@ -192,9 +187,7 @@ class Processes(Pool):
         ended = [busy[pipe] for pipe in connection.wait(busy, timeout)]
         return [(job, worker.receive()) for job, worker in ended]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for workers in self._workers.values():
             for worker in workers:
                 worker.end()
@@ -353,7 +346,5 @@ class Dask(Pool):
             return failure(error)
         return result
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._started.close()  # jobs under way on another machine run to their end, unheard

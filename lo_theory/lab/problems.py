@@ -13,8 +13,6 @@ from lo_theory.lab.schema import setting
 if TYPE_CHECKING:
     from lo_theory.problem import LODistribution
 
-__all__ = ["FAMILIES", "AllKSubsets", "NaeSat", "Problem", "RandomSlab", "SparseParity", "Stored"]
-
 
 @dataclass(frozen=True)
 class NaeSat:

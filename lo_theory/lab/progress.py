@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,8 +17,6 @@ from rich.text import Text
 from lo_theory.diffusion.losses import gap_share, gap_span
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.table import plus_minus
-
-__all__ = ["BarProgress", "LineProgress", "SilentProgress", "evaluation_line", "make_progress", "training_line"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_OF_RATE = 86_400.0  # the time left follows the rate of as long, and of a thousand units at most
@@ -50,22 +47,22 @@ def evaluation_line(values: Mapping[str, Any]) -> str:
 
 
 class SilentProgress:
-    """Shows nothing."""
+    """Who sees how a run or a sweep advances: this one shows nothing."""
 
     def say(self, text: Callable[[], str]) -> None:
-        """See Progress."""
+        """Show a line, which is made only where somebody sees it."""
 
     def begin(self, units: int, missing: int) -> None:
-        """See Progress."""
+        """``missing`` of ``units`` units, or cells, are to be computed."""
 
     def start(self, label: str) -> None:
-        """See Progress."""
+        """A unit begins."""
 
     def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
-        """See Progress."""
+        """A training step: the trainer's values, and the lines ``floor`` and ``marginals_only``."""
 
     def finish(self, label: str, seconds: float) -> None:
-        """See Progress."""
+        """A unit is on disk."""
 
     def again(self, label: str) -> None:
         """The worker of a cell died; the cell waits to be begun again."""
@@ -73,12 +70,10 @@ class SilentProgress:
     def fail(self, label: str, error: str) -> None:
         """A cell failed."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
 
@@ -94,11 +89,11 @@ class LineProgress(SilentProgress):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def say(self, text: Callable[[], str]) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._print(text())
 
     def begin(self, units: int, missing: int) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._units = self._bars.add_task(self._noun, total=units, completed=units - missing)
         if units > missing:
             self._print(f"{units - missing} of {units} {self._noun} are on disk")
@@ -111,7 +106,7 @@ class LineProgress(SilentProgress):
         self._print(f"[{units.completed:.0f}/{units.total:.0f}] {text}{about}")
 
     def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         now = time.monotonic()
         if "loss" in values and (now - self._last.get(label, -math.inf) >= _SECONDS_BETWEEN_LINES or step == steps):
             self._last[label] = now
@@ -122,7 +117,7 @@ class LineProgress(SilentProgress):
             self._print(f"  {label} continues at step {step}/{steps}")
 
     def finish(self, label: str, seconds: float) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._settled(f"{label}  {seconds:.1f} s")
 
     def again(self, label: str) -> None:
@@ -161,19 +156,19 @@ class BarProgress(SilentProgress):
         return Group(self._bars, *(Text(f"{label} {text}") for label, text in list(self._texts.items())))
 
     def say(self, text: Callable[[], str]) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._live.console.print(text(), markup=False, highlight=False)
 
     def begin(self, units: int, missing: int) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._units = self._bars.add_task(self._noun, total=units, completed=units - missing)
 
     def start(self, label: str) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._texts[label] = ""
 
     def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         if label not in self._trainings:
             self._trainings[label] = self._bars.add_task(f"{label} steps", total=steps, completed=step)
         if "loss" in values:
@@ -185,7 +180,7 @@ class BarProgress(SilentProgress):
             self._bars.remove_task(self._trainings.pop(label))
 
     def finish(self, label: str, seconds: float) -> None:
-        """See Progress."""
+        """See SilentProgress."""
         self._texts.pop(label, None)
         self._texts.pop(f"{label.removesuffix(' training')} evaluation", None)
         bar = self._trainings.pop(label.removesuffix(" training"), None)
@@ -204,13 +199,11 @@ class BarProgress(SilentProgress):
         self.finish(label, 0.0)
         self.say(lambda: f"{label} failed: {error}")
 
-    def __enter__(self) -> BarProgress:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
 
 

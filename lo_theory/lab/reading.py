@@ -15,8 +15,6 @@ from lo_theory.problem.seams import checked
 if TYPE_CHECKING:
     from lo_theory.lab.sweep.sweeps import Sweep
 
-__all__ = ["read", "stored_sweep"]
-
 
 @checked
 def read(source: str | Path, out: str | Path = "runs") -> DataFrame:

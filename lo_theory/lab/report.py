@@ -27,8 +27,6 @@ from lo_theory.lab.table import Table
 from lo_theory.lab.task import tables, write_figures
 from lo_theory.problem.storage import write_atomically
 
-__all__ = ["Failed", "Source", "find", "page", "write_report"]
-
 _LARGEST_DOWNLOAD = 400_000  # bytes of a CSV that the page carries; larger ones are named
 _FACTS = ("seconds", "workers", "threads", "device", "crew", "processor", "system")
 _CSV = ("table.csv", "classes.csv", "pooled.csv", "table.csv.gz", "classes.csv.gz")
@@ -91,7 +89,7 @@ def _of_run(run: FinishedRun) -> Source:
         write_figures(run.folder, experiment, rows)
     return Source(
         run.folder,
-        experiment.title or experiment.experiment,
+        experiment.heading,
         (run.folder / "config.yaml").read_text(encoding="utf-8"),
         run.facts,
         [*grid, *tables(experiment, rows)],
@@ -137,7 +135,7 @@ def _of_sweep(folder: Path) -> Source:
     }
     return Source(
         target,
-        sweep.experiment.title or sweep.experiment.experiment,
+        sweep.experiment.heading,
         next(folder.glob("*-of-*/config.yaml")).read_text(encoding="utf-8"),
         facts,
         results.tables,

@@ -27,20 +27,6 @@ from lo_theory.diffusion.statistics import Runs, Sums
 from lo_theory.lab.kinds import check_row, is_share
 from lo_theory.problem.storage import write_atomically
 
-__all__ = [
-    "STATISTICS",
-    "Contents",
-    "Row",
-    "Rows",
-    "digest",
-    "examine",
-    "file_of",
-    "from_csv",
-    "read_rows",
-    "read_sums",
-    "to_csv",
-]
-
 STATISTICS = ("n", "sum", "squared_deviations")
 """What a row holds of its values, under the names of columns; older rows have ``sum_of_squares`` for the last."""
 

@@ -24,27 +24,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lo_theory.lab.rows import Row, Rows, digest, examine, from_csv, to_csv
 from lo_theory.lab.schema import dump_yaml, read_yaml
 from lo_theory.problem.storage import remove_leftovers, write_atomically
-
-__all__ = [
-    "NO_SPACE",
-    "FinishedRun",
-    "Run",
-    "csv_files",
-    "finished_runs",
-    "no_finished_run",
-    "published_tables",
-    "read_config",
-    "read_facts",
-    "read_json",
-    "unwritten",
-    "write_json",
-]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors that say that a disk is full."""
@@ -264,9 +248,7 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._guard:
             self._closed = True
             self._rows.close()
@@ -384,6 +366,28 @@ class FinishedRun:
             words = contents.damage or "it ends in the middle of a unit"
             raise ValueError(f"{path} is damaged ({words}): {_FINISHED_REMEDY}")
         return contents.rows or _published_rows(self.folder)
+
+
+class Followed:
+    """A run as one sees it who does not hold it: facts and rows as they were, nothing is written.
+
+    ``facts`` are those of a run that has not been begun.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.facts = read_facts(folder, facts) or dict(facts)
+        self.rows = examine(folder / "rows.jsonl").rows  # of whole units; who opens the run says what is damaged
+        self.units = {row.unit for row in self.rows}
+
+    def append(self, rows: list[Row]) -> None:
+        """Rows are the first rank's affair."""
+
+    def log(self, event: str, **facts: Any) -> None:
+        """So is the journal."""
+
+    def sync_journal(self) -> None:
+        """See log."""
 
 
 def finished_runs(root: Path, experiment: str) -> list[Path]:

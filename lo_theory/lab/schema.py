@@ -14,16 +14,14 @@ import sys
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["build", "check", "closest", "dump_yaml", "merge", "parse_yaml", "plain", "read_yaml", "setting"]
-
 T = TypeVar("T")
-
 _LARGEST_INTEGER = 2**63 - 1  # what arrays and tables hold
 
 
@@ -219,6 +217,13 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def require_distinct(what: str, values: Iterable[object]) -> None:
+    """Raise ValueError where ``what`` names a value twice."""
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"{what} names {value} twice: leave one out")
+
+
 def build(kind: type[T], value: Any, path: str = "") -> T:
     """Make the dataclass ``kind`` of a mapping, checking names, types and ranges; ``path`` is its place in the file.
 
@@ -283,8 +288,6 @@ def _join(path: str, name: object) -> str:
 
 _LARGEST_NUMBER = sys.float_info.max
 _JOINERS = "\u200c\u200d"  # of Arabic letters, and of emoji
-
-
 _NAMES: tuple[tuple[type, str], ...] = ((bool, "true/false"), (int, "an integer"), (float, "a number"), (str, "text"))
 
 

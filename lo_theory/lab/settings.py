@@ -1,34 +1,100 @@
-"""The settings of one row of an experiment: problem, model, objective, training, decoding, evaluation.
+"""The settings of one row of an experiment: mask laws and policies by name, model, training, decoding, evaluation.
 
-Every field has its unit in its name or in its docstring, and defaults that a laptop can bear. Frozen dataclasses only:
-what they become (networks, laws, policies) is made in the task that needs it.
+Every field has its unit in its name or in its docstring, and defaults that a laptop can bear. Importing this file loads
+nothing heavy.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lo_theory.lab.laws import check_laws, mask_law, policy, require_laws
-from lo_theory.lab.schema import setting
+import numpy as np
 
-__all__ = [
-    "Cell",
-    "Decoding",
-    "Evaluation",
-    "ExtraCell",
-    "Model",
-    "Noise",
-    "Objective",
-    "Shape",
-    "Stage",
-    "Training",
-    "check_laws",
-    "mask_law",
-    "step_count",
-]
+from lo_theory.lab.schema import closest, require_distinct, setting
+from lo_theory.rng import Key
+
+if TYPE_CHECKING:
+    from lo_theory.diffusion import Policy
+    from lo_theory.diffusion.masks import MaskLaw
+    from lo_theory.problem import Layout
+
+
+_NAMED = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
+
+
+def mask_law(text: str) -> MaskLaw:
+    """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
+    from lo_theory.diffusion.masks import LAWS
+
+    law: MaskLaw = _made(text, LAWS, "mask law", "laws")
+    return law
+
+
+def policy(text: str) -> Policy:
+    """Make the decoding policy named by ``margin``, or by ``mine(0.5)`` for one in ``POLICIES`` that takes numbers."""
+    from lo_theory.diffusion import POLICIES
+
+    made: Policy = _made(text, POLICIES, "policy", "policies")
+    return made
+
+
+def _made(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: str) -> Any:
+    match = _NAMED.match(text.replace(" ", ""))
+    name = match.group(1) if match else text
+    if match is None or name not in known:
+        raise ValueError(
+            f"unknown {kind} {text!r}: the closest is {closest(name, list(known))} ({kinds}: {', '.join(known)})"
+        )
+    try:
+        return known[name](*_numbers(known[name], name, match.group(2) or ""))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{kind} {text!r}: {error}") from error
+
+
+def _numbers(maker: Callable[..., Any], name: str, text: str) -> list[int | float]:
+    """The numbers between the brackets of a name, as many as it takes; a reading order is no number."""
+    takes = [
+        part
+        for part in inspect.signature(maker).parameters.values()
+        if "tuple" not in str(part.annotation) and "ArrayLike" not in str(part.annotation)
+    ]
+    least = sum(part.default is part.empty for part in takes)
+    parts = text.split(",") if text else []
+    if not least <= len(parts) <= len(takes):
+        count = str(least) if least == len(takes) else f"{least} to {len(takes)}"
+        names = f" ({', '.join(part.name for part in takes)})" if takes else ""
+        raise ValueError(f"{name} takes {count if takes else 'no'} numbers{names}, got {len(parts)}")
+    try:
+        return [int(part) if re.fullmatch("[+-]?[0-9]+", part) else float(part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"{name} takes numbers, got {text}") from error
+
+
+def require_laws(texts: tuple[str, ...]) -> None:
+    """Raise ValueError if a list of mask laws is empty or names one that is none."""
+    if not texts:
+        raise ValueError("at least one mask law is needed, such as uniform")
+    for text in texts:
+        mask_law(text)
+
+
+def check_laws(
+    named: Iterable[tuple[str, Iterable[str]]], layout: Layout, make: Callable[[str], MaskLaw] = mask_law
+) -> None:
+    """Raise ValueError, with the path in ``named``, for a mask law that sequences of ``layout`` cannot have."""
+    from lo_theory.diffusion.masks import draw_masks
+
+    for path, texts in named:
+        for text in texts:
+            try:
+                draw_masks(make(text), Key(0), np.zeros((2, layout.length), np.int8), layout)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
 
 
 def step_count(steps: str | int, length: int) -> int:
@@ -43,6 +109,13 @@ def step_count(steps: str | int, length: int) -> int:
     if count < 1:
         raise ValueError(f"a decode takes at least one step, got {steps}")
     return min(count, length)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is published, in words, where there are no numbers to compare with."""
+
+    source: str
 
 
 @dataclass(frozen=True)
@@ -247,18 +320,8 @@ class Decoding:
         cells = [
             Cell(denoiser, policy, steps, argmax, self.schedule, self.noise) for denoiser, argmax, steps, policy in grid
         ]
-        cells += [
-            Cell(
-                cell.denoiser,
-                cell.policy,
-                cell.steps,
-                cell.argmax,
-                self.schedule,
-                cell.noise or self.noise,
-                cell.temperature,
-            )
-            for cell in self.extra
-        ]
+        for cell in self.extra:
+            cells.append(Cell(**{**vars(cell), "noise": cell.noise or self.noise}, schedule=self.schedule))
         return tuple(dict.fromkeys(sorted(cells, key=lambda cell: cell.denoiser)))
 
 
@@ -277,7 +340,4 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
-        names = [mask_law(text).name for text in self.laws]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise ValueError(f"evaluation.laws names {name} twice: each law is measured once, leave one out")
+        require_distinct("evaluation.laws", (mask_law(text).name for text in self.laws))

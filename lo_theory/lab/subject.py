@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.machine import available_processors
-from lo_theory.lab.once import Once
 from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.training import Learner, train_model
-from lo_theory.lab.units import Context, Unit, Watched
+from lo_theory.lab.units import Context, Unit, Watched, available_processors
 from lo_theory.posterior import BPPosterior, ExactPosterior, Posterior
 from lo_theory.problem import LODistribution
 from lo_theory.rng import Key
@@ -20,9 +19,30 @@ if TYPE_CHECKING:
     from lo_theory.neural import Trained, TrainedPosterior
     from lo_theory.neural.causal import CausalLearner
 
-__all__ = ["Finding", "Subject", "as_rows"]
 
 T = TypeVar("T")
+
+
+class Once:
+    """Things that several units ask for, such as a trained network, by key: who asks first makes one, others wait.
+
+    Askers of different keys do not wait for each other. A maker that fails leaves nothing: the next to ask tries again.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[Hashable, threading.Lock] = {}
+        self._made: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of ``key``, by ``make()`` if there is none yet."""
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._made:
+                self._made[key] = make()
+            made: T = self._made[key]
+            return made
 
 
 class Finding(NamedTuple):
@@ -56,7 +76,7 @@ class Subject:
     problem: LODistribution | None = None
     title: str = ""
     names: Mapping[str, Any] = field(default_factory=dict)
-    _made: Once[Any] = field(default_factory=Once)
+    _made: Once = field(default_factory=Once)
 
     def named(self, title: str, **names: Any) -> Subject:
         """The same subject under a title, its rows with more keys."""
@@ -102,7 +122,7 @@ class Subject:
         needed = frozenset(f"row{self.index}/{other}" for other in needs)
         cost = learner.cost if learner is not None else cost
         unit, screen = f"row{self.index}/{name}", f"{self.title} {label}" if self.title else label
-        return Unit(unit, screen, lambda: self.rows(name, measure()), needed, cost, forwards, learner)
+        return Unit(unit, screen, lambda: self.rows(name, measure()), needed, cost, forwards=forwards, learner=learner)
 
     def rows(self, name: str, findings: Iterable[Finding]) -> list[Line]:
         """Findings as the rows of the unit ``name``, keyed by the row, its problem and the finding."""
@@ -130,8 +150,7 @@ class Subject:
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """The value of ``name``, by ``make()`` if there is none yet; units that ask at the same time wait for it."""
-        made: T = self._made.get(name, make)
-        return made
+        return self._made.get(name, make)
 
     def trained(self, learner: Learner) -> Trained:
         """The network of a learner: trained, trained further from its checkpoint, or read."""

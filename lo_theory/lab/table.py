@@ -27,26 +27,6 @@ from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import csv_files
 from lo_theory.problem.storage import write_atomically
 
-__all__ = [
-    "Column",
-    "Table",
-    "key",
-    "largest",
-    "largest_z",
-    "mean",
-    "measured",
-    "number",
-    "only",
-    "percent",
-    "plus_minus",
-    "print_tables",
-    "text",
-    "to_markdown",
-    "with_error",
-    "with_expected",
-    "write_tables",
-]
-
 
 def number(value: float, form: str = ".3f") -> str:
     """A number in a form, ``-`` for nan."""
@@ -122,6 +102,15 @@ def with_expected(metric: str, title: str, form: str, scale: float = 1.0) -> Col
     return Column(title, of)
 
 
+def pair_text(line: Record) -> str:
+    """``25, 275``, and the name and the seeds of the row where it has them."""
+    return " ".join(filter(None, (f"{line.N}, {line.P}", line.get("name"), line.get("seeds"))))
+
+
+PAIR = text("N, P", pair_text)
+"""Latents and observations of the problem, with what tells rows of one size apart."""
+
+
 def largest_z(count: int, share: float = 0.999) -> float:
     """The value under which the largest |z| of ``count`` standard normals stays with probability ``share``."""
     from scipy.stats import norm
@@ -144,20 +133,22 @@ def only(where: Callable[[Record], bool], column: Column) -> Column:
     return Column(column.title, lambda line: column.text(line) if where(line) else "", column.left)
 
 
-def _one_section(line: Any) -> Hashable:
-    """All lines in one section."""
-    return None
-
-
 @dataclass(frozen=True)
 class Table:
-    """A table: lines that follow each other with equal ``section(line)`` are one section; notes are below."""
+    """A table: lines that follow each other with equal values of the keys ``section``, or with equal ``section(line)``,
+    are one section; notes are below.
+    """
 
     title: str
     columns: Sequence[Column]
     lines: Sequence[Any]
-    section: Callable[[Any], Hashable] = _one_section
-    notes: Sequence[str] = ()
+    section: Sequence[str] | Callable[[Any], Hashable] = ()
+    notes: str | Sequence[str] = ()
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """The notes, one paragraph each."""
+        return [self.notes] if isinstance(self.notes, str) else self.notes
 
     @property
     def heads(self) -> list[tuple[str, bool]]:
@@ -167,9 +158,11 @@ class Table:
     @cached_property
     def sections(self) -> list[list[list[str]]]:
         """The text of every line, in sections."""
+        keys = self.section
+        section = keys if callable(keys) else lambda line: [line.get(name) for name in keys]
         return [
             [[column.text(line) for column in self.columns] for line in part]
-            for _, part in itertools.groupby(self.lines, key=self.section)
+            for _, part in itertools.groupby(self.lines, key=section)
         ]
 
 
@@ -186,7 +179,7 @@ def print_tables(console: Console, tables: Iterable[Table]) -> None:
         console.print(Text(_visible(table.title), style="bold"))
         console.print(grid)
         width = min(console.width, 100)
-        for note in table.notes:
+        for note in table.remarks:
             console.print(Text(_visible(note), style="dim"), width=width)
         console.print()
 
@@ -204,7 +197,7 @@ def to_markdown(tables: Iterable[Table]) -> str:
         marks = [":--" if left else "--:" for _, left in table.heads]
         lines += [f"**{_escaped(table.title)}**", "", _row(_one_line(title) for title, _ in table.heads)]
         lines += ["| " + " | ".join(marks) + " |", *(_row(line) for section in table.sections for line in section)]
-        lines += ["", _escaped(" ".join(table.notes), bars=False), ""]
+        lines += ["", _escaped(" ".join(table.remarks), bars=False), ""]
     return "\n".join(lines)
 
 

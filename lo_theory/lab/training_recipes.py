@@ -13,8 +13,6 @@ from typing import Any
 
 from lo_theory.lab.schema import merge
 
-__all__ = ["PARTS", "RECIPES", "settings_of", "spell_out"]
-
 PARTS = ("model", "objective", "training")
 """The parts of a row that a recipe sets, the same settings in all; a task whose rows lack one of them takes none."""
 

@@ -1,23 +1,24 @@
-"""Units of work: what a run computes, keeps and repeats as a whole; how they compute; and who sees it."""
+"""Units of work, which a run computes, keeps and repeats as a whole; how, and on what machine, they compute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import platform
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import ArrayLike
 
-from lo_theory.lab.engine import Stop
+from lo_theory.lab.engine import Job, Stop
 from lo_theory.lab.rows import Row as Line
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.problem import Layout
 
 if TYPE_CHECKING:
+    from lo_theory.lab.progress import SilentProgress
     from lo_theory.lab.training import Learner
-
-__all__ = ["Context", "Folder", "Options", "Progress", "Unit", "Watched"]
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,6 @@ class Options:
             raise ValueError(f"the time between checkpoints must not be negative, got {self.checkpoint_seconds}")
 
 
-class Progress(Protocol):
-    """Who sees how a run advances."""
-
-    def say(self, text: Callable[[], str]) -> None:
-        """Show a line, which is made only where somebody sees it."""
-
-    def begin(self, units: int, missing: int) -> None:
-        """``missing`` of ``units`` units are to be computed."""
-
-    def start(self, label: str) -> None:
-        """A unit begins."""
-
-    def training(self, label: str, step: int, steps: int, values: Mapping[str, Any]) -> None:
-        """A training step: the trainer's values, and the lines ``floor`` and ``marginals_only``."""
-
-    def finish(self, label: str, seconds: float) -> None:
-        """A unit is on disk."""
-
-
 class Folder(Protocol):
     """What units need of the run, or of the cell of a sweep, that they belong to."""
 
@@ -69,6 +51,15 @@ class Folder(Protocol):
     @property
     def rows(self) -> list[Line]:
         """Rows of all units that are done."""
+        ...
+
+    @property
+    def units(self) -> set[str]:
+        """Names of all units that are done."""
+        ...
+
+    def append(self, rows: list[Line]) -> None:
+        """Keep the rows of a unit."""
         ...
 
     def log(self, event: str, **facts: Any) -> None:
@@ -86,23 +77,18 @@ class Context:
 
     run: Folder
     options: Options
-    progress: Progress
+    progress: SilentProgress
     stop: Stop
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A unit of work: its name in the rows file, what a screen shows, what computes its rows, what it needs.
+class Unit(Job):
+    """A unit of work: a job of the engine, whose name is that of its rows in the rows file.
 
-    ``learner``: the network that it trains. ``cost``: units with larger ones begin first; of a training its tokens.
-    ``forwards``: sequences that it sends through the network of the training it needs, to estimate what that takes.
+    ``learner``: the network that it trains. ``forwards``: sequences that it sends through the network of the training
+    it needs, to estimate what that takes.
     """
 
-    name: str
-    label: str
-    compute: Callable[[], list[Line]]
-    needs: frozenset[str] = frozenset()
-    cost: int = 0
     forwards: int = 0
     learner: Learner | None = None
 
@@ -123,3 +109,38 @@ class Watched:
         """See Posterior; Cancelled if work is to stop."""
         self.stop.check()
         return self.inner.marginals(tokens)  # type: ignore[arg-type]
+
+
+_PACKAGES = ("lo_theory", "numpy", "scipy", "numba", "torch", "safetensors")
+
+
+def available_processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def installed_version(name: str) -> str:
+    """Version of an installed package; "not installed" for a checkout that runs without having been installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}}
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine() -> dict[str, Any]:
+    """What a finished run records of where it was computed."""
+    return {"versions": versions(), "processor": processor(), "system": platform.system()}

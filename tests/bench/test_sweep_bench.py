@@ -18,7 +18,6 @@ import pytest
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.engine import Job, Keeper, attempt, run_jobs
-from lo_theory.lab.machine import installed_version
 from lo_theory.lab.pools import Processes
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
@@ -26,7 +25,7 @@ from lo_theory.lab.runs import Run
 from lo_theory.lab.sweep.cells import Cell, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import make_grid
 from lo_theory.lab.sweep.sweeps import Cells
-from lo_theory.lab.units import Options
+from lo_theory.lab.units import Options, installed_version
 from tests.lab.grids import tiny_grid
 
 WORKERS, CELLS, ROUNDS = 2, 20, 10

@@ -15,17 +15,16 @@ from PIL import Image
 import lo_theory
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
-from lo_theory.lab.drawing import describe, letter_panels, new_figure, styled, write_figure
+from lo_theory.lab.drawing import COLOURS, RC, describe, letter_panels, new_figure, styled, write_figure
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row, from_csv, to_csv
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.style import COLOURS, RC
 from lo_theory.lab.task import write_figures
 from tests.lab.tiny import tiny
 
 LAB = Path(lo_theory.__file__).parent / "lab"
-FIGURES = sorted(path for path in LAB.rglob("*.py") if path.name != "style.py")
+FIGURES = sorted(path for path in LAB.rglob("*.py") if path.name != "drawing.py")
 
 
 def named_colours(source: str) -> list[str]:

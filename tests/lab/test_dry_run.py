@@ -13,7 +13,7 @@ from lo_theory.lab.engine import Stop
 from lo_theory.lab.execute import Request, execute, prepare
 from lo_theory.lab.planning import plan_trainings
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ranked import Followed
+from lo_theory.lab.runs import Followed
 from lo_theory.lab.schema import read_yaml
 from lo_theory.lab.units import Context, Options
 from lo_theory.neural import Transformer, estimate_memory, flop_per_token
@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_a_stated_rate_gives_the_operations_that_can_be_counted_by_hand(tmp_path: Path) -> None:
     (estimate,) = dry_run(resolve(tiny()), Request(tmp_path), rate=1e12)
-    network = estimate.training.learner.network
+    network = estimate.learner.network
     sequence = 24 * flop_per_token(network)
     assert estimate.flops == 150 * 16 * sequence
     evaluated = 2 * 64 + 2 * 64  # two mask laws; one pass with the latents given and one with infill
@@ -48,8 +48,8 @@ def test_a_stated_rate_gives_the_operations_that_can_be_counted_by_hand(tmp_path
     assert estimate.seconds == pytest.approx((estimate.flops + estimate.forward_flops) / 1e12)
     assert estimate.parameters[0] == sum(part.numel() for part in Transformer(network, seed=0).parameters())
     assert estimate.parameters[1] == Transformer(network, seed=0).core_parameters()
-    assert estimate.training.config.device == "cuda"  # which need not be here
-    assert estimate.memory == estimate_memory(network, estimate.training.config)
+    assert estimate.config.device == "cuda"  # which need not be here
+    assert estimate.memory == estimate_memory(network, estimate.config)
     assert not list(tmp_path.iterdir())
 
 

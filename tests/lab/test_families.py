@@ -27,11 +27,10 @@ from lo_theory.lab.experiments.families import (
     verdict,
 )
 from lo_theory.lab.frame import Record, from_rows, kind, pool, records
-from lo_theory.lab.laws import check_laws
 from lo_theory.lab.problems import NaeSat
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.settings import Training
+from lo_theory.lab.settings import Training, check_laws
 from lo_theory.lab.table import to_markdown
 from lo_theory.lab.task import tables
 from lo_theory.posterior import ExactPosterior, MarginalsOnly

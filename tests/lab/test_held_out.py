@@ -14,11 +14,11 @@ from lo_theory.diffusion import Sums, Uniform, losses
 from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.frame import from_rows, kind
-from lo_theory.lab.held_out import HeldOut, learning_curve
 from lo_theory.lab.learning import learning_curves, training_sheet
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_sums
 from lo_theory.lab.runs import journal
+from lo_theory.lab.training import HeldOut, learning_curve
 from lo_theory.neural import TrainedPosterior, Transformer, TransformerConfig
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import nae_sat

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lo_theory.lab.once import Once
+from lo_theory.lab.subject import Once
 
 
 def test_it_is_made_once_while_another_key_is_not_held_up() -> None:
-    once: Once[str] = Once()
+    once = Once()
     made: list[str] = []
     begun, other = threading.Event(), threading.Event()
 
@@ -31,7 +31,7 @@ def test_it_is_made_once_while_another_key_is_not_held_up() -> None:
 
 
 def test_a_failure_leaves_nothing() -> None:
-    once: Once[int] = Once()
+    once = Once()
     with pytest.raises(ZeroDivisionError):
         once.get("a", lambda: 1 // 0)
     assert once.get("a", lambda: 7) == 7

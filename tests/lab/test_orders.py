@@ -86,7 +86,7 @@ def test_budgets_are_shares_of_the_steps_and_shorten_warm_up_and_stages_alike() 
     ("changes", "message"),
     [
         ({"shares": (0.5,)}, "must hold 1"),
-        ({"shares": (0.999, 1.0)}, "gives 100 twice"),
+        ({"shares": (0.999, 1.0)}, "names 100 twice"),
         ({"orders": (), "masked": ()}, "nothing to learn"),
         ({"orders": (Order("random"), Order("random"))}, "random twice"),
         ({"masked": (MaskedLearner("random"),)}, "name of an order"),

@@ -16,17 +16,17 @@ from rich.console import Console
 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.drawing import COLOURS
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.table1 import figures
 from lo_theory.lab.frame import from_rows, gap, kind, pool, records
-from lo_theory.lab.machine import versions
 from lo_theory.lab.measures import lines as problem_lines
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.style import COLOURS
 from lo_theory.lab.table import Table, largest_z, print_tables, to_markdown
 from lo_theory.lab.task import tables, write_figures
+from lo_theory.lab.units import versions
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
 from tests.figures import rendered
 from tests.lab.decodes import measured
@@ -290,6 +290,6 @@ def test_a_checkout_that_was_never_installed_says_so_among_its_versions(monkeypa
             raise metadata.PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr("lo_theory.lab.machine.metadata.version", version)
+    monkeypatch.setattr("lo_theory.lab.units.metadata.version", version)
     assert versions()["lo_theory"] == "not installed"
     assert versions()["numpy"] == "1"

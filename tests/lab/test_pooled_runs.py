@@ -16,14 +16,13 @@ import pytest
 from scipy import stats
 
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.config import Experiment, resolve, seed_texts
 from lo_theory.lab.engine import Stop
 from lo_theory.lab.experiments import table1 as work
 from lo_theory.lab.experiments.table1_readings import effects, readings
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.learning import learning_curves
 from lo_theory.lab.rows import Row
-from lo_theory.lab.seeds import seed_texts
 from lo_theory.lab.subject import Subject
 from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect

@@ -15,9 +15,8 @@ import yaml
 
 from lo_theory.cli import main
 from lo_theory.lab.config import load
-from lo_theory.lab.execute import Request, execute
+from lo_theory.lab.execute import Request, execute, own_rank
 from lo_theory.lab.progress import SilentProgress
-from lo_theory.lab.ranked import own_rank
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, journal
 from tests.cli.complaint import complaint

@@ -11,7 +11,6 @@ import pytest
 
 from lo_theory.cli import main
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab.machine import installed_version
 from lo_theory.lab.rows import Row, read_rows
 from lo_theory.lab.runs import Run, read_json, write_json
 from lo_theory.lab.schema import plain
@@ -19,7 +18,7 @@ from lo_theory.lab.sweep import cells, sweeps
 from lo_theory.lab.sweep.cells import Place, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import make_grid
 from lo_theory.lab.sweep.sweeps import SweepRequest, make_pool, prepare_sweep
-from lo_theory.lab.units import Options
+from lo_theory.lab.units import Options, installed_version
 from tests.lab.grids import tiny_grid, write_grid
 
 # --- where a cell is computed -----------------------------------------------------------------------------------------------------

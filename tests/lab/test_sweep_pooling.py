@@ -12,7 +12,7 @@ import yaml
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
 from lo_theory.lab.rows import Row
-from lo_theory.lab.sweep.pooling import between_cells, common_settings, pooled_keys
+from lo_theory.lab.sweep.results import between_cells, common_settings, pooled_keys
 from tests.lab.tiny import tiny
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.lab import style
+from lo_theory.lab import drawing
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.experiments.table1 import figures
@@ -125,8 +125,14 @@ def test_each_symbol_has_one_meaning_that_the_legend_says() -> None:
 
 
 def test_policies_accuracies_and_laws_share_no_symbol() -> None:
-    own = [style.marker(f"mine{i}") for i in range(200)]
-    kinds = [set(style.MARKERS.values()), set(own), set(style.ACCURACY_MARKERS.values()), set(style.LAW_MARKERS), {"*"}]
+    own = [drawing.marker(f"mine{i}") for i in range(200)]
+    kinds = [
+        set(drawing.MARKERS.values()),
+        set(own),
+        set(drawing.ACCURACY_MARKERS.values()),
+        set(drawing.LAW_MARKERS),
+        {"*"},
+    ]
     assert len(set().union(*kinds)) == sum(map(len, kinds))
 
 

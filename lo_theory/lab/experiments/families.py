@@ -10,63 +10,40 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.diffusion.orders import AlongOrder, order_losses
 from lo_theory.diffusion.pattern_losses import PatternLosses
+from lo_theory.diffusion.satisfied import Satisfied
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.drawing import COLOURS, SHADING
 from lo_theory.lab.experiments.orders import Evaluation as OrdersEvaluation
 from lo_theory.lab.experiments.orders import MaskedLearner, Order, Reader, causal, masked, readers
 from lo_theory.lab.experiments.orders import Row as OrdersRow
-from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.frame import Frame, Record, grouped, of_kind, parts, with_texts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import seed_texts
-from lo_theory.lab.settings import Model, Training, check_laws, mask_law
-from lo_theory.lab.style import COLOURS, SHADING
+from lo_theory.lab.schema import require_distinct, setting
+from lo_theory.lab.settings import Model, Source, Training, check_laws, mask_law
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
-from lo_theory.posterior import MarginalsOnly, Posterior
+from lo_theory.posterior import ExactPosterior, MarginalsOnly, Posterior
 from lo_theory.problem import MASK, LODistribution, TableObservations
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-    from lo_theory.diffusion.masks import MaskLaw
-    from lo_theory.problem import LODistribution
-
-__all__ = [
-    "ROLE_METRICS",
-    "Evaluation",
-    "Reference",
-    "Row",
-    "check_exact",
-    "evaluation_law",
-    "figures",
-    "gaps",
-    "nothing",
-    "tables",
-    "units",
-    "verdict",
-]
-
+from lo_theory.rng import Key
 
 _SATISFIED = re.compile(r"^satisfied(?:\(([0-9.]+)\))?$")
 
 
 def evaluation_law(text: str) -> MaskLaw:
     """Make the law that ``text`` names: one of ``mask_law``, or ``satisfied`` or ``satisfied(0.75)``."""
-    from lo_theory.diffusion.satisfied import Satisfied
-
     match = _SATISFIED.match(text.replace(" ", ""))
     if match is None:
         return mask_law(text)
@@ -96,10 +73,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not self.laws:
             raise ValueError("laws is empty: name at least one mask law, such as uniform")
-        names = [evaluation_law(text).name for text in self.laws]
-        again = [name for i, name in enumerate(names) if name in names[:i]]
-        if again:
-            raise ValueError(f"laws names {again[0]} twice: each is measured once, leave one out")
+        require_distinct("laws", (evaluation_law(text).name for text in self.laws))
 
 
 @dataclass(frozen=True)
@@ -147,11 +121,6 @@ class Row:
 
 def check_exact(row: Row, distribution: LODistribution) -> None:
     """Raise ValueError if the exact posterior does not fit on one sequence under a mask law."""
-
-    from lo_theory.diffusion.masks import draw_masks
-    from lo_theory.posterior import ExactPosterior
-    from lo_theory.rng import Key
-
     setting, key = row.evaluation, Key(row.seed).fold("check")
     exact, tokens = ExactPosterior(distribution, limit=setting.limit_states), distribution.sample(key, 1)
     for name in setting.laws:
@@ -164,11 +133,7 @@ def check_exact(row: Row, distribution: LODistribution) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What is published of these families, in words."""
-
-    source: str
+Reference = Source
 
 
 ROLE_METRICS = ("model", "exact", "kl", "kl_above", "deterministic", "excluded", "converged")
@@ -242,7 +207,7 @@ def _of_law(keys: Mapping[str, Any], losses: PatternLosses) -> list[Finding]:
 _NOTHING = 1e-9  # nats per token: where the single-token marginals lie less above Bayes, there is nothing to know
 
 
-def gaps(frame: DataFrame, experiment: Experiment) -> list[Record]:
+def gaps(frame: Frame, experiment: Experiment) -> list[Record]:
     """One record for each mask law, row and role, in this order: metrics as ``last kl``.
 
     first, last: the shortest and the longest training of the masked model; ``first`` only if there are two. bp: where
@@ -250,22 +215,16 @@ def gaps(frame: DataFrame, experiment: Experiment) -> list[Record]:
     order-aware learner along its own order. ``learned``: the share of what there is to know below which a gap counts as
     closed, and two gaps as level.
     """
-    learned = {line.row: line.value("learned") for line in records(pool(kind(frame, "problem")))}
-    along: dict[int, list[Record]] = {}
-    for line in records(pool(kind(frame, "along"))):
-        along.setdefault(line.row, []).append(line)
-    places: dict[tuple[str, int, str], list[Record]] = {}
-    for line in records(pool(kind(frame, "losses"))):
-        places.setdefault((line.law, line.row, line.role), []).append(line)
-    laws, seeds = list(dict.fromkeys(law for law, *_ in places)), seed_texts(experiment)
+    frame = with_texts(frame, "family", seed_texts(experiment))
+    learned = {line.row: line.value("learned") for line in of_kind(frame, "problem")}
+    aware = {part[0].row: _ends(part, "aware ") for part in parts(of_kind(frame, "along"), "row")}
     found = []
-    for (law, row, role), lines in sorted(places.items(), key=lambda item: (laws.index(item[0][0]), item[0][1])):
+    for lines in parts(grouped(of_kind(frame, "losses"), "law", "row"), "law", "row", "role"):
         own = {line.posterior: line for line in lines if line.posterior != "mdm"}
-        own |= _ends([line for line in lines if line.posterior == "mdm"])
-        own |= _ends(along.get(row, ()), "aware ")
+        own |= _ends([line for line in lines if line.posterior == "mdm"]) | aware.get(lines[0].row, {})
         metrics = {f"{name} {metric}": known for name, line in own.items() for metric, known in line.metrics.items()}
-        family = f"{lines[0].family} {seeds[row]}".strip()
-        found.append(Record({"row": row, "family": family, "law": law, "role": role, "learned": learned[row]}, metrics))
+        keys = {name: lines[0].keys[name] for name in ("row", "family", "law", "role")}
+        found.append(Record({**keys, "learned": learned[lines[0].row]}, metrics))
     return found
 
 
@@ -313,18 +272,17 @@ _GAPS = (
 )
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """A table for each mask law, and one of all by role."""
     found = gaps(frame, experiment)
-    for law in dict.fromkeys(gap.law for gap in found):
-        yield _law_table(law, [gap for gap in found if gap.law == law and gap.role == "all"])
-    notes = ["10^-3 nats per hidden token of the role: means over its hidden tokens in a context."]
-    notes += [] if experiment.reference is None else [f"Paper: {experiment.reference.source}."]
+    for part in parts([gap for gap in found if gap.role == "all"], "law"):
+        yield _law_table(part[0].law, part)
+    notes = ["10^-3 nats per hidden token of the role: means over its hidden tokens in a context.", *experiment.paper]
     yield Table(
         "By role",
         (key("law", left=True), key("family", left=True), key("role", left=True), *_GAPS),
         [gap for gap in found if gap.role != "all"],
-        section=lambda gap: gap.law,
+        section=["law"],
         notes=notes,
     )
 
@@ -353,11 +311,8 @@ def _law_table(law: str, found: Sequence[Record]) -> Table:
 
 
 _LEAST, _MOST = 1e-6, 4.0  # nats: what is less is drawn at the least; upper end of the axis
-
 _COLUMNS = 3
-
 _OPEN = {"markerfacecolor": "white"}
-
 _MODEL, _AWARE = {"color": COLOURS["model"], "marker": "o"}, {"color": COLOURS["order_aware"], "marker": "^"}
 
 _LAW_LOOKS: Mapping[str, Look] = {
@@ -373,17 +328,15 @@ _AWARE_LOOKS: Mapping[str, Look] = {
 }
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Gaps to Bayes by family on a log axis, a panel for each mask law; last the order-aware learner by itself."""
     found = [gap for gap in gaps(frame, experiment) if gap.role == "all"]
-    parts = [[gap for gap in found if gap.law == law] for law in dict.fromkeys(gap.law for gap in found)]
     rows = {gap.row: gap for gap in sorted(found, key=lambda gap: int(gap.row))}
-    shown = [(f"{part[0].law}{_shaded(part)}", part, _LAW_LOOKS) for part in parts]
+    shown = [(f"{part[0].law}{_shaded(part)}", part, _LAW_LOOKS) for part in parts(found, "law")]
     shown.append(("order-aware learner along latents first", list(rows.values()), _AWARE_LOOKS))
     panels = [_panel(*one, labelled=i % _COLUMNS == 0) for i, one in enumerate(shown)]
     size = (14, 1 + 4.4 * -(-len(panels) // _COLUMNS))
-    title = experiment.title or experiment.experiment
-    sheet = Sheet(title, panels, _COLUMNS, size, entries=3, grid={"sharey": True})
+    sheet = Sheet(experiment.heading, panels, _COLUMNS, size, entries=3, grid={"sharey": True})
     return {"figure": sheet, **training_sheet(frame, experiment)}
 
 

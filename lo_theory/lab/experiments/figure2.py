@@ -12,40 +12,24 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, gap, kind, pool, records
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.drawing import COLOURS, INK, MODEL_SHADES
+from lo_theory.lab.frame import Frame, Record, beside, each, gap, kind, of_kind, pool, records, with_texts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import seed_texts
+from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws, mask_law
-from lo_theory.lab.style import COLOURS, INK, MODEL_SHADES
 from lo_theory.lab.subject import Finding, Subject
-from lo_theory.lab.table import Column, Table, key, mean, measured, number, text
+from lo_theory.lab.table import PAIR, Column, Table, key, mean, measured, number, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.posterior import Posterior
 from lo_theory.problem import Layout, LODistribution
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-__all__ = [
-    "PatternEvaluation",
-    "Reference",
-    "Row",
-    "figures",
-    "leaking",
-    "short",
-    "tables",
-    "units",
-]
 
 
 @dataclass(frozen=True)
@@ -68,14 +52,12 @@ class PatternEvaluation:
     def __post_init__(self) -> None:
         names = [mask_law(text).name for text in self.laws]
         names += [f"pattern({count})" for count in self.patterns or ()]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise ValueError(f"laws and patterns name {name} twice: each is measured once, leave one out")
-            if self.patterns is None and name.startswith("pattern("):
-                raise ValueError(
-                    f"laws name {name}, which is among the patterns, all of 1..N-1 when left out: leave it out, or "
-                    "give patterns"
-                )
+        require_distinct("the list of laws and patterns", names)
+        if self.patterns is None and (among := [name for name in names if name.startswith("pattern(")]):
+            raise ValueError(
+                f"laws name {among[0]}, which is among the patterns, all of 1..N-1 when left out: leave it out, or "
+                "give patterns"
+            )
 
     def texts(self, layout: Layout) -> tuple[str, ...]:
         """All mask laws, by the names that ``mask_law`` reads, in the order of tables."""
@@ -185,9 +167,9 @@ def _leaks(s: Subject, measured: Sequence[str]) -> list[Finding]:
     return found
 
 
-def _loss_lines(frame: DataFrame) -> list[Record]:
+def _loss_lines(frame: Frame) -> list[Record]:
     """Losses by law and role, of every posterior and row."""
-    return records(pool(kind(frame, "losses", role=["latent", "observation"])))
+    return of_kind(frame, "losses", role=["latent", "observation"])
 
 
 def _lengths(lines: Sequence[Record]) -> list[int]:
@@ -195,16 +177,14 @@ def _lengths(lines: Sequence[Record]) -> list[int]:
     return sorted({line.iterations for line in lines if line.posterior == "model"})
 
 
-def _tested(frame: DataFrame) -> list[Record]:
+def _tested(frame: Frame) -> list[Record]:
     """Losses by role and by class that say whether a posterior beats Bayes."""
-    lines = [line for name in ("losses", "class_losses") for line in records(pool(kind(frame, name)))]
+    lines = [*of_kind(frame, "losses"), *of_kind(frame, "class_losses")]
     return [line for line in lines if "evidence" in line.metrics]
 
 
 _LEAKS_SHOWN = 5
-
 _ROUNDING = 1e-12  # what is smaller is rounding
-
 _LAW, _ROLE = key("law", left=True), key("role", left=True)
 
 
@@ -256,9 +236,10 @@ _LOSS_NOTE = (
 )
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Losses for each length of training, errors against the proxy, losses under the uniform law, leaks."""
-    found, seeds = _loss_lines(frame), seed_texts(experiment)
+    frame = with_texts(frame, "seeds", seed_texts(experiment))
+    found = _loss_lines(frame)
     lengths = _lengths(found)
     own = {(line.get("iterations"), line.row, line.law, line.role): line for line in found}
 
@@ -267,56 +248,47 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         return own.get((steps, line.row, line.law, line.role), Record({}))
 
     lines = [line.plus(bp=of(None, line), proxy=of(max(lengths, default=0), line)) for line in found]
-    pair = text("N, P", lambda line: f"{line.N}, {line.P} {seeds[line.row]}".rstrip())
     notes = [_LOSS_NOTE]
     if experiment.reference is not None:
         notes.append(f"Paper: {experiment.reference.statement} ({experiment.reference.source}).")
     for i, steps in enumerate(lengths or [None]):
         whose = "belief propagation" if steps is None else f"the model after {steps} steps"
         yield Table(
-            f"{experiment.title or experiment.experiment}: {whose}",
-            (pair, *_LOSSES),
+            f"{experiment.heading}: {whose}",
+            (PAIR, *_LOSSES),
             [line for line in lines if line.get("iterations") == steps],
-            section=lambda line: line.row,
+            section=["row"],
             notes=notes[:1] if i else notes,
         )
     yield Table(
         "The paper's proxy",
         (
-            *(pair, _WHO, _LAW, _ROLE),
+            *(PAIR, _WHO, _LAW, _ROLE),
             _short("proxy_log_ratio", "error against\nthe proxy"),
             _short("log_ratio", "error against\nexact"),
             _short("log_ratio", "the proxy's\nown", of="proxy"),
         ),
         [line for line in lines if line.posterior == "model" and "proxy_log_ratio" in line.metrics],
-        notes=(
-            "Mean squared log-ratio at the true token, against the model trained longest (the paper's proxy) and "
-            "against the exact posterior, and the error of the proxy itself against the exact posterior.",
-        ),
+        notes="Mean squared log-ratio at the true token, against the model trained longest (the paper's proxy) and "
+        "against the exact posterior, and the error of the proxy itself against the exact posterior.",
     )
-    yield _progress_table(frame, pair)
-    yield _leak_table(frame, pair)
+    yield _progress_table(frame)
+    yield _leak_table(frame)
 
 
-def _progress_table(frame: DataFrame, pair: Column) -> Table:
-    losses = pool(kind(frame, "losses", law="uniform", role="all"))
-    problem = pool(kind(frame, "problem"))
-    lines = {line.row: line for line in records(problem)}
+def _progress_table(frame: Frame) -> Table:
+    losses, problem = pool(kind(frame, "losses", law="uniform", role="all")), pool(kind(frame, "problem"))
+    closed = beside(records(losses), records(gap(losses, problem)), "row", "posterior", "iterations")
     return Table(
         "How far each posterior is from the Bayes optimum",
         (
-            *(pair, _WHO, _short("model", "loss"), _with_half("exact", "Bayes")),
+            *(PAIR, _WHO, _short("model", "loss"), _with_half("exact", "Bayes")),
             *(_short("floor", "floor"), _short("marginals_only", "marginals\nonly"), _with_half("kl", "KL")),
             measured("gap", "gap closed", ".1f", 100),
         ),
-        [
-            line.plus(closed, lines[line.row])
-            for line, closed in zip(records(losses), records(gap(losses, problem)), strict=True)
-        ],
-        notes=(
-            "Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per cent. "
-            "95 % intervals over sequences.",
-        ),
+        beside(closed, records(problem), "row"),
+        notes="Uniform mask law, all tokens, nats per token. Gap closed = 1 - KL/(marginals only - floor) in per "
+        "cent. 95 % intervals over sequences.",
     )
 
 
@@ -325,14 +297,14 @@ def _evidence(line: Record) -> float:
     return max(found.value for found in line.runs("evidence").values())
 
 
-def leaking(frame: DataFrame) -> list[Record]:
+def leaking(frame: Frame) -> list[Record]:
     """Losses by law or by class whose evidence is over the threshold of their problem, the largest first."""
-    thresholds = {line.row: line.value("threshold") for line in records(pool(kind(frame, "leaks")))}
+    thresholds = {line.row: line.value("threshold") for line in of_kind(frame, "leaks")}
     found = [line for line in _tested(frame) if _evidence(line) >= thresholds.get(line.row, math.inf)]
     return sorted(found, key=_evidence, reverse=True)
 
 
-def _leak_table(frame: DataFrame, pair: Column) -> Table:
+def _leak_table(frame: Frame) -> Table:
     """No posterior beats Bayes: what was tested, and what was found."""
     notes = [
         "Does any posterior beat Bayes, in any row (law, latents hidden, observations hidden, role)? Evidence: ln of "
@@ -348,26 +320,21 @@ def _leak_table(frame: DataFrame, pair: Column) -> Table:
     return Table(
         "No model beats Bayes",
         (
-            *(pair, _WHO, mean("rows_tested", "rows tested", ".0f")),
+            *(PAIR, _WHO, mean("rows_tested", "rows tested", ".0f")),
             mean("largest_evidence", "largest\nevidence", ".1f"),
             mean("threshold", form=".1f"),
             Column("leaks", lambda line: f"LEAK in {n:.0f} rows" if (n := line.value("leaks")) else "none"),
         ),
-        records(pool(kind(frame, "leaks"))),
+        of_kind(frame, "leaks"),
         notes=notes,
     )
 
 
 _NATS = Logarithmic(1e-6)
-
 _PLACES = 24  # groups of places along the order, at most
-
 _HIDDEN = "l: latents hidden, with l P/N observations"
-
 _KL = "KL from the exact marginals, nats"
-
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 1.6}
-
 _SHARES: Look = {"color": INK, "linestyle": ":", "marker": "D", "label": "share of deterministic contexts"}
 
 _ROLES: Mapping[str, Look] = {
@@ -376,7 +343,7 @@ _ROLES: Mapping[str, Look] = {
 }
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """One sheet for each row, ``figure``, ``figure-1`` and so on; gaps closed during training where measured."""
     rows = dict.fromkeys(line.row for line in _loss_lines(frame))
     sheets = {f"figure-{row}" if row else "figure": _sheet(frame, experiment, row) for row in rows}
@@ -421,7 +388,7 @@ class _Order:
         return self.laws.index(line.law) + apart * self.who.index(line.get("iterations"))
 
 
-def _sheet(frame: DataFrame, experiment: Experiment, row: int) -> Sheet:
+def _sheet(frame: Frame, experiment: Experiment, row: int) -> Sheet:
     own = frame[frame["row"] == row]
     roles = _loss_lines(own)
     order = _Order.of(roles)
@@ -433,7 +400,7 @@ def _sheet(frame: DataFrame, experiment: Experiment, row: int) -> Sheet:
         legend.append({"marker": "o", "color": order.colour(steps), "label": label})
     legend += [{"color": INK, **look, "label": f"{role}s"} for role, look in _ROLES.items()]
     return Sheet(
-        f"{experiment.title or experiment.experiment}; N = {roles[0].N}, P = {roles[0].P}",
+        f"{experiment.heading}; N = {roles[0].N}, P = {roles[0].P}",
         panels,
         columns=3,
         size=(14, 17),
@@ -478,15 +445,11 @@ def _pattern_panels(roles: Sequence[Record], order: _Order) -> list[Panel]:
     found = sorted((line for line in roles if line.law.startswith("pattern")), key=lambda line: line.latents_hidden)
     models = [line for line in found if line.posterior == "model"]
     one = [line for line in found if line.get("iterations") == order.who[0]]
-    known = [line.plus(shown="deterministic") for line in one if line.role == "latent"]
-    known += [line.plus(shown="exact") for line in one]
+    known = each([line for line in one if line.role == "latent"], "deterministic") + each(one, "exact")
     longest = max(_lengths(roles), default=0)
 
     def known_look(line: Record) -> Look:
-        return _SHARES if line.shown == "deterministic" else {**_ROLES[line.role], "color": COLOURS["exact"]}
-
-    def shown(line: Record) -> Estimate:
-        return line.estimate(line.shown)
+        return _SHARES if line.metric == "deterministic" else {**_ROLES[line.role], "color": COLOURS["exact"]}
 
     def error(line: Record) -> Estimate:
         return line.estimate("log_ratio" if line.iterations == longest else "proxy_log_ratio")
@@ -502,7 +465,7 @@ def _pattern_panels(roles: Sequence[Record], order: _Order) -> list[Panel]:
         panel(
             "pattern(l): what the exact posterior knows",
             known,
-            shown,
+            "value",
             "share, or nats per hidden token",
             look=known_look,
             scale=1.0,
@@ -521,7 +484,7 @@ def _count(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _place_panel(own: DataFrame, order: _Order) -> Panel:
+def _place_panel(own: Frame, order: _Order) -> Panel:
     """KL along the order pi, in groups of places: the problems of an order-aware learner."""
     part = kind(own, "class_losses", law="suffix")
     lines: list[Record] = []
@@ -550,9 +513,9 @@ def _place_panel(own: DataFrame, order: _Order) -> Panel:
     )
 
 
-def _leak_panel(own: DataFrame, order: _Order) -> Panel:
+def _leak_panel(own: Frame, order: _Order) -> Panel:
     """Evidence of every row that its posterior beats Bayes, and the threshold of the family."""
-    threshold = next((line.value("threshold") for line in records(pool(kind(own, "leaks")))), math.nan)
+    threshold = next((line.value("threshold") for line in of_kind(own, "leaks")), math.nan)
 
     def dress(axes: Axes) -> None:
         axes.set_yscale("symlog", linthresh=10)

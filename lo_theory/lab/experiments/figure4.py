@@ -11,19 +11,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.ensembles import Budget, Ensemble
-from lo_theory.lab.frame import Record, grouped, kind, pool, records
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.drawing import BP_SHADES, COLOURS, INK
+from lo_theory.lab.experiments.thresholds import Budget, Ensemble
+from lo_theory.lab.frame import Frame, Record, grouped, of_kind, parts
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.schema import setting
-from lo_theory.lab.style import BP_SHADES, COLOURS, INK
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, mean, measured, text, with_error
 from lo_theory.lab.units import Unit
@@ -32,13 +31,6 @@ from lo_theory.posterior.bp import run
 from lo_theory.posterior.overlap import overlap
 from lo_theory.problem.planted import PlantedInstance, planted
 from lo_theory.thresholds import find_transition
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-__all__ = ["Iteration", "Reference", "Row", "Start", "Stated", "degree_points", "figures", "tables", "units"]
-
 
 Start = Literal["planted", "random", "noise"]
 
@@ -192,25 +184,20 @@ def _uniform_free_entropy(drawn: PlantedInstance) -> float:
 
 
 _PLACE = ("row", "label", "k", "observed", "N", "start", "c")
-
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
 
 
-def degree_points(frame: DataFrame) -> list[Record]:
+def degree_points(frame: Frame) -> list[Record]:
     """What each start reached at each degree, its instances as runs: by row and start, in ascending degree."""
-    found = records(pool(kind(frame, "propagation"), _PLACE, over="unit"))
+    found = of_kind(frame, "propagation", _PLACE, over="unit")
     return grouped(sorted(found, key=lambda line: float(line.c)), "row", "start")
 
 
-def _stated(experiment: Experiment) -> Sequence[Stated]:
-    return experiment.reference.rows if experiment.reference is not None else ()
-
-
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The three thresholds in three units; what every start reached at every degree."""
-    stated, source = _stated(experiment), experiment.reference.source if experiment.reference is not None else ""
 
     def paper(line: Record) -> str:
+        stated = experiment.reference.rows if experiment.reference is not None else ()
         return ", ".join(f"{value.neighbours:g}" for value in stated if value.name == line.threshold)
 
     yield Table(
@@ -220,15 +207,15 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(_threshold("c", "c = kM/N"), _threshold("density", "M/N"), _threshold("neighbours", "neighbours (k-1)c")),
             text("paper states", paper, left=False),
         ),
-        [line.plus(threshold=name) for line in records(pool(kind(frame, "threshold"))) for name in _NAMES],
-        section=lambda line: line.row,
+        [line.plus(threshold=name) for line in of_kind(frame, "threshold") for name in _NAMES],
+        section=["row"],
         notes=(
             "Computed by population dynamics and in closed form (Kesten-Stigum), with 95 % errors.",
-            *([f"Paper: {source}."] if source else ()),
+            *experiment.paper,
         ),
     )
     yield Table(
-        experiment.title or experiment.experiment,
+        experiment.heading,
         (
             *(key("start", left=True), key("c", form="g")),
             text("(k-1)c", lambda line: f"{_neighbours(line):g}", left=False),
@@ -237,13 +224,11 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(_count("converged", "con-\nverged"), _count("contradictory", "contra-\ndictory")),
         ),
         degree_points(frame),
-        section=lambda line: (line.row, line.start),
-        notes=(
-            "Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted ones, "
-            "0 a guess, 1 all right, under the best permutation of the values. Belief: the same of the probability "
-            "given to the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "
-            "contradictory: runs.",
-        ),
+        section=["row", "start"],
+        notes="Mean over instances, with 95 % intervals over them. Overlap: most likely values against the planted "
+        "ones, 0 a guess, 1 all right, under the best permutation of the values. Belief: the same of the probability "
+        "given to the planted value. Excess: Bethe free entropy a latent less that of uniform messages. Converged, "
+        "contradictory: runs.",
     )
 
 
@@ -284,10 +269,10 @@ _BRANCHES: Mapping[str, Look] = {
 _PAPER: Look = {"color": COLOURS["paper"], "marker": "v", "linestyle": ""}
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Four panels for every row of the experiment."""
-    stated = _stated(experiment)
-    rows = [list(lines) for _, lines in groupby(degree_points(frame), lambda line: line.row)]
+    stated = experiment.reference.rows if experiment.reference is not None else ()
+    rows = parts(degree_points(frame), "row")
     legend: list[Look] = [
         *({"color": BP_SHADES[start], "marker": _MARKERS[start], "label": f"{start} start"} for start in BP_SHADES),
         {"color": INK, "marker": "o", "markerfacecolor": "white", "label": "not converged"},
@@ -296,13 +281,13 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     ]
     panels = [panel for means in rows for panel in _panels(frame, means, stated)]
     size = (12, 8.4 * max(1, len(rows)))
-    return {"figure": Sheet(experiment.title or experiment.experiment, panels, 2, size, legend, entries=5)}
+    return {"figure": Sheet(experiment.heading, panels, 2, size, legend, entries=5)}
 
 
-def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:
+def _panels(frame: Frame, means: Sequence[Record], stated: Sequence[Stated]) -> Iterator[Panel]:
     """Overlap, belief, free entropy and iterations of one row."""
     row, points = means[0].row, [*(one for line in means for one in line.by_run()), *means]
-    thresholds = next(iter(records(pool(kind(frame, "threshold", row=row)))), Record({}))
+    thresholds = next(iter(of_kind(frame, "threshold", row=row)), Record({}))
 
     def dress(axes: Axes, metric: str) -> None:
         _draw_marks(axes, means, thresholds, stated)
@@ -330,9 +315,9 @@ def _panels(frame: DataFrame, means: Sequence[Record], stated: Sequence[Stated])
         yield Panel(title, "curves", lines, x=_neighbours, y=_of(metric), look=_look, **more)
 
 
-def _limit(frame: DataFrame, row: int) -> list[Record]:
+def _limit(frame: Frame, row: int) -> list[Record]:
     """The fixed points of population dynamics: its curve from the least degree up to overlap 1, then down to 0."""
-    curve = sorted(records(pool(kind(frame, "curve", row=row))), key=lambda point: float(point.overlap))
+    curve = sorted(of_kind(frame, "curve", row=row), key=lambda point: float(point.overlap))
     least = min(range(len(curve)), key=lambda i: curve[i].value("c"), default=0)
     branches = {"stable": curve[least:], "unstable": curve[: least + 1]}
     return [point.plus(branch=branch) for branch, part in branches.items() for point in part]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,49 +21,22 @@ from lo_theory.diffusion.statistics import student
 from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.ensembles import Budget
-from lo_theory.lab.frame import Record, kind, pool, records
-from lo_theory.lab.panel import Colours, Look, Panel, Sheet
+from lo_theory.lab.drawing import COLOURS, INK, NO_DATA
+from lo_theory.lab.experiments.thresholds import Budget
+from lo_theory.lab.frame import Frame, Record, kind, of_kind, parts, pool, records
+from lo_theory.lab.panel import NATS, Axes, Colours, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
+from lo_theory.lab.schema import require_distinct, setting
 from lo_theory.lab.settings import Model, Objective, Training, check_laws
-from lo_theory.lab.style import COLOURS, INK, NO_DATA
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.problem import LODistribution, TableObservations
-from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-    from lo_theory.problem import LODistribution
-    from lo_theory.thresholds import PlantedEnsemble
-
-__all__ = [
-    "OBSERVED",
-    "Cells",
-    "Observed",
-    "Population",
-    "Row",
-    "check_rates",
-    "degree",
-    "ensembles",
-    "figures",
-    "marks",
-    "problems",
-    "rate",
-    "tables",
-    "units",
-]
-
+from lo_theory.thresholds import PlantedEnsemble, compare_starts, find_transition, planted_ensemble
 
 Observed = Literal["all", "satisfied"]
-
 OBSERVED = ("all", "satisfied")
-
 _TENTHS = tuple(round(0.1 * i, 1) for i in range(11))
 
 
@@ -154,8 +127,7 @@ class Row:
     training: Training | None = None
 
     def __post_init__(self) -> None:
-        if len(set(self.judged)) < len(self.judged):
-            raise ValueError(f"judged names one twice: {list(self.judged)}")
+        require_distinct("judged", self.judged)
         if "model" in self.judged and self.training is None:
             raise ValueError(
                 "judged asks for a model, but training is null: give training, or leave model out of judged"
@@ -167,8 +139,6 @@ class Row:
 
     def check_fits(self, distribution: LODistribution) -> None:
         """Raise ValueError where a mask law, belief propagation or an ensemble does not fit the problem."""
-        from lo_theory.problem import TableObservations
-
         check_laws(self.objective.named_laws(), distribution.layout)
         if "bp" in self.judged and not isinstance(distribution.observations, TableObservations):
             raise ValueError("judged names bp, but this problem has no factor graph: leave bp out")
@@ -177,9 +147,6 @@ class Row:
 
 def ensembles(row: Row, distribution: LODistribution) -> dict[str, PlantedEnsemble]:
     """The planted ensembles that a row needs, by what is observed; ValueError where they make no sense."""
-    from lo_theory.problem import TableObservations
-    from lo_theory.thresholds import planted_ensemble
-
     wanted = set(OBSERVED if row.thresholds is not None else ())
     wanted |= set(row.population.observed if row.population is not None else ())
     law = distribution.observations
@@ -261,42 +228,36 @@ def _population(s: Subject, name: str, a: float) -> list[Finding]:
 
 
 _BLOCKS = 8  # of the sweeps of population dynamics, of which standard errors are taken
-
 _PROBLEM = ("family", "N", "P")  # what rows are pooled by: all but the seed of the problem
-
 _NAMES = {"dynamic": "dynamic", "condensation": "condensation", "kesten_stigum": "Kesten-Stigum"}
-
 _TITLE = text("problem", lambda line: f"{line.family}, N = {line.N}, P = {line.P}")
-
 Name = tuple[str, int, int]
 
 
-def problems(frame: DataFrame, form: str) -> dict[Name, list[Record]]:
+def problems(frame: Frame, form: str) -> dict[Name, list[Record]]:
     """The cells of each problem, pooled over its seeds: ascending by (a, b), metrics as ``bp kl_latent``."""
     pooled = pool(kind(frame, "cell", form=form), [*_PROBLEM, "a", "b", "posterior"], over="row")
-    found: dict[Name, list[Record]] = {}
-    for cell in records(pooled, spread="posterior"):
-        found.setdefault(_name(cell), []).append(cell)
-    return {name: sorted(cells, key=lambda cell: (cell.a, cell.b)) for name, cells in found.items()}
+    found = parts(records(pooled, spread="posterior"), *_PROBLEM)
+    return {_name(cells[0]): sorted(cells, key=lambda cell: (cell.a, cell.b)) for cells in found}
 
 
 def _name(record: Record) -> Name:
     return record.family, record.N, record.P
 
 
-def marks(frame: DataFrame) -> dict[Name, list[Record]]:
+def marks(frame: Frame) -> dict[Name, list[Record]]:
     """Thresholds of each problem's ensemble: ``c`` with ``error``, and ``full``, c with all observations revealed.
 
     Those of one that is continuous (all the same) as Kesten-Stigum only.
     """
-    found: dict[Name, dict[tuple[str, str], Record]] = {}
-    for line in records(pool(kind(frame, "threshold"))):
+    found: dict[Any, Record] = {}  # of rows that share an ensemble the last
+    for line in of_kind(frame, "threshold"):
         for name in ("kesten_stigum",) if line.value("continuous") else _NAMES:
             c, error = line.value(f"{name}_c"), line.value(f"{name}_c_error")
             if math.isfinite(c):
                 mark = line.plus(threshold=name, c=c, error=error, full=line.value("degree_revealed"))
-                found.setdefault(_name(line), {})[name, line.observed] = mark
-    return {name: list(own.values()) for name, own in found.items()}
+                found[_name(line), name, line.observed] = mark
+    return {_name(own[0]): own for own in parts(found.values(), *_PROBLEM)}
 
 
 def rate(mark: Record, ratio: float = 1.0) -> float:
@@ -318,7 +279,7 @@ _EXACT = {
 _JUDGED = {"kl_latent": "KL", "evidence_error": "evidence error", "converged": "converged"}
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The edge and the diagonal cell by cell, thresholds, population dynamics, and a summary by problem."""
     planes, found = problems(frame, "plane"), marks(frame)
     for cells in planes.values():
@@ -334,11 +295,9 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             text("b", _rate_text, left=False),
         ),
         [mark for name in planes for mark in found.get(name, ())],
-        notes=(
-            "Where all latents are hidden. b: mask rate of the observations at which the mean degree of those that "
-            "count is c; all of them, or the satisfied ones alone. Kesten-Stigum alone: no dip below it is resolved, "
-            "the transition counts as continuous and the three agree.",
-        ),
+        notes="Where all latents are hidden. b: mask rate of the observations at which the mean degree of those that "
+        "count is c; all of them, or the satisfied ones alone. Kesten-Stigum alone: no dip below it is resolved, the "
+        "transition counts as continuous and the three agree.",
     )
     yield Table(
         "Population dynamics",
@@ -347,11 +306,9 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(_overlap("planted"), _overlap("uninformed")),
             text("differ", lambda line: "yes" if line.value("coexist") else "no", left=False),
         ),
-        records(pool(kind(frame, "population"))),
-        notes=(
-            "Overlap of the hidden latents in the limit of many latents, from the two starts, with 95 % intervals over "
-            f"{_BLOCKS} blocks of sweeps (Student's t); they differ by more than 0.02 and five standard errors.",
-        ),
+        of_kind(frame, "population"),
+        notes="Overlap of the hidden latents in the limit of many latents, from the two starts, with 95 % intervals "
+        f"over {_BLOCKS} blocks of sweeps (Student's t); they differ by more than 0.02 and five standard errors.",
     )
     yield Table(
         "All cells",
@@ -384,13 +341,11 @@ def _edge_and_diagonal(cells: Sequence[Record]) -> Table:
             *(cell.plus(part="edge") for cell in cells if cell.a == 1),
             *(cell.plus(part="diagonal") for cell in cells if cell.a == cell.b),
         ],
-        section=lambda cell: cell.part,
-        notes=(
-            "First all latents hidden (a = 1), then equal rates. Nats per hidden latent, per hidden token where it "
-            "says so; 95 % intervals over contexts, or over problem seeds where there are several (Student's t). "
-            "Evidence error: (the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the "
-            "exact posterior's limit, left out of all other columns.",
-        ),
+        section=["part"],
+        notes="First all latents hidden (a = 1), then equal rates. Nats per hidden latent, per hidden token where it "
+        "says so; 95 % intervals over contexts, or over problem seeds where there are several (Student's t). Evidence "
+        "error: (the posterior's ln P(context) less the exact one) per hidden latent. Refused: over the exact "
+        "posterior's limit, left out of all other columns.",
     )
 
 
@@ -420,25 +375,13 @@ def _refused(cell: Record) -> float:
 
 
 _COLUMNS = 4
-
 _GAP = 0.02  # of the overlaps, below which two starts count as one
-
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "kesten_stigum": "D"}
-
 _DASHES = {"all": "-", "satisfied": "--"}
-
 _LN2 = {**{tick / 10: f"{tick / 10:g}" for tick in (0, 2, 4, 6)}, math.log(2): "ln 2"}
-
-_DECADES = {1e-4: "≤10⁻⁴", 1e-3: "10⁻³", 1e-2: "10⁻²", 0.1: "0.1", 1: "1", 10: "10"}
-
 _BITS = Colours(0, math.log(2), _LN2, pad=0.09)
-
-_NATS = Colours(1e-4, 10, _DECADES, logarithmic=True, pad=0.09)
-
 _SHARE = Colours(0, 1, pad=0.09)
-
 _AXES: Mapping[str, Any] = {"xlabel": "mask rate of latents, a", "ylabel": "mask rate of observations, b"}
-
 _OF_LATENTS = ("latent_entropy", "joint_entropy", "kl_latent", "evidence_error")  # not asked where none is hidden
 
 
@@ -458,11 +401,10 @@ class _Quantity:
 
 
 _JOINT = _Quantity("exact joint_entropy", "Exact: joint entropy left,\nnats per hidden latent", _BITS)
-
-_KL = _Quantity("bp kl_latent", "Belief propagation: KL from exact,\nnats per hidden latent", _NATS)
+_KL = _Quantity("bp kl_latent", "Belief propagation: KL from exact,\nnats per hidden latent", NATS)
 
 _EVIDENCE = _Quantity(
-    "bp evidence_error", "Belief propagation: |error of ln P(context)|,\nnats per hidden latent", _NATS
+    "bp evidence_error", "Belief propagation: |error of ln P(context)|,\nnats per hidden latent", NATS
 )
 
 _QUANTITIES = (
@@ -473,12 +415,12 @@ _QUANTITIES = (
     _KL,
     _EVIDENCE,
     _Quantity("bp converged", "Belief propagation:\nshare of contexts converged", _SHARE),
-    _Quantity("model kl_latent", "Trained model: KL from exact,\nnats per hidden latent", _NATS),
-    _Quantity("model kl_token", "Trained model: KL from exact,\nnats per hidden token", _NATS),
+    _Quantity("model kl_latent", "Trained model: KL from exact,\nnats per hidden latent", NATS),
+    _Quantity("model kl_token", "Trained model: KL from exact,\nnats per hidden token", NATS),
 )
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """One sheet for each problem with a map: ``figure``, ``figure-1`` and so on; lines alone make one for each N."""
     planes, lines = problems(frame, "plane"), problems(frame, "lines")
     mapped = {name[:2] for name in planes}
@@ -488,7 +430,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
 
 
 def _sheet(
-    frame: DataFrame,
+    frame: Frame,
     experiment: Experiment,
     name: Name,
     planes: Mapping[Name, list[Record]],
@@ -496,7 +438,7 @@ def _sheet(
 ) -> Sheet:
     family, n, p = name
     plane, found = planes.get(name, []), marks(frame).get(name, [])
-    starts = records(pool(kind(frame, "population", family=family, N=n, P=p)))
+    starts = of_kind(frame, "population", family=family, N=n, P=p)
     ratios = [cell for other, cells in lines.items() if other[:2] == name[:2] for cell in cells]
     ratios.sort(key=lambda cell: cell.P)
     above = [_plane(plane, quantity, found, starts) for quantity in _QUANTITIES if _is_judged(plane, quantity)]
@@ -509,7 +451,7 @@ def _sheet(
     if several:
         panels += [_ratio(ratios, _JOINT, "edge", found), _ratio(ratios, _EVIDENCE, "edge", found)]
         panels += [_ratio(ratios, _JOINT, "diagonal", found), _ratio(ratios, _KL, "diagonal", found)]
-    title = f"{experiment.title or experiment.experiment}: N = {n}{f', P = {p}' if plane else ''}"
+    title = f"{experiment.heading}: N = {n}{f', P = {p}' if plane else ''}"
     height = 1.4 + 4.0 * (len(panels) // _COLUMNS)
     legend = [*(_PATHS.values() if plane else ()), *(_mark_look(mark) for mark in found if plane)]
     if plane and any(_apart(start) > _GAP for start in starts):

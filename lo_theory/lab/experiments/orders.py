@@ -6,16 +6,13 @@ An order-aware learner is measured along its own order, a masked one under the u
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lo_theory.diffusion import Decoded, DecodeOptions, OneAtATime, Sums, Uniform, decode, losses
 from lo_theory.diffusion.losses import gap_share, gap_span
@@ -23,14 +20,13 @@ from lo_theory.diffusion.orders import AlongOrder, OrderLosses, closed_form, ord
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, kind, pool, records
-from lo_theory.lab.laws import policy
+from lo_theory.lab.drawing import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
+from lo_theory.lab.frame import Frame, Record, beside, each, of_kind, parts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Logarithmic, Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
-from lo_theory.lab.settings import Model, Objective, Stage, Training, check_laws
-from lo_theory.lab.style import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
+from lo_theory.lab.schema import require_distinct, setting
+from lo_theory.lab.settings import Model, Objective, Source, Stage, Training, check_laws, policy
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, plus_minus, text, with_expected
 from lo_theory.lab.training import Learner
@@ -39,37 +35,7 @@ from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, Layout, LODistribution
 from lo_theory.rng import Key
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-    from lo_theory.lab.subject import Subject
-    from lo_theory.lab.training import Learner
-    from lo_theory.problem import LODistribution
-
-__all__ = [
-    "Evaluation",
-    "Generation",
-    "MaskedLearner",
-    "Order",
-    "Reader",
-    "Reference",
-    "Row",
-    "above",
-    "causal",
-    "check_exact",
-    "figures",
-    "learners",
-    "masked",
-    "reached",
-    "readers",
-    "tables",
-    "units",
-]
-
-
 _DRAWN = ("random", "closer", "much_closer")
-
 _SWAPPED = ("closer", "much_closer")
 
 
@@ -167,15 +133,15 @@ class Row:
     def __post_init__(self) -> None:
         if not self.orders and not self.masked:
             raise ValueError("orders and masked are both empty: there is nothing to learn")
-        _once("orders", (order.name for order in self.orders))
         names = [learner.name for learner in self.masked]
-        _once("masked", names)
+        require_distinct("orders", (order.name for order in self.orders))
+        require_distinct("masked", names)
         taken = [name for name in names if any(name.split("-")[0] == order.name for order in self.orders)]
         if taken:
             raise ValueError(f"masked: {taken[0]} is the name of an order's learner, take another")
         if not self.shares or max(self.shares) != 1.0:
             raise ValueError(f"shares must hold 1, the whole training, got {list(self.shares)}")
-        _once("shares", self.budgets())
+        require_distinct("shares", self.budgets())
         for learner in self.masked:
             learner.objective(1.0).check_lasts(self.training.steps)
 
@@ -197,17 +163,7 @@ class Row:
         check_exact(self, distribution)
 
 
-def _once(what: str, names: Iterable[str | int]) -> None:
-    again = [name for name, count in Counter(names).items() if count > 1]
-    if again:
-        raise ValueError(f"{what} gives {again[0]} twice: leave one out")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What is published, in words: the paper's curves are of text, which has no known floor."""
-
-    source: str
+Reference = Source
 
 
 @dataclass(frozen=True)
@@ -305,8 +261,9 @@ def units(s: Subject) -> Iterator[Unit]:
             yield s.unit(f"generate/{one.name}/{name}", label, partial(_decode, s, one, name), needs)
 
 
-def _keys(name: str, learner: Learner) -> dict[str, Any]:
-    return {"learner": name, "training_steps": learner.training.steps, "flops": learner.flops()}
+def _keys(name: str, learner: Learner, **more: str) -> dict[str, Any]:
+    """Keys of what is measured of a learner, ``more`` after its name."""
+    return {"learner": name, **more, "training_steps": learner.training.steps, "flops": learner.flops()}
 
 
 def _training(s: Subject, name: str, learner: Learner) -> list[Finding]:
@@ -320,68 +277,52 @@ def _exact(s: Subject) -> Watched:
     return s.watched(s.exact(s.row.evaluation.limit_states))
 
 
-def _sequences(s: Subject) -> NDArray[np.int8]:
-    """The fresh sequences that are read along every order by every learner."""
-    key, n = s.key.fold("losses").fold("data"), s.row.evaluation.sequences
-    return s.once("sequences", lambda: s.distribution.sample(key, n))
-
-
-def _exact_laws(s: Subject, reader: Reader) -> NDArray[np.float64] | None:
-    """The exact conditionals along an order."""
-    if not s.row.evaluation.exact:
-        return None
-    return s.once(("laws", reader.name), lambda: AlongOrder(_exact(s), reader.reading).conditionals(_sequences(s)))
-
-
 def _along(s: Subject, reader: Reader, steps: int) -> list[Finding]:
     """Losses along one order, nats per token: of its own learner, and after the whole training of the masked ones.
 
     All on the same sequences, so that their difference is measured sequence by sequence (metric ``above_causal``).
     Positions, by time, after the whole training only.
     """
-    row, tokens, laws = s.row, _sequences(s), _exact_laws(s, reader)
+    row, key, laws = s.row, s.key.fold("losses").fold("data"), None
+    tokens = s.once("sequences", lambda: s.distribution.sample(key, row.evaluation.sequences))
+    if row.evaluation.exact:
+        laws = s.once(("laws", reader.name), lambda: AlongOrder(_exact(s), reader.reading).conditionals(tokens))
     whole, learner = steps == row.training.steps, causal(s, row, reader, steps)
+    place = {"order": reader.name, "order_kind": reader.order}
     own = order_losses(s.causal(learner), laws, tokens)
-    found = _of_order(s, reader, _keys(reader.name, learner), own, {}, whole)
-    found += _formulas(s, reader) if whole else []
-    for one in row.masked if whole else ():
+    found = _of_order(s, reader, _keys(reader.name, learner, **place), own, whole)
+    if not whole:
+        return found
+    values = closed_form(s.distribution, reader.reading)
+    for t in np.flatnonzero(np.isfinite(values)):
+        found.append(Finding("formula", {**place, "time": int(t)}, {"exact": Sums.single(values[t])}))
+    for one in row.masked:
         learner = masked(s, row, one, steps)
         measured = order_losses(AlongOrder(s.watched(s.model(learner)), reader.reading), laws, tokens)
         above = measured.model - own.model
         if measured.kl is not None and own.kl is not None:
             above = measured.kl - own.kl
+        total, *positions = _of_order(s, reader, _keys(one.name, learner, **place), measured, whole)
         more = {"above_causal": Sums.of(above.mean(axis=1))}
-        found += _of_order(s, reader, _keys(one.name, learner), measured, more, whole)
+        found += [total._replace(metrics={**total.metrics, **more}), *positions]
     return found
 
 
-def _of_order(
-    s: Subject, reader: Reader, keys: Mapping[str, Any], measured: OrderLosses, more: Mapping[str, Sums], whole: bool
-) -> list[Finding]:
+def _of_order(s: Subject, reader: Reader, keys: Mapping[str, Any], measured: OrderLosses, whole: bool) -> list[Finding]:
     """Totals of one learner along one order, split by role, and after the whole training position by position."""
     layout = s.distribution.layout
     latent = layout.is_latent[np.array(reader.reading)]
-    (name, learner), *budget = keys.items()
-    keys = {name: learner, "order": reader.name, "order_kind": reader.order, **dict(budget)}
     totals = measures.order_totals(measured)
     if measured.kl is not None:
         for name, part in (("kl_latents", latent), ("kl_observations", ~latent)):
             totals[name] = Sums.of(np.where(part, measured.kl, 0.0).mean(axis=1))
-    found = [Finding("along", keys, {**totals, **more})]
+    found = [Finding("along", keys, totals)]
     arrays = {name: values for name, values in vars(measured).items() if values is not None}
     for t in range(layout.length) if whole else ():
         place = {"time": t, "position": reader.reading[t], "role": "latent" if latent[t] else "observation"}
         here = {name: Sums.of(values[:, t]) for name, values in arrays.items()}
-        found.append(Finding("position", keys | place, here))
+        found.append(Finding("position", {**keys, **place}, here))
     return found
-
-
-def _formulas(s: Subject, reader: Reader) -> list[Finding]:
-    """The exact conditional losses that are a formula, by time."""
-    values = closed_form(s.distribution, reader.reading)
-    keys = {"order": reader.name, "order_kind": reader.order}
-    known = np.flatnonzero(np.isfinite(values))
-    return [Finding("formula", {**keys, "time": int(t)}, {"exact": Sums.single(values[t])}) for t in known]
 
 
 def _uniform(s: Subject, one: MaskedLearner, steps: int) -> list[Finding]:
@@ -409,10 +350,9 @@ def _data(s: Subject) -> list[Finding]:
 def _sample(s: Subject, reader: Reader) -> list[Finding]:
     """Ancestral sampling from an order-aware learner after the whole training."""
     setting, layout, learner = s.row.generation, s.distribution.layout, causal(s, s.row, reader, s.row.training.steps)
-    model, key, own = s.causal(learner), s.key.fold("generate").fold(reader.name), _keys(reader.name, learner)
-    options = DecodeOptions(setting.temperature, chunk=setting.chunk)
-    drawn = model.generate(key=key, n=setting.sequences, options=options)
-    found = [_generated(s, own, "own order", drawn, key, one_pass=True)]
+    model, key = s.causal(learner), s.key.fold("generate").fold(reader.name)
+    drawn = model.generate(key=key, n=setting.sequences, options=_options(s))
+    found = [_generated(s, _keys(reader.name, learner, policy="own order"), drawn, key, one_pass=True)]
     if reader.reads_latents_first(layout):
         place = s.key.fold("one pass").fold("conditional")
         truth = s.distribution.sample(place.fold("data"), s.row.evaluation.contexts)
@@ -421,44 +361,40 @@ def _sample(s: Subject, reader: Reader) -> list[Finding]:
         options = DecodeOptions(argmax=True, chunk=setting.chunk)
         filled = model.generate(key=place, n=len(truth), given=given, options=options).tokens
         right = (filled[:, observed] == truth[:, observed]).mean(axis=1)
-        found.append(Finding("one_pass", own, {"conditional": Sums.of(right)}))
+        found.append(Finding("one_pass", _keys(reader.name, learner), {"conditional": Sums.of(right)}))
     return found
 
 
 def _decode(s: Subject, one: MaskedLearner, name: str) -> list[Finding]:
     """Decoding with a masked learner after the whole training, one token a step."""
     setting, learner = s.row.generation, masked(s, s.row, one, s.row.training.steps)
-    key, options = (
-        s.key.fold("generate").fold(one.name).fold(name),
-        DecodeOptions(setting.temperature, chunk=setting.chunk),
-    )
+    key, options = s.key.fold("generate").fold(one.name).fold(name), _options(s)
     posterior = s.watched(s.model(learner))
     drawn = decode(posterior, policy(name), OneAtATime(), key=key, n=setting.sequences, options=options)
-    return [_generated(s, _keys(one.name, learner), name, drawn, key, one_pass=False)]
+    return [_generated(s, _keys(one.name, learner, policy=name), drawn, key, one_pass=False)]
 
 
-def _generated(s: Subject, keys: Mapping[str, Any], name: str, drawn: Decoded, key: Key, *, one_pass: bool) -> Finding:
+def _options(s: Subject) -> DecodeOptions:
+    return DecodeOptions(s.row.generation.temperature, chunk=s.row.generation.chunk)
+
+
+def _generated(s: Subject, keys: Mapping[str, Any], drawn: Decoded, key: Key, *, one_pass: bool) -> Finding:
     """Accuracies and diversity; per sequence: calls of the network, their worth in passes over L positions, seconds."""
     n, length = drawn.tokens.shape
     forwards = drawn.forwards / n
     passes = forwards / length if one_pass else forwards
     cost = measures.singles({"forwards": forwards, "passes": passes, "seconds": drawn.seconds / n})
-    metrics = measures.generated(s.distribution, drawn.tokens, key.fold("judge")) | cost
-    (first, learner), *budget = keys.items()
-    return Finding("generate", {first: learner, "policy": name, **dict(budget)}, metrics)
+    return Finding("generate", keys, measures.generated(s.distribution, drawn.tokens, key.fold("judge")) | cost)
 
 
-def learners(frame: DataFrame) -> list[Record]:
+def learners(frame: Frame) -> list[Record]:
     """Each learner after its longest training, with the problem's lines, and all its ``trainings``, ascending.
 
     Losses are those on its own objective.
     """
-    problems = {line.row: line for line in _lines(frame, "problem")}
-    own = [*filter(_is_own, _lines(frame, "along")), *_lines(frame, "masked")]
-    found: dict[tuple[int, str], list[Record]] = {}
-    for line in sorted(own, key=lambda line: (int(line.row), float(line.flops))):
-        found.setdefault((line.row, line.learner), []).append(line.plus(problems[line.row]))
-    return [trainings[-1].plus(trainings=trainings) for trainings in found.values()]
+    own = [*filter(_is_own, of_kind(frame, "along")), *of_kind(frame, "masked")]
+    own = beside(sorted(own, key=lambda line: (int(line.row), float(line.flops))), of_kind(frame, "problem"), "row")
+    return [trainings[-1].plus(trainings=trainings) for trainings in parts(own, "row", "learner")]
 
 
 def above(line: Record) -> Estimate:
@@ -479,10 +415,6 @@ def _span(line: Record) -> float:
     return gap_span(line.value("floor"), line.value("marginals_only"))
 
 
-def _lines(frame: DataFrame, name: str) -> list[Record]:
-    return records(pool(kind(frame, name)))
-
-
 def _is_own(line: Record) -> bool:
     return bool(line.learner == line.order)
 
@@ -495,31 +427,25 @@ def _longest(lines: Sequence[Record]) -> list[Record]:
 
 _MILLI = 1e3
 
-_NOTHING = Record({})
 
-
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Above the floor by compute, one for each row of the experiment; along the orders; generated sequences."""
-    for _, lines in itertools.groupby(learners(frame), key=lambda line: line.row):
-        yield _compute_table(list(lines), experiment)
-    yield _along_table(_longest(_lines(frame, "along")))
-    generated = _lines(frame, "generate")
-    one_pass = {(line.row, line.learner): line for line in _lines(frame, "one_pass")}
-    names = (key("learner", left=True), key("policy", left=True))
+    for lines in parts(learners(frame), "row"):
+        yield _compute_table(lines, experiment)
+    yield _along_table(_longest(of_kind(frame, "along")))
+    generated, names = of_kind(frame, "generate"), (key("learner", left=True), key("policy", left=True))
     yield Table(
         "Generated sequences",
         (
             *(*names, percent("self_consistency", "self-\nconsistent"), percent("consistent", "wholly\nconsistent")),
             *(percent("unpaired"), mean("observation_mean", "mean\nobs."), percent("conditional"), percent("infill")),
         ),
-        [line.plus(one_pass.get((line.row, line.learner), _NOTHING)) for line in generated],
-        section=lambda line: line.row,
-        notes=(
-            "Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. The "
-            "four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
-            "for masked learners in one pass, for an order that reads all latents first one after another; infill: "
-            "masked learners only. Neither can be asked of another order.",
-        ),
+        beside(generated, of_kind(frame, "one_pass"), "row", "learner"),
+        section=["row"],
+        notes="Per cent, with 95 % intervals over sequences; equal training FLOPs, one token a step, tokens drawn. "
+        "The four accuracies are those of Table 1. Conditional: observations from true latents, most likely values, "
+        "for masked learners in one pass, for an order that reads all latents first one after another; infill: masked "
+        "learners only. Neither can be asked of another order.",
     )
     yield Table(
         "Diversity and cost of generated sequences",
@@ -530,14 +456,11 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(mean("passes", form=".0f"), mean("seconds", "ms", ".2f", _MILLI)),
         ),
         generated,
-        section=lambda line: line.row,
-        notes=(
-            "Distinct latent strings, and expected of exact samples; largest |z| of a latent's mean and of a pair's "
-            "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of "
-            "as many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L "
-            "positions (a causal network keeps what it has read); milliseconds of wall time as it ran, beside what "
-            "else was running.",
-        ),
+        section=["row"],
+        notes="Distinct latent strings, and expected of exact samples; largest |z| of a latent's mean and of a pair's "
+        "correlation (!: 999 of 1000 exact samplers stay below); total variation distance to p_data (expected of as "
+        "many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L positions "
+        "(a causal network keeps what it has read); milliseconds of wall time as it ran, beside what else was running.",
     )
 
 
@@ -547,7 +470,7 @@ def _compute_table(lines: Sequence[Record], experiment: Experiment) -> Table:
     floor, marginals = problem.value("floor"), problem.value("marginals_only")
 
     def trained(flops: float, line: Record) -> str:
-        return plus_minus(above(next((one for one in line.trainings if one.flops == flops), _NOTHING)), scale=_MILLI)
+        return next((plus_minus(above(one), scale=_MILLI) for one in line.trainings if one.flops == flops), "-")
 
     def closed(line: Record) -> str:
         return number(100 * gap_share(above(line).value, floor, marginals), ".1f")
@@ -561,15 +484,15 @@ def _compute_table(lines: Sequence[Record], experiment: Experiment) -> Table:
             text("floor\nreached", lambda line: number(reached(line.trainings), ".1e"), left=False),
         ),
         lines,
-        notes=(
+        notes=[
             "10^-3 nats per token above the entropy floor after trainings of so many FLOPs, with 95 % intervals over "
             "sequences: KL to the exact conditionals on fresh data where measured, else loss - floor. Order-aware "
             "learners along their own order, masked ones under the uniform law (Proposition 2.1: the mean over all "
             "orders). Gap closed: per cent of the way from the marginals-only line "
             f"({number(marginals, '.4f')}) to the floor ({number(floor, '.4f')}). Floor "
             f"reached: least FLOPs at which the interval lies below {100 * problem.value('reached'):g} % of that way.",
-            *(() if experiment.reference is None else (f"Paper: {experiment.reference.source}.",)),
-        ),
+            *experiment.paper,
+        ],
     )
 
 
@@ -592,82 +515,67 @@ def _along_table(lines: Sequence[Record]) -> Table:
             text("above\nits own", above_own, left=False),
         ),
         lines,
-        section=lambda line: (line.row, line.order),
-        notes=(
-            "After the whole training: losses in nats per token; KL to the exact conditionals, its shares at latents "
-            "and at observations, and how far a masked learner lies above the order's own one on the same sequences, "
-            "in 10^-3 nats per token, with 95 % intervals over sequences.",
-        ),
+        section=["row", "order"],
+        notes="After the whole training: losses in nats per token; KL to the exact conditionals, its shares at "
+        "latents and at observations, and how far a masked learner lies above the order's own one on the same "
+        "sequences, in 10^-3 nats per token, with 95 % intervals over sequences.",
     )
 
 
 _MASKED = MODEL_SHADES[2::-1]
-
 _MARKERS = "oDs^vP"  # draws of an order
-
 _COLUMNS = 5  # as many as kinds of orders
-
 _NATS = Logarithmic(1e-6)  # below is rounding
 
 _EXACT: Look = {"color": COLOURS["exact"], "linewidth": 2.5, "label": "exact"}
-
-_OPEN: Look = {"color": COLOURS["exact"], "linestyle": "", "marker": "o", "markerfacecolor": "white"}
-
-_FORMULA: Look = {**_OPEN, "label": "exact, closed form"}
-
+_FORMULA: Look = {
+    **{"color": COLOURS["exact"], "linestyle": "", "marker": "o", "markerfacecolor": "white"},
+    "label": "exact, closed form",
+}
 _MARGINALS: Look = {"color": COLOURS["line"], "linestyle": "--", "label": "marginals only"}
-
 _REACHED: Look = {"color": COLOURS["line"], "linestyle": ":", "label": "counts as the floor"}
 
 Looks = Mapping[str, Look]
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Above the floor against FLOPs, along the orders, generated sequences; then order by order every position.
 
     Of several rows of the experiment the first is drawn position by position, and all in the other panels.
     """
-    looks, positions, formulas = _looks(frame), _lines(frame, "position"), _lines(frame, "formula")
-    shown: dict[str, Record] = {}
-    for line in positions:
-        shown.setdefault(line.order_kind, line)
-    parts = [[line for line in positions if _place(line) == _place(one)] for one in shown.values()]
-    empty = [None] * (_COLUMNS - len(parts)) if parts else []
+    looks, positions = _looks(frame), of_kind(frame, "position")
+    orders = {part[0].order_kind: part for part in reversed(parts(positions, "row", "order"))}  # the first of each kind
+    shown = [orders[name] for name in dict.fromkeys(line.order_kind for line in positions)]
+    empty = [None] * (_COLUMNS - len(shown)) if shown else []
     panels: list[Panel | None] = [
         *(_compute_panel(frame, looks), _along_panel(frame, looks), _generated_panel(frame, looks)),
-        *(*(_loss_panel(part, formulas, looks) for part in parts), *empty),
-        *(*(_kl_panel(part, looks) for part in parts), *empty),
+        *(*(_loss_panel(part, of_kind(frame, "formula"), looks) for part in shown), *empty),
+        *(*(_kl_panel(part, looks) for part in shown), *empty),
     ]
-    heights = [5.5, 2.3, 2.3] if parts else [5.5]
-    title, size = experiment.title or experiment.experiment, (16, 1.0 + sum(heights))
+    heights = [5.5, 2.3, 2.3] if shown else [5.5]
     grid, spans = {"height_ratios": heights}, (_COLUMNS - 2, 1, 1)
-    sheet = Sheet(title, panels, _COLUMNS, size, entries=8, grid=grid, spans=spans)
+    sheet = Sheet(experiment.heading, panels, _COLUMNS, (16, 1.0 + sum(heights)), entries=8, grid=grid, spans=spans)
     return {"figure": sheet, **training_sheet(frame, experiment)}
 
 
-def _place(line: Record) -> tuple[int, str]:
-    return line.row, line.order
-
-
-def _looks(frame: DataFrame) -> Looks:
+def _looks(frame: Frame) -> Looks:
     """Colour, marker and label of every learner by name."""
     looks: dict[str, Look] = {"data": {"color": COLOURS["exact"], "marker": "x"}}
-    draws: dict[str, int] = {}
-    for name, of in {line.order: line.order_kind for line in _lines(frame, "along")}.items():
-        draws[of] = draws.get(of, -1) + 1
-        looks[name] = {"color": ORDER_SHADES[of], "marker": _MARKERS[draws[of] % len(_MARKERS)]}
-    for i, name in enumerate(dict.fromkeys(line.learner for line in _lines(frame, "masked"))):
+    for own in parts(of_kind(frame, "along"), "order_kind"):
+        for draw, name in enumerate(dict.fromkeys(line.order for line in own)):
+            looks[name] = {"color": ORDER_SHADES[own[0].order_kind], "marker": _MARKERS[draw % len(_MARKERS)]}
+    for i, name in enumerate(dict.fromkeys(line.learner for line in of_kind(frame, "masked"))):
         looks[name] = {"color": _MASKED[i % len(_MASKED)], "marker": "*"}
     return {name: {**look, "label": name} for name, look in looks.items()}
 
 
-def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
+def _compute_panel(frame: Frame, looks: Looks) -> Panel:
     """Nats above the floor against training FLOPs: finished trainings as points, the longest's own log as a line.
 
     The log is of fresh data at every step, so it has no bias.
     """
-    problems = {line.row: line for line in _lines(frame, "problem")}
-    logged = [line.plus(problems[line.row]) for line in _longest(_lines(frame, "curve"))]
+    problems = of_kind(frame, "problem")
+    logged = beside(_longest(of_kind(frame, "curve")), problems, "row")
 
     def height(line: Record) -> Estimate | float:
         return line.value("loss") - line.value("floor") if line.kind == "curve" else above(line)
@@ -686,8 +594,8 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
         y=height,
         look=look,
         levels=[
-            *(Level(_span(line), _MARGINALS) for line in problems.values()),
-            *(Level(line.value("reached") * _span(line), _REACHED) for line in problems.values()),
+            *(Level(_span(line), _MARGINALS) for line in problems),
+            *(Level(line.value("reached") * _span(line), _REACHED) for line in problems),
         ],
         xlabel="training FLOPs (points: finished trainings, KL on fresh data; faint: loss of the longest - floor)",
         ylabel="loss above the entropy floor, nats per token",
@@ -696,11 +604,11 @@ def _compute_panel(frame: DataFrame, looks: Looks) -> Panel:
     )
 
 
-def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
+def _along_panel(frame: Frame, looks: Looks) -> Panel:
     """KL after the whole training along every order: its own learner and the masked ones, same sequences."""
     return Panel(
         "Whole training: own learner;\nmasked (stars)",
-        lines=_longest([line for line in _lines(frame, "along") if "kl" in line.metrics]),
+        lines=_longest([line for line in of_kind(frame, "along") if "kl" in line.metrics]),
         x="order",
         y="kl",
         look=lambda line: looks[line.learner],
@@ -710,19 +618,18 @@ def _along_panel(frame: DataFrame, looks: Looks) -> Panel:
     )
 
 
-def _generated_panel(frame: DataFrame, looks: Looks) -> Panel:
+def _generated_panel(frame: Frame, looks: Looks) -> Panel:
     """Self-consistency (filled) and share of wholly consistent sequences (open) of what the learners generate."""
-    cells = _lines(frame, "generate")
 
     def look(line: Record) -> Look:
         own = looks[line.learner]
-        return {**own, "markerfacecolor": "white" if line.shown == "consistent" else own["color"]}
+        return {**own, "markerfacecolor": "white" if line.metric == "consistent" else own["color"]}
 
     return Panel(
         "Self-consistent (filled),\nwholly consistent (open)",
-        lines=[line.plus(shown=metric) for line in cells for metric in ("self_consistency", "consistent")],
+        lines=each(of_kind(frame, "generate"), "self_consistency", "consistent"),
         x=lambda line: f"{line.learner}, {line.policy}".removesuffix(", own order").removesuffix(", exact sampler"),
-        y=lambda line: line.estimate(line.shown),
+        y="value",
         look=look,
         scale=100,
         ylabel="generated sequences, %",
@@ -737,18 +644,18 @@ def _slant(axes: Axes) -> None:
 
 def _loss_panel(lines: Sequence[Record], formulas: Sequence[Record], looks: Looks) -> Panel:
     """Losses along one order, position by position."""
-    exact = [line for line in lines if _is_own(line) and "exact" in line.metrics]
-    exact += [line for line in formulas if _place(line) == _place(lines[0])]
+    known = [line for line in formulas if (line.row, line.order) == (lines[0].row, lines[0].order)]
+    exact = each([*filter(_is_own, lines), *known], "exact")
 
     def look(line: Record) -> Look:
-        return _thin(line, looks) if line.shown == "model" else _EXACT if line.kind == "position" else _FORMULA
+        return _thin(line, looks) if line.metric == "model" else _EXACT if line.kind == "position" else _FORMULA
 
     return Panel(
         f"Loss, {lines[0].order}",
         "curves",
-        [*(line.plus(shown="exact") for line in exact), *(line.plus(shown="model") for line in lines)],
+        [*exact, *each(lines, "model")],
         x="time",
-        y=lambda line: line.value(line.shown),
+        y=lambda line: line.value("value"),
         look=look,
         ylabel="loss, nats",
         dress=lambda axes: _shade_latents(axes, lines),

@@ -9,38 +9,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lo_theory.diffusion import Uniform
 from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import COLOURS, INK, marker
 from lo_theory.lab.experiments import table1
-from lo_theory.lab.experiments.table1 import Reference, Row
-from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
-from lo_theory.lab.panel import Level, Look, Panel, Sheet, handle
-from lo_theory.lab.style import COLOURS, INK, marker
+from lo_theory.lab.frame import Frame, Record, beside, gap, kind, minus, parts, pool, records
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet, handle
 from lo_theory.lab.subject import Finding, Subject
-from lo_theory.lab.table import Table, key, measured, percent, plus_minus, text
+from lo_theory.lab.table import PAIR, Table, key, measured, percent, plus_minus, text
 from lo_theory.lab.units import Unit
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-__all__ = [
-    "Reference",
-    "Row",
-    "decodes",
-    "differences",
-    "facts",
-    "falls",
-    "figures",
-    "met",
-    "settling_ratio",
-    "tables",
-    "units",
-]
+Row, Reference = table1.Row, table1.Reference
 
 
 def units(s: Subject) -> Iterator[Unit]:
@@ -61,11 +44,10 @@ def units(s: Subject) -> Iterator[Unit]:
 
 
 _POLICIES = ["vanilla", "margin"]
-
 _PAIR = ["N", "P"]
 
 
-def _decodes(frame: DataFrame) -> DataFrame:
+def _decodes(frame: Frame) -> Frame:
     """Decodes with drawn tokens and a policy of Table 1, pooled over problems: ``tokens`` a step are one or several.
 
     What only the exact posterior can tell is left out where it has not looked at the decodes of a model.
@@ -87,18 +69,18 @@ def _sorted(lines: Sequence[Record]) -> list[Record]:
     return sorted(made, key=lambda it: (it.N, it.denoiser, it.tokens, policies.index(it.get("policy")), it.P))
 
 
-def decodes(frame: DataFrame) -> list[Record]:
+def decodes(frame: Frame) -> list[Record]:
     """All decodes at each (N, P), pooled over its problems; ``level``: the marginals-only value there."""
-    levels = {(fact.N, fact.P): fact.value("self_consistency_independent") for fact in facts(frame)}
-    return _sorted([line.plus(level=levels[line.N, line.P]) for line in records(_decodes(frame))])
+    levels = [fact.plus(level=fact.value("self_consistency_independent")) for fact in facts(frame)]
+    return _sorted(beside(records(_decodes(frame)), levels, *_PAIR))
 
 
-def differences(frame: DataFrame) -> list[Record]:
+def differences(frame: Frame) -> list[Record]:
     """Margin minus vanilla on the same problems."""
     return _sorted(records(minus(_decodes(frame), "policy", "margin", "vanilla")))
 
 
-def facts(frame: DataFrame) -> list[Record]:
+def facts(frame: Frame) -> list[Record]:
     """What holds at each (N, P) whatever the decode, N and then P ascending.
 
     ``self_consistency_independent``: of observations that are drawn from their single-token marginals;
@@ -106,17 +88,15 @@ def facts(frame: DataFrame) -> list[Record]:
     """
     problem = pool(kind(frame, "problem"), _PAIR, over="row")
     losses = pool(kind(frame, "losses", law="uniform"), _PAIR, over="row")
-    more = [gap(losses, problem), pool(kind(frame, "uncertainty"), _PAIR, over="row")]
-    found: dict[tuple[int, int], Record] = {}
-    for line in itertools.chain(*map(records, (problem, *more))):
-        found[line.N, line.P] = found.get((line.N, line.P), line.plus(ratio=line.P / line.N)).plus(line)
-    return [found[place] for place in sorted(found)]
+    found = [line.plus(ratio=line.P / line.N) for line in records(problem)]
+    for more in (gap(losses, problem), pool(kind(frame, "uncertainty"), _PAIR, over="row")):
+        found = beside(found, records(more), *_PAIR)
+    return sorted(found, key=lambda fact: (fact.N, fact.P))
 
 
 def _curves(lines: Sequence[Record]) -> list[list[Record]]:
     """The decodes of each way to decode at one N, by ratio."""
-    parts = itertools.groupby(lines, key=lambda it: (it.N, it.denoiser, it.tokens, it.policy))
-    return [list(part) for _, part in parts]
+    return parts(lines, "N", "denoiser", "tokens", "policy")
 
 
 def _above(line: Record, level: float) -> float:
@@ -156,23 +136,18 @@ def met(curve: Sequence[Record], level: float) -> str:
     return f"{first}, for good {found[-1]:.1f}" if len(found) + below > 1 else first
 
 
-_PROBLEM = text("N, P", lambda line: f"{line.N}, {line.P}")
-
 _RATIO = key("ratio", "P/N", "g")
-
 _DENOISER, _TOKENS = key("denoiser", left=True), key("tokens", "tokens\na step")
-
 _SEEN = {"alive_steps": "steps alive", "dead_checks": "dead checks", "live_errors": "live errors"}
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Vanilla and margin beside each other, where they meet the marginals-only value, what the contexts leave open."""
     both = _sorted(records(_decodes(frame), spread="policy"))
-    apart = {(it.N, it.P, it.denoiser, it.tokens): it for it in differences(frame)}
     yield Table(
-        experiment.title or experiment.experiment,
+        experiment.heading,
         (
-            *(_PROBLEM, _DENOISER, _RATIO, _TOKENS),
+            *(PAIR, _DENOISER, _RATIO, _TOKENS),
             *(percent(f"{policy} self_consistency", policy) for policy in _POLICIES),
             percent("self_consistency", "margin minus\nvanilla"),
             *(
@@ -181,15 +156,13 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
                 for policy in _POLICIES
             ),
         ),
-        [it.plus(apart.get((it.N, it.P, it.denoiser, it.tokens), Record({}))) for it in both],
-        section=lambda it: (it.N, it.denoiser, it.tokens),
-        notes=(
-            "Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the data "
-            "had what was written so far; dead checks: observations that were written after that, or one of whose "
-            "latents was: for the exact posterior they agree by chance; live errors: wrong observations of the other "
-            "checks. Means over problems with 95 % intervals over problems (Student's t; over sequences where there is "
-            "one problem, or all have one value); differences are taken problem by problem.",
-        ),
+        beside(both, differences(frame), *_PAIR, "denoiser", "tokens"),
+        section=["N", "denoiser", "tokens"],
+        notes="Self-consistency of generated observations in per cent. Steps alive: made while some sequence of the "
+        "data had what was written so far; dead checks: observations that were written after that, or one of whose "
+        "latents was: for the exact posterior they agree by chance; live errors: wrong observations of the other "
+        "checks. Means over problems with 95 % intervals over problems (Student's t; over sequences where there is "
+        "one problem, or all have one value); differences are taken problem by problem.",
     )
     yield Table(
         "Where decoding meets the marginals-only value",
@@ -199,23 +172,19 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(key("met", "met at P/N"), key("lowest")),
         ),
         [curve[0].plus(met=met(curve, curve[0].level), lowest=_lowest(curve)) for curve in _curves(decodes(frame))],
-        notes=(
-            "Marginals only: observations drawn from their single-token marginals. Met: the first ratio at which the "
-            "mean falls to it, on the straight lines of the figure; where it rises above it again, also the one from "
-            "which it stays there. Both have the intervals of the means around them.",
-        ),
+        notes="Marginals only: observations drawn from their single-token marginals. Met: the first ratio at which "
+        "the mean falls to it, on the straight lines of the figure; where it rises above it again, also the one from "
+        "which it stays there. Both have the intervals of the means around them.",
     )
     yield Table(
         "What the contexts leave open",
         (
-            *(_PROBLEM, _RATIO, measured("joint_entropy", "entropy left,\nnats per hidden latent")),
+            *(PAIR, _RATIO, measured("joint_entropy", "entropy left,\nnats per hidden latent")),
             *(percent("deterministic", "determined, %"), percent("gap", "gap closed, %")),
         ),
         facts(frame),
-        notes=(
-            "Under uniform masks: what the context leaves open of the hidden latents, the share of contexts that fix "
-            "every latent, and what the models have learned.",
-        ),
+        notes="Under uniform masks: what the context leaves open of the hidden latents, the share of contexts that "
+        "fix every latent, and what the models have learned.",
     )
 
 
@@ -225,7 +194,6 @@ def _lowest(curve: Sequence[Record]) -> str:
 
 
 _MET: Look = {"color": COLOURS["alarm"], "marker": "|", "markersize": 14, "markeredgewidth": 1.6, "linestyle": ""}
-
 _MARGINALS: Look = {"color": COLOURS["line"], "linestyle": ":", "linewidth": 2, "label": "marginals only"}
 
 _FACTS: Mapping[str, Look] = {
@@ -234,14 +202,14 @@ _FACTS: Mapping[str, Look] = {
 }
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """A column for each N: accuracy against P/N with the marginals-only value, margin minus vanilla, and why."""
     lines, known = decodes(frame), facts(frame)
     sizes = list(dict.fromkeys(fact.N for fact in known))
     rows = ((_accuracy_panel, lines), (_difference_panel, differences(frame)), (_reason_panel, _reasons(lines, known)))
     width = max(7.5, 4.6 * len(sizes))
     sheet = Sheet(
-        experiment.title or experiment.experiment,
+        experiment.heading,
         [make(n, [line for line in part if n == line.N], n == sizes[0]) for make, part in rows for n in sizes],
         columns=max(1, len(sizes)),
         size=(width, 10.5),

@@ -9,30 +9,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, pooled, welch
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, kind, pool, records
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.frame import Frame, Record, of_kind, parts, with_texts
 from lo_theory.lab.learning import Cost, cost_of, gap_panel, learning_curves, place_look
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import seed_texts
-from lo_theory.lab.settings import Model, Objective, Training, check_laws
+from lo_theory.lab.settings import Model, Objective, Source, Training, check_laws
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, measured, number, text
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.problem import LODistribution
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-__all__ = ["Reference", "Row", "differences", "figures", "recipes", "tables", "units"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +61,7 @@ class Row:
             raise ValueError("problem: its tokens are independent, so there is no gap to close: take another")
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What is published of training, in words."""
-
-    source: str
+Reference = Source
 
 
 def units(s: Subject) -> Iterator[Unit]:
@@ -97,41 +85,30 @@ def _train(s: Subject, learner: Learner, draw: int) -> list[Finding]:
     return [trained, Finding("training", keys, measures.singles({"diverged": 0})), *way]
 
 
-def recipes(frame: DataFrame, experiment: Experiment) -> list[Record]:
+def recipes(frame: Frame, experiment: Experiment) -> list[Record]:
     """One record for each row of the experiment that has results, those of one problem together.
 
     ``name`` and ``setting``; ``curves`` of its trainings that ended, ``finals``: their gaps closed at the end, and how
     many ``diverged``. The metric ``gap`` is the mean of the finals: its interval is over trainings (Student's t) or, of
     one, over contexts.
     """
-    training = [line for line in records(pool(kind(frame, "training"))) if line.value("diverged") > 0]
-    lost = {(line.row, line.draw) for line in training}
-    curves, seeds = learning_curves(frame), seed_texts(experiment)
-    found = []
-    for line in records(pool(kind(frame, "problem"))):
+    frame = with_texts(frame, "recipe", seed_texts(experiment))
+    lost = {(line.row, line.draw) for line in of_kind(frame, "training") if line.value("diverged") > 0}
+    curves, found = learning_curves(frame), []
+    for line in of_kind(frame, "problem"):
         ended = [own for own in curves if own[0].row == line.row and (line.row, own[0].draw) not in lost]
         ends = [end for own in ended for end in own[-1].runs("gap").values()]
-        setting = experiment.rows[line.row]
-        name = f"{setting.name} {seeds[line.row]}".strip()
-        keys = {"row": line.row, "N": line.N, "P": line.P, "name": name, "setting": setting, "curves": ended}
-        keys |= {"finals": [end.value for end in ends], "diverged": sum(row == line.row for row, _ in lost)}
+        keys = {"row": line.row, "N": line.N, "P": line.P, "name": line.recipe, "setting": experiment.rows[line.row]}
+        keys |= {"curves": ended, "finals": [end.value for end in ends]}
+        keys |= {"diverged": sum(row == line.row for row, _ in lost)}
         found.append(Record(keys, {"gap": (pooled(ends), {})} if ends else {}))
-    pairs = list(dict.fromkeys(map(_pair, found)))
-    return sorted(found, key=lambda recipe: pairs.index(_pair(recipe)))
-
-
-def _pair(recipe: Record) -> tuple[int, int]:
-    return recipe.N, recipe.P
-
-
-def _problems(found: Sequence[Record]) -> list[list[Record]]:
-    return [[recipe for recipe in found if _pair(recipe) == pair] for pair in dict.fromkeys(map(_pair, found))]
+    return [recipe for part in parts(found, "N", "P") for recipe in part]
 
 
 _NAMES = (text("N, P", lambda recipe: f"{recipe.N}, {recipe.P}"), key("name", "recipe", left=True))
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """What each recipe reaches, the cost of the targets, differences from the first recipe."""
     found = recipes(frame, experiment)
     yield _reached(found, experiment)
@@ -139,7 +116,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
     for target in dict.fromkeys(target for recipe in found for target in recipe.setting.targets):
         costs += [_cost("FLOPs", target, "flops", ".2e"), _cost("seconds", target, "seconds", ".0f")]
     notes = ["Until the gap closed first passes a share; means over the trainings that reach it; -: none does."]
-    yield Table("What it costs to get there", [*_NAMES, *costs], found, _pair, notes)
+    yield Table("What it costs to get there", [*_NAMES, *costs], found, ["N", "P"], notes)
     notes = [
         "Gap closed minus that of the first row of the problem, percentage points, 95 % interval over trainings "
         "(Welch's t, which does not use that the trainings of two recipes share their seeds). No verdict where a "
@@ -147,7 +124,7 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
         "misses by chance."
     ]
     columns = [*_NAMES, measured("difference", None, ".1f", 100), key("verdict", left=True)]
-    yield Table("Against the first recipe", columns, differences(found), _pair, notes)
+    yield Table("Against the first recipe", columns, differences(found), ["N", "P"], notes)
 
 
 def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
@@ -157,24 +134,24 @@ def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
     notes = [
         "Embedding std: at the start. Gap closed after the last step: (marginals only - loss)/"
         "(marginals only - floor) on held-out contexts of the uniform law, with 95 % intervals, over trainings where "
-        f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out."
+        f"there are several (Student's t), else over contexts only. Seconds: {seconds}, evaluations left out.",
+        *experiment.paper,
     ]
-    notes += [] if experiment.reference is None else [f"Paper: {experiment.reference.source}."]
     columns = (
         *_NAMES,
         text("positions", lambda recipe: recipe.setting.model.positions),
         text("embedding\nstd", lambda recipe: f"{recipe.setting.model.embedding_scale:g}", left=False),
         text("optimiser", lambda recipe: recipe.setting.training.optimiser),
-        text("rate", lambda recipe: f"{recipe.setting.training.learning_rate:g}", left=False),
-        text("batch", lambda recipe: f"{recipe.setting.training.batch}", left=False),
-        text("steps", lambda recipe: f"{recipe.setting.training.steps}", left=False),
+        Column("rate", lambda recipe: f"{recipe.setting.training.learning_rate:g}"),
+        Column("batch", lambda recipe: f"{recipe.setting.training.batch}"),
+        Column("steps", lambda recipe: f"{recipe.setting.training.steps}"),
         text("first stage", lambda recipe: _stages(recipe.setting)),
         text("trainings", _trainings, left=False),
         text("FLOPs", lambda recipe: number(_whole(recipe, "flops"), ".2e"), left=False),
         text("seconds", lambda recipe: number(_whole(recipe, "seconds"), ".0f"), left=False),
         measured("gap", "gap closed, %", ".1f", 100),
     )
-    return Table("What each recipe reaches", columns, found, _pair, notes)
+    return Table("What each recipe reaches", columns, found, ["N", "P"], notes)
 
 
 def _stages(setting: Row) -> str:
@@ -212,7 +189,7 @@ def differences(found: Sequence[Record]) -> list[Record]:
     """Every recipe with several trainings against the first row of its problem: ``difference`` and ``verdict``."""
     return [
         other.plus(Record({"verdict": _verdict(apart, first, other)}, {"difference": (apart, {})}))
-        for first, *others in _problems(found)
+        for first, *others in parts(found, "N", "P")
         for other in others
         if min(len(first.finals), len(other.finals)) > 1
         for apart in [welch(other.finals, first.finals)]
@@ -229,14 +206,13 @@ def _verdict(difference: Estimate, first: Record, other: Record) -> str:
 _LEFT = -0.1  # of the last panel, where the lines of the others are named
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Gap closed against operations and seconds, and at the end, for each problem."""
-    parts = _problems(recipes(frame, experiment))
-    heights = [max(4.0, 0.34 * len(part)) for part in parts] or [4.0]
-    panels = [panel for part in parts for panel in (_curves(part, "flops"), _curves(part, "seconds"), _ends(part))]
-    title = experiment.title or experiment.experiment
+    problems = parts(recipes(frame, experiment), "N", "P")
+    heights = [max(4.0, 0.34 * len(part)) for part in problems] or [4.0]
+    panels = [panel for part in problems for panel in (_curves(part, "flops"), _curves(part, "seconds"), _ends(part))]
     grid = {"height_ratios": heights, "width_ratios": (1, 1, 0.9)}
-    return {"figure": Sheet(title, panels, 3, (16, 0.8 + sum(heights)), grid=grid)}
+    return {"figure": Sheet(experiment.heading, panels, 3, (16, 0.8 + sum(heights)), grid=grid)}
 
 
 def _curves(part: Sequence[Record], by: Cost) -> Panel:
@@ -248,7 +224,7 @@ def _curves(part: Sequence[Record], by: Cost) -> Panel:
         return {**place_look(place), "linewidth": 1.2 if place else 2.2, "alpha": 0.85}
 
     curves = [curve for recipe in part for curve in recipe.curves]
-    return gap_panel("N = {}, P = {}: every line a training".format(*_pair(part[0])), curves, by, look, bare=True)
+    return gap_panel(f"N = {part[0].N}, P = {part[0].P}: every line a training", curves, by, look, bare=True)
 
 
 def _ends(part: Sequence[Record]) -> Panel:

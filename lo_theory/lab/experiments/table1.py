@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lo_theory.diffusion import (
     BinomialRule,
@@ -29,22 +29,20 @@ from lo_theory.diffusion import (
 )
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, difference_texts, seed_texts
+from lo_theory.lab.drawing import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
 from lo_theory.lab.experiments.table1_readings import (
     effects_sheet,
     effects_table,
-    pair_text,
     readings_sheet,
     readings_table,
     variants,
 )
-from lo_theory.lab.frame import Record, gap, kind, named, pool, records
-from lo_theory.lab.laws import policy
+from lo_theory.lab.frame import Frame, Record, beside, each, gap, kind, of_kind, parts, pool, records, with_texts
 from lo_theory.lab.learning import training_sheet
-from lo_theory.lab.panel import Level, Look, Panel, Sheet, label_inches
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet, label_inches
 from lo_theory.lab.problems import Problem
 from lo_theory.lab.schema import setting
-from lo_theory.lab.seeds import difference_texts, seed_texts
 from lo_theory.lab.settings import (
     Cell,
     Decoding,
@@ -54,11 +52,12 @@ from lo_theory.lab.settings import (
     Training,
     check_laws,
     mask_law,
+    policy,
     step_count,
 )
-from lo_theory.lab.style import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import (
+    PAIR,
     Table,
     key,
     largest,
@@ -67,18 +66,13 @@ from lo_theory.lab.table import (
     measured,
     number,
     only,
+    pair_text,
     percent,
     text,
     with_expected,
 )
 from lo_theory.lab.units import Unit, Watched
 from lo_theory.problem import LODistribution, TableObservations
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
-__all__ = ["Published", "Reference", "Row", "figures", "named_rows", "tables", "titled", "units"]
 
 
 @dataclass(frozen=True)
@@ -242,53 +236,40 @@ def _schedule(s: Subject, cell: Cell, steps: int) -> Schedule:
 
 
 _KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
-
 _QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
-def named_rows(frame: DataFrame, experiment: Experiment) -> DataFrame:
+def named_rows(frame: Frame, experiment: Experiment) -> Frame:
     """The frame with what rows of one pair differ in as a part of their name, such as ``training.steps 500``."""
-    return named(frame, difference_texts(experiment))
+    return with_texts(frame, "name", difference_texts(experiment))
 
 
 class _Measured:
-    """The lines of all tables and panels, by row of the experiment; ``seeds`` where rows differ in these alone."""
+    """The lines of all tables and panels, by row of the experiment."""
 
-    def __init__(self, frame: DataFrame, experiment: Experiment) -> None:
+    def __init__(self, frame: Frame, experiment: Experiment) -> None:
+        frame = with_texts(frame, "seeds", seed_texts(experiment))
         self.frame, self.experiment = frame, experiment
-        self.title = experiment.title or experiment.experiment
-        self._seeds = seed_texts(experiment)
-        self.problems: dict[int, Record] = {line.row: line for line in self.lines("problem")}
-
-    def lines(self, name: str) -> list[Record]:
-        return self._pooled(kind(self.frame, name))
-
-    def _pooled(self, part: DataFrame) -> list[Record]:
-        return [line.plus(seeds=self._seeds[line.row]) for line in records(pool(part))]
-
-    @functools.cached_property
-    def cells(self) -> list[Record]:
-        return self.lines("decode")
+        self.cells, self.one_pass = of_kind(frame, "decode"), of_kind(frame, "one_pass")
+        self.problems: dict[int, Record] = {line.row: line for line in of_kind(frame, "problem")}
 
     @functools.cached_property
     def losses(self) -> list[Record]:
         """Losses; under the uniform law with the lines of the problem and the gap closed."""
-        uniform = pool(kind(self.frame, "losses", law="uniform"))
-        gaps = {line.row: line for line in records(gap(uniform, pool(kind(self.frame, "problem"))))}
-        return [
-            line.plus(gaps[line.row], self.problems[line.row]) if _is_uniform(line) else line
-            for line in self.lines("losses")
-        ]
+        uniform = kind(self.frame, "losses", law="uniform")
+        gaps = records(gap(pool(uniform), pool(kind(self.frame, "problem"))))
+        lines = [line.plus(self.problems[line.row], law="uniform") for line in gaps]
+        return beside(of_kind(self.frame, "losses"), lines, "row", "law")
 
     @functools.cached_property
     def with_published(self) -> list[Record]:
         """The cells, those of each row with the published numbers of its pair, and then those of all other pairs."""
         published = self.experiment.reference.rows if self.experiment.reference is not None else ()
         lines, seen = [], set()
-        for row, part in _by_row(self.cells):
+        for part in parts(self.cells, "row"):
             pair = part[0].N, part[0].P
             seen.add(pair)
-            place = {"row": row, "place": _place(part[0])}
+            place = {"row": part[0].row, "place": _place(part[0])}
             lines += [*part, *(_of_paper(line, **place) for line in published if pair == (line.N, line.P))]
         return lines + [_of_paper(line) for line in published if (line.N, line.P) not in seen]
 
@@ -299,17 +280,12 @@ class _Measured:
         if len(part):
             sizes = {"latents_hidden": part.N, "observations_hidden": part.P}
             part = part.assign(**{name: (4 * part[name] // size).clip(upper=3) for name, size in sizes.items()})
-        lines = []
-        for _, own in _by_row(self._pooled(part)):
-            there = {(line.latents_hidden, line.observations_hidden): line for line in own}
-            for i, j in itertools.product(range(4), repeat=2):
-                empty = Record({**own[0].keys, "latents_hidden": i, "observations_hidden": j})
-                lines.append(there.get((i, j), empty))
-        return lines
-
-
-def _by_row(lines: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
-    return ((row, list(part)) for row, part in itertools.groupby(lines, key=lambda line: int(line.row)))
+        every = [
+            Record({**own[0].keys, "latents_hidden": i, "observations_hidden": j})
+            for own in parts(records(pool(part)), "row")
+            for i, j in itertools.product(range(4), repeat=2)
+        ]
+        return beside(every, records(pool(part)), "row", "latents_hidden", "observations_hidden")
 
 
 def _is_uniform(line: Record) -> bool:
@@ -321,16 +297,11 @@ def _of_paper(line: Any, **keys: Any) -> Record:
     return Record({"N": line.N, "P": line.P, "denoiser": "paper", "policy": line.policy, "steps": "?", **keys}, known)
 
 
-_PAIR, _DENOISER = text("N, P", pair_text), key("denoiser", left=True)
-
-_CELL = (_PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
-
-
-def _row(line: Record) -> Any:
-    return line.get("row")
+_DENOISER = key("denoiser", left=True)
+_CELL = (PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *variants(line)])), key("steps"))
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, and where models err."""
     frame = named_rows(frame, experiment)
     found = _Measured(frame, experiment)
@@ -344,24 +315,20 @@ def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
             *(largest("pair", "pair z"), with_expected("total_variation", "TV to p_data", ".3f")),
         ),
         found.cells,
-        _row,
-        notes=(
-            "Distinct: distinct latent strings in per cent of the sequences (what the data would give). Bias z, pair "
-            "z: largest |z| of a latent's mean and of a pair's correlation, ! where 999 of 1000 exact samplers stay "
-            "below. TV: total variation distance between the sequences and p_data, N <= 12 (what as many exact samples "
-            "give).",
-        ),
+        ["row"],
+        notes="Distinct: distinct latent strings in per cent of the sequences (what the data would give). Bias z, "
+        "pair z: largest |z| of a latent's mean and of a pair's correlation, ! where 999 of 1000 exact samplers stay "
+        "below. TV: total variation distance between the sequences and p_data, N <= 12 (what as many exact samples "
+        "give).",
     )
     yield Table(
         "One pass, no decoding",
-        (_PAIR, _DENOISER, percent("conditional"), percent("infill"), percent("infill_drawn", "infill, drawn")),
-        found.lines("one_pass"),
-        _row,
-        notes=(
-            "Conditional: observations given the true latents; infill: hidden observations of a true sequence under "
-            "the uniform mask law, most likely values or drawn from the marginals. Per cent, with 95 % intervals over "
-            "sequences.",
-        ),
+        (PAIR, _DENOISER, percent("conditional"), percent("infill"), percent("infill_drawn", "infill, drawn")),
+        found.one_pass,
+        ["row"],
+        notes="Conditional: observations given the true latents; infill: hidden observations of a true sequence under "
+        "the uniform mask law, most likely values or drawn from the marginals. Per cent, with 95 % intervals over "
+        "sequences.",
     )
     yield _models(found)
     yield _classes_table(found)
@@ -389,10 +356,9 @@ def _accuracies(found: _Measured) -> Table:
         notes += [
             f"({pair_text(problem)}): {line}" for problem, line in zip(found.problems.values(), lines, strict=True)
         ]
-    if found.experiment.reference is not None:
-        notes.append(f"Paper: {found.experiment.reference.source}.")
+    notes += found.experiment.paper
     columns += [only(lambda line: bool(line.denoiser != "paper"), column) for column in ours]
-    return Table(found.title, columns, found.with_published, _row, notes)
+    return Table(found.experiment.heading, columns, found.with_published, ["row"], notes)
 
 
 def _models(found: _Measured) -> Table:
@@ -400,20 +366,18 @@ def _models(found: _Measured) -> Table:
     return Table(
         "The trained models",
         (
-            *(_PAIR, key("law", left=True), mean("model", "loss", ".4f"), measured("exact", "exact\nloss")),
+            *(PAIR, key("law", left=True), mean("model", "loss", ".4f"), measured("exact", "exact\nloss")),
             only(_is_uniform, mean("floor", form=".4f")),
             only(_is_uniform, mean("marginals_only", "single\ntokens", ".4f")),
             measured("kl", "KL", ".4f"),
             only(_is_uniform, percent("gap", "gap\nclosed")),
         ),
         found.losses,
-        _row,
-        notes=(
-            "Nats per token on fresh data, by mask law, with 95 % intervals over sequences. Exact loss: the exact "
-            "posterior's on the model's contexts, under the uniform law the floor in the mean. KL: distance of the "
-            "model's marginals from the exact ones. Single tokens: loss of the marginals only. Gap closed = (marginals "
-            "only - loss)/(marginals only - floor) in per cent, loss - floor measured as KL where there is one.",
-        ),
+        ["row"],
+        notes="Nats per token on fresh data, by mask law, with 95 % intervals over sequences. Exact loss: the exact "
+        "posterior's on the model's contexts, under the uniform law the floor in the mean. KL: distance of the "
+        "model's marginals from the exact ones. Single tokens: loss of the marginals only. Gap closed = (marginals "
+        "only - loss)/(marginals only - floor) in per cent, loss - floor measured as KL where there is one.",
     )
 
 
@@ -422,7 +386,7 @@ def _classes_table(found: _Measured) -> Table:
     return Table(
         "Where the models err",
         (
-            _PAIR,
+            PAIR,
             text("latents hidden", lambda four: _QUARTERS[four.latents_hidden]),
             *(mean(f"kl {j}", f"observations\n{name}") for j, name in enumerate(_QUARTERS)),
         ),
@@ -430,11 +394,9 @@ def _classes_table(found: _Measured) -> Table:
             four[0].plus(*(Record({}, {f"kl {j}": line.metrics["kl"]}) for j, line in enumerate(four) if line.metrics))
             for four in zip(*(found.classes[j::4] for j in range(4)), strict=True)
         ],
-        _row,
-        notes=(
-            "KL in nats per hidden token, uniform mask law, by the share of latents and of observations hidden; class "
-            "by class and for the other laws in classes.csv.",
-        ),
+        ["row"],
+        notes="KL in nats per hidden token, uniform mask law, by the share of latents and of observations hidden; "
+        "class by class and for the other laws in classes.csv.",
     )
 
 
@@ -451,7 +413,6 @@ def _known_lines(problem: Record) -> str:
 
 
 _COLUMNS = 3
-
 _WIDTH, _HEIGHT = 13.0, 3.3  # inches of the sheet, and of a line of panels
 
 
@@ -470,7 +431,7 @@ def _place(line: Record) -> _Place:
     return line.get("place") or _Place(line.get("row"), f"({line.N}, {line.P}) {line.get('name', '')}".strip())
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Everything the tables print, pair by pair; a summary, readings, effects and trainings on sheets of their own."""
     frame = named_rows(frame, experiment)
     found = _Measured(frame, experiment)
@@ -486,9 +447,8 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
 def _sheet(found: _Measured) -> Sheet:
     """Panels in lines of three; the first and the last are two wide. A quantity that was not measured has none."""
     laws = dict(zip(dict.fromkeys(line.law for line in found.losses), itertools.cycle(LAW_MARKERS), strict=False))
-    once = found.lines("one_pass")
     wide = [(2, _self_consistency(found)), *((1, panel) for panel in _of_cells(found))]
-    wide += [(1, _one_pass_panel(once)), *((1, panel) for panel in _of_losses(found, laws)), (2, _classes(found))]
+    wide += [(1, _one_pass_panel(found)), *((1, panel) for panel in _of_losses(found, laws)), (2, _classes(found))]
     wide = [(span, panel) for span, panel in wide if panel.numbers()] or wide[:1]
     panels: list[Panel | None] = []
     spans: list[int] = []
@@ -497,9 +457,9 @@ def _sheet(found: _Measured) -> Sheet:
         empty = left if span > left else 0
         panels += [*[None] * empty, panel]
         spans += [*[1] * empty, span]
-    height, legend = _HEIGHT + label_inches([str(_place(line)) for line in found.cells]), _legend(found, once, laws)
+    height, legend = _HEIGHT + label_inches([str(_place(line)) for line in found.cells]), _legend(found, laws)
     size = (_WIDTH, 0.5 + height * -(-sum(spans) // _COLUMNS))
-    return Sheet(found.title, panels, _COLUMNS, size, legend, entries=min(6, len(legend)), spans=spans)
+    return Sheet(found.experiment.heading, panels, _COLUMNS, size, legend, entries=min(6, len(legend)), spans=spans)
 
 
 def _summary(found: _Measured) -> dict[str, Sheet]:
@@ -540,13 +500,13 @@ def _summary(found: _Measured) -> dict[str, Sheet]:
     return {"summary": Sheet(title, panels, 3, size, legend, entries=len(legend))}
 
 
-def _legend(found: _Measured, once: Sequence[Record], laws: Mapping[str, Any]) -> list[Look]:
+def _legend(found: _Measured, laws: Mapping[str, Any]) -> list[Look]:
     """Colours of denoisers, filled or open, and each symbol once."""
-    names = sorted({line.denoiser for line in (*found.cells, *once)})
+    names = sorted({line.denoiser for line in (*found.cells, *found.one_pass)})
     names += ["paper"] if found.experiment.reference else []
     symbols = {f"policy {cell.policy}": marker(cell.policy) for cell in found.cells if not cell.argmax}
     symbols |= {"most likely tokens (argmax)": "*"} if any(cell.argmax for cell in found.cells) else {}
-    symbols |= {name.replace("_", ", "): mark for name, mark in ACCURACY_MARKERS.items() if once}
+    symbols |= {name.replace("_", ", "): mark for name, mark in ACCURACY_MARKERS.items() if found.one_pass}
     symbols |= {f"mask law {law}": mark for law, mark in laws.items()}
     return [
         *({"edgecolor": COLOURS[name], "facecolor": COLOURS[name], "label": name} for name in names),
@@ -659,14 +619,14 @@ def _dress_z(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _one_pass_panel(once: Sequence[Record]) -> Panel:
+def _one_pass_panel(found: _Measured) -> Panel:
     """Accuracies that need no decoding."""
     return Panel(
         "One pass",
-        lines=[line.plus(accuracy=name) for line in once for name in ACCURACY_MARKERS],
+        lines=each(found.one_pass, *ACCURACY_MARKERS),
         x=_place,
-        y=lambda line: line.estimate(line.accuracy),
-        look=lambda line: {"color": COLOURS[line.denoiser], "marker": ACCURACY_MARKERS[line.accuracy], "markersize": 5},
+        y="value",
+        look=lambda line: {"color": COLOURS[line.denoiser], "marker": ACCURACY_MARKERS[line.metric], "markersize": 5},
         scale=100,
         ylabel="accuracy in one pass, %",
     )
@@ -676,13 +636,13 @@ def _of_losses(found: _Measured, laws: Mapping[str, Any]) -> Iterator[Panel]:
     """Losses of the model and the exact posterior, KL and gap closed; symbols tell mask laws apart."""
 
     def look(line: Record) -> Look:
-        return {"color": COLOURS[line.get("of", "model")], "marker": laws[line.law], "markersize": 7}
+        return {"color": COLOURS[line.get("metric", "model")], "marker": laws[line.law], "markersize": 7}
 
     yield Panel(
         "Loss",
-        lines=[line.plus(of=name) for line in found.losses for name in ("exact", "model") if name in line.metrics],
+        lines=each(found.losses, "exact", "model"),
         x=_place,
-        y=lambda line: line.estimate(line.of),
+        y="value",
         look=look,
         levels=[_level(found, "floor"), _level(found, "marginals_only", "--")],
         xlabel="uniform law: line the floor, dashed marginals only",

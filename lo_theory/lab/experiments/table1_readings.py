@@ -14,22 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.frame import Record, gap, kind, minus, pool, records
-from lo_theory.lab.panel import Level, Look, Panel, Sheet
+from lo_theory.lab.drawing import COLOURS, INK, SEQUENTIAL, marker
+from lo_theory.lab.frame import Frame, Record, gap, kind, minus, of_kind, pool, records
+from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet
 from lo_theory.lab.settings import step_count
-from lo_theory.lab.style import COLOURS, INK, SEQUENTIAL, marker
-from lo_theory.lab.table import Column, Table, key, number, plus_minus, text
+from lo_theory.lab.table import PAIR, Column, Table, key, number, pair_text, plus_minus, text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
-
     from lo_theory.lab.experiments.table1 import Reference
 
-__all__ = [
-    *("ADAPTIVE", "Reading", "effects", "effects_sheet", "effects_table", "pair_text", "readings", "readings_sheet"),
-    *("readings_table", "variants", "verdict"),
-]
 
 ADAPTIVE = "margin"
 """The paper's adaptive inference."""
@@ -38,7 +31,6 @@ _POLICIES = ("vanilla", ADAPTIVE)
 _GENERATED = ("self_consistency", "unpaired")
 _ONE_PASS = ("conditional", "infill", "infill_drawn")
 _NAMES = {"infill_drawn": "infill, drawn", "self_consistency": "self-consistency"}
-
 _Pair = tuple[int, int]
 _Published = Mapping[_Pair, Mapping[str, float]]  # per cents by pair and policy
 
@@ -124,7 +116,7 @@ def _decode(cell: Record, *, noise: bool = True) -> str:
     return ", ".join([f"{shown} steps", *variants(cell, noise=noise)])
 
 
-def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
+def readings(frame: Frame, reference: Reference) -> list[Reading]:
     """Every reading that both policies were measured under, the nearest to the published numbers first.
 
     Noise on the scores does not change vanilla decoding, so with noise it is compared with vanilla without. Accuracies
@@ -133,7 +125,7 @@ def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
     """
     found: dict[tuple[str, str, str, str], dict[_Pair, dict[str, Estimate]]] = {}
     cells: dict[tuple[str, str, str, _Pair], dict[str, Record]] = {}
-    for cell in records(pool(kind(frame, "decode"), over="row")):
+    for cell in of_kind(frame, "decode", over="row"):
         place = (cell.denoiser, cell.get("name", ""), _decode(cell), (cell.N, cell.P))
         cells.setdefault(place, {})[cell.policy] = cell
     for (denoiser, variant, decode, pair), policies in cells.items():
@@ -145,7 +137,7 @@ def readings(frame: DataFrame, reference: Reference) -> list[Reading]:
                 parts = (vanilla.estimate(metric), adaptive.estimate(metric), adaptive.minus(vanilla, metric))
                 reading = (_NAMES.get(metric, metric), denoiser, variant, decode)
                 found.setdefault(reading, {})[pair] = _in_percent(*parts)
-    for item in records(pool(kind(frame, "one_pass"), over="row")):
+    for item in of_kind(frame, "one_pass", over="row"):
         for metric in _ONE_PASS:
             reading = (_NAMES.get(metric, metric), item.denoiser, item.get("name", ""), "one pass")
             value = item.estimate(metric)
@@ -224,7 +216,7 @@ def _elsewhere(found: Sequence[Reading], pairs: Sequence[_Pair], published: _Pub
     return text + (f"{len(above)}: {listed}." if above else "none.") + " Nothing follows for the published sizes."
 
 
-def readings_table(frame: DataFrame, experiment: Experiment) -> Table:
+def readings_table(frame: Frame, experiment: Experiment) -> Table:
     """Every reading with its distance to the published numbers, the nearest first, and a sentence on what fits."""
     reference = experiment.reference
     found = readings(frame, reference) if reference is not None else []
@@ -267,7 +259,7 @@ def _effect_text(reading: Reading) -> str:
     return f"{reading.mean(ADAPTIVE) - reading.mean('vanilla'):+.1f}"
 
 
-def readings_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]:
+def readings_sheet(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     """One panel a pair, one line a reading, the nearest to the published numbers on top; nothing without those."""
     found = readings(frame, experiment.reference) if experiment.reference is not None else []
     if not found:
@@ -286,7 +278,7 @@ def readings_sheet(frame: DataFrame, experiment: Experiment) -> dict[str, Sheet]
     width = 4.6 + 3.2 * len(pairs)
     return {
         "readings": Sheet(
-            f"Which definition fits? {experiment.title or experiment.experiment}",
+            f"Which definition fits? {experiment.heading}",
             [_of_readings(pair, found, published) for pair in pairs],
             len(pairs),
             (width, 2.4 + 0.27 * len(found)),
@@ -346,12 +338,7 @@ def _draw_published(axes: Axes, lines: Sequence[Mapping[str, float]]) -> None:
 # --- adaptive minus vanilla, run by run ---
 
 
-def pair_text(line: Record) -> str:
-    """``25, 275``, and the name and the seeds of the row where it has them."""
-    return " ".join(filter(None, (f"{line.N}, {line.P}", line.get("name", ""), line.get("seeds", ""))))
-
-
-def effects(frame: DataFrame) -> list[Record]:
+def effects(frame: Frame) -> list[Record]:
     """Adaptive minus vanilla of runs that are alike, pooled over them; ``gap``: closed by the model of each run."""
     losses, problems = kind(frame, "losses", law="uniform"), kind(frame, "problem")
     gaps = {pair_text(line): line for line in records(gap(pool(losses, over="row"), pool(problems, over="row")))}
@@ -372,7 +359,7 @@ def _over_runs(title: str, metric: str, form: Callable[[list[float]], str]) -> C
     return Column(title, lambda line: form(_points(line, metric)))
 
 
-def effects_table(frame: DataFrame) -> Table:
+def effects_table(frame: Frame) -> Table:
     """Adaptive minus vanilla where several runs are alike, with intervals over them."""
 
     def of(metric: str, title: str) -> Iterator[Column]:
@@ -383,23 +370,21 @@ def effects_table(frame: DataFrame) -> Table:
     return Table(
         "Adaptive minus vanilla",
         (
-            *(text("N, P", pair_text), key("denoiser", left=True), key("steps"), text("tokens", _tokens)),
+            *(PAIR, key("denoiser", left=True), key("steps"), text("tokens", _tokens)),
             _over_runs("runs", "self_consistency", lambda points: str(len(points))),
             _over_runs("gap\nclosed, %", "gap", lambda gaps: f"{min(gaps):.0f} to {max(gaps):.0f}" if gaps else ""),
             *of("self_consistency", "self-consistent"),
             *of("consistent", "wholly\nconsistent"),
         ),
         [line for line in effects(frame) if len(_points(line, "self_consistency")) > 1],
-        notes=(
-            "Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a "
-            "problem and a training of its own where their seeds differ, with its 95 % interval over runs (Student's "
-            "t), which holds what differs between them; the least and the most of a run; runs in which it is positive. "
-            "Gap closed: the least and the most of their models.",
-        ),
+        notes="Points of per cent, adaptive (margin) minus vanilla of one trained model. Mean over runs, each with a "
+        "problem and a training of its own where their seeds differ, with its 95 % interval over runs (Student's t), "
+        "which holds what differs between them; the least and the most of a run; runs in which it is positive. Gap "
+        "closed: the least and the most of their models.",
     )
 
 
-def effects_sheet(frame: DataFrame) -> dict[str, Sheet]:
+def effects_sheet(frame: Frame) -> dict[str, Sheet]:
     """Adaptive minus vanilla against how far the model has learned, one mark a run; nothing below two trained models.
 
     Self-consistency, one token a step and several, of tokens that are drawn as they come.

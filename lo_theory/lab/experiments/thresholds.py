@@ -6,26 +6,64 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.ensembles import Budget, Ensemble
-from lo_theory.lab.frame import Record, grouped, kind, pool, records
-from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.drawing import CATEGORICAL, COLOURS, INK, SHADING
+from lo_theory.lab.frame import Frame, Record, grouped, of_kind
+from lo_theory.lab.panel import Axes, Look, Panel, Sheet
 from lo_theory.lab.schema import setting
-from lo_theory.lab.style import CATEGORICAL, COLOURS, INK, SHADING
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, text, with_error
 from lo_theory.lab.units import Unit
-from lo_theory.thresholds import RowSpecification, find_fold, find_transition, published
+from lo_theory.thresholds import Effort, RowSpecification, find_fold, find_transition, published
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from pandas import DataFrame
 
-__all__ = ["Row", "figures", "fold_units", "tables", "titled", "units"]
+@dataclass(frozen=True)
+class Ensemble:
+    """A planted ensemble: predicate, q, k, and whether satisfied observations or all are revealed."""
+
+    family: Literal["colouring", "nae", "xor"]
+    q: int = setting(2, least=2)
+    k: int = setting(3, least=2)
+    observed: Literal["satisfied", "all"] = "satisfied"
+
+    def __post_init__(self) -> None:
+        _ = self.specification  # which says what does not go together
+
+    @property
+    def specification(self) -> RowSpecification:
+        """The ensemble as the room of thresholds knows it."""
+        return RowSpecification(self.family, self.q, self.k, self.observed)
+
+    @property
+    def label(self) -> str:
+        """Name in tables: ``4-colouring``, ``NAE q=3 k=3``, ``XOR k=3``."""
+        return {
+            "colouring": f"{self.q}-colouring",
+            "nae": f"NAE q={self.q} k={self.k}",
+            "xor": f"XOR k={self.k}",
+        }[self.family]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one search for thresholds may spend: messages in the population, factor messages for each stage."""
+
+    size: int = 10_000
+    scan: float = setting(1e8, above=0)
+    dynamic: float = setting(3e8, above=0)
+    condensation: float = setting(4e8, above=0)
+
+    def __post_init__(self) -> None:
+        _ = self.effort  # which says what is out of range
+
+    @property
+    def effort(self) -> Effort:
+        """The same for one thread."""
+        return Effort(self.size, self.scan, self.dynamic, self.condensation)
 
 
 @dataclass(frozen=True)
@@ -61,13 +99,9 @@ def units(s: Subject) -> Iterator[Unit]:
 
 
 _TRANSITION = {"dynamic": "dynamic", "condensation": "condens.", "kesten_stigum": "KS"}
-
 _FOLD = {"dynamic": "dynamic", "crossing": "equal free\nentropy", "spinodal": "end of the\nuninformed"}
-
 _UNITS = {"density": "M/N", "neighbours": "(k-1)c"}
-
 _ENSEMBLE = (key("label", "ensemble", left=True), key("observed", left=True))
-
 _REVEALED = text("latents\nrevealed", lambda line: f"{100 * line.revealed:g} %", left=False)
 
 
@@ -80,14 +114,14 @@ def _published(line: Record) -> tuple[Mapping[str, float], str]:
     return {name: value for name, value in found.items() if value is not None}, source
 
 
-def tables(frame: DataFrame, experiment: Experiment) -> Iterator[Table]:
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The three thresholds beside published ones and in other units; folds, with some latents revealed."""
-    return titled(frame, experiment.title or experiment.experiment)
+    return titled(frame, experiment.heading)
 
 
-def titled(frame: DataFrame, title: str) -> Iterator[Table]:
+def titled(frame: Frame, title: str) -> Iterator[Table]:
     """The same tables, the first of them under this title."""
-    found = grouped(records(pool(kind(frame, "threshold"))), "observed")
+    found = grouped(of_kind(frame, "threshold"), "observed")
     sources = "; ".join(source for source in dict.fromkeys(_published(line)[1] for line in found) if source)
     yield Table(
         title,
@@ -100,7 +134,7 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
             text("published\ncondensation", lambda line: _off(line, "condensation"), left=False),
         ),
         found,
-        section=lambda line: line.observed,
+        section=["observed"],
         notes=(
             "Mean degree c = kM/N with 95 % errors. A continuous transition has dynamic = condensation = Kesten-Stigum "
             "(KS); beside it the deepest dip of a planted state below KS that the errors do not exclude. In brackets: "
@@ -112,7 +146,7 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
         "As density M/N and as neighbours (k-1)c",
         (*_ENSEMBLE, *_in_units(_TRANSITION, _threshold)),
         found,
-        section=lambda line: line.observed,
+        section=["observed"],
     )
     yield Table(
         "Side information: some latents are revealed too",
@@ -122,23 +156,21 @@ def titled(frame: DataFrame, title: str) -> Iterator[Table]:
             *(text(title, partial(_part, name=name), left=name == "dynamic") for name, title in _FOLD.items()),
         ),
         _folds(frame),
-        section=lambda line: (line.observed, line.label),
-        notes=(
-            "Mean degree c with 95 % errors, half the spacing of the curve's points included. Between the first and "
-            "the last column an informed and an uninformed state coexist; from the middle one on the informed one is "
-            "likelier.",
-        ),
+        section=["observed", "label"],
+        notes="Mean degree c with 95 % errors, half the spacing of the curve's points included. Between the first and "
+        "the last column an informed and an uninformed state coexist; from the middle one on the informed one is "
+        "likelier.",
     )
 
 
-def fold_units(frame: DataFrame) -> Table:
+def fold_units(frame: Frame) -> Table:
     """The ends of the folds as density M/N and as neighbours (k-1)c."""
     columns = (*_ENSEMBLE, _REVEALED, *_in_units(_FOLD, _part))
     return Table("Side information, as density M/N and as neighbours (k-1)c", columns, _folds(frame))
 
 
-def _folds(frame: DataFrame) -> list[Record]:
-    return grouped(records(pool(kind(frame, "fold"))), "observed", "label")
+def _folds(frame: Frame) -> list[Record]:
+    return grouped(of_kind(frame, "fold"), "observed", "label")
 
 
 def _in_units(names: Mapping[str, str], cell: Callable[..., str]) -> Iterator[Column]:
@@ -189,15 +221,13 @@ def _part(line: Record, name: str, unit: str = "c") -> str:
 
 
 _LOW, _HIGH = 0.7, 1.6  # of the axis, in units of condensation
-
 _SYMBOLS = {"dynamic": "o", "condensation": "s", "Kesten-Stigum": ">", "published": "x"}
-
 _AREAS = {"hard": "possible but hard", "clustered": "planted state exists, not detectable"}
 
 
-def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """Left: overlap of the fixed points against c, in units of condensation. Right: the thresholds on one axis."""
-    found = [line for name in ("threshold", "fold") for line in records(pool(kind(frame, name)))]
+    found = [line for name in ("threshold", "fold") for line in of_kind(frame, name)]
     ensembles = list(dict.fromkeys((line.label, line.revealed) for line in found))
     # One colour an ensemble and revealed share, whichever of its observations are revealed.
     places = [ensembles.index((line.label, line.revealed)) for line in found]
@@ -206,7 +236,7 @@ def figures(frame: DataFrame, experiment: Experiment) -> Mapping[str, Sheet]:
     legend += [{"facecolor": SHADING[name], "edgecolor": SHADING[name], "label": says} for name, says in _AREAS.items()]
     size = 13, 1.5 + max(4.5, 0.34 * len(items))
     panels = [_fixed_points(frame, items), _phases(items)]
-    return {"figure": Sheet(experiment.title or experiment.experiment, panels, 2, size, legend, entries=6)}
+    return {"figure": Sheet(experiment.heading, panels, 2, size, legend, entries=6)}
 
 
 def _in_its_units(item: Record) -> list[Estimate]:
@@ -217,9 +247,9 @@ def _in_its_units(item: Record) -> list[Estimate]:
     return [Estimate(value / unit, (value - error) / unit, (value + error) / unit) for value, error in values]
 
 
-def _fixed_points(frame: DataFrame, items: Sequence[Record]) -> Panel:
+def _fixed_points(frame: Frame, items: Sequence[Record]) -> Panel:
     """The curves c(overlap), dashed where all observations are revealed; without condensation in units of the least."""
-    curve = sorted(records(pool(kind(frame, "curve"))), key=lambda point: float(point.overlap))
+    curve = sorted(of_kind(frame, "curve"), key=lambda point: float(point.overlap))
     lines = []
     for item in items:
         own = [point for point in curve if point.row == item.row]

@@ -14,22 +14,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Result
 from lo_theory.lab.execute import Work
-from lo_theory.lab.machine import installed_version
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import Run
 from lo_theory.lab.schema import build
 from lo_theory.lab.sweep.grid import Point, label
 from lo_theory.lab.task import load_task
-from lo_theory.lab.units import Options
-
-__all__ = ["Cell", "Place", "Shard", "cell_id", "compute_cell", "make_cells"]
+from lo_theory.lab.units import Options, installed_version
 
 _SECONDS_IN_MEMORY = 3.0
 _SECONDS_TO_WAIT = 10.0  # for a worker that is about to notice that its driver is gone
@@ -173,9 +169,7 @@ class Place:
     def __enter__(self) -> Place:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._run is not None:
             self._run.__exit__(kind, error, trace)
 

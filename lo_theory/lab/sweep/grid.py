@@ -21,19 +21,6 @@ from lo_theory.lab.schema import check, closest, merge, parse_yaml
 from lo_theory.lab.task import task_named
 from lo_theory.lab.training_recipes import RECIPES, spell_out
 
-__all__ = [
-    "LARGEST_GRID",
-    "Axis",
-    "Grid",
-    "Point",
-    "label",
-    "load_grid",
-    "make_grid",
-    "parse_axes",
-    "pooled_over",
-    "with_axes",
-]
-
 LARGEST_GRID = 100_000
 """Cells above which a grid is begun only by someone who has said that it is meant."""
 

@@ -8,7 +8,6 @@ alone writes its rows, a cell at a time, all or none. Touches that folder.
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.engine import Job, Keeper, Pool, Result, Serial, run_jobs
 from lo_theory.lab.execute import Request, choose_run_device, recorded_fact
-from lo_theory.lab.machine import available_processors, installed_version, processor, versions
 from lo_theory.lab.pools import Dask, Processes
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row, examine, read_rows
@@ -26,19 +24,7 @@ from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep.cells import Cell, Shard, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import Grid
 from lo_theory.lab.sweep.results import Results, collect, write_results
-from lo_theory.lab.units import Options
-
-__all__ = [
-    "Cells",
-    "Failure",
-    "Sweep",
-    "SweepRequest",
-    "make_pool",
-    "prepare_sweep",
-    "run_sweep",
-    "show_sweep",
-    "stored_rows",
-]
+from lo_theory.lab.units import Options, available_processors, installed_version, machine
 
 _POOLS = ("pool", "serial", "dask")
 _LARGEST_TRACE = 20_000  # characters of a traceback that the journal keeps
@@ -203,9 +189,8 @@ def make_pool(sweep: Sweep, request: SweepRequest) -> tuple[Pool, Options]:
         pool = cluster = Dask(request.address, workers, threads)
         workers, device = cluster.workers, _cluster_device(cluster, _kind(device), sweep.trains)
     else:
-        device = choose_run_device(sweep.cells, device) if sweep.trains or device not in ("auto", "cpu") else "cpu"
-        if not sweep.trains:
-            device = "cpu"
+        device = choose_run_device(sweep.trains, device)  # complains of one that is not here
+        device = device if sweep.trains else "cpu"
         if request.pool == "serial":
             pool, workers = Serial(), 1
         else:
@@ -282,9 +267,7 @@ def show_sweep(sweep: Sweep, command: str, *, only_complete: bool = False) -> tu
         return results, None
     seconds, last = _sessions(sweep)
     facts = {
-        "versions": versions(),
-        "processor": processor(),
-        "system": platform.system(),
+        **machine(),
         "command": command,
         **{name: last.get(name) for name in ("workers", "threads", "device", "crew")},
         "cells": results.cells,
