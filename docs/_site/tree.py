@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import html
 import importlib
 import inspect
@@ -51,18 +50,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def reference(room: str, about: str) -> str:
-    """The page of a room: every module of it that says what it exports."""
+    """The page of a room: every public module of it."""
     folder = ROOT / "lo_theory" / room
     paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if _exports(path)]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if not path.stem.startswith("_")]
     return "\n\n".join([f"# {room}: {about}", *(f"::: {name}" for name in names)])
-
-
-def _exports(path: Path) -> bool:
-    """Whether a public module has ``__all__``."""
-    targets = [node.targets for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
-    names = {target.id for each in targets for target in each if isinstance(target, ast.Name)}
-    return "__all__" in names and not path.stem.startswith("_")
 
 
 def package() -> str:

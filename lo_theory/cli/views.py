@@ -1,6 +1,6 @@
-"""The command ``decode-view``: one sequence decoded, step by step, as a figure, its CSV and an animation.
+"""The commands ``decode-view``, one sequence decoded step by step, and ``tensorboard``, training curves as event files.
 
-Writes into a folder of its own or of the run, through the lab only.
+Write into a folder of their own or of the run, through the lab only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ examples:
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add ``decode-view`` to the subparsers ``commands``; ``shared`` are options of all commands."""
+    """Add ``decode-view`` and ``tensorboard`` to the subparsers ``commands``; ``shared`` are options of all."""
+    words = "training curves of a run, finished or not, as TensorBoard event files"
+    curves = commands.add_parser("tensorboard", parents=[shared], help=words, description=words)
+    curves.add_argument("run", metavar="RUN", help="name of an experiment (its latest finished run), or a run folder")
+    add_out(curves)
+    words = "where to write (default: tensorboard); then: tensorboard --logdir FOLDER"
+    curves.add_argument("--to", type=Path, default=Path("tensorboard"), metavar="FOLDER", help=words)
+    curves.set_defaults(function=_tensorboard)
     command = commands.add_parser(
         "decode-view",
         parents=[shared],
@@ -69,3 +76,12 @@ def _decode_view(options: argparse.Namespace) -> None:
         words = f"no checkpoint of row {options.row} in {folder}, nor of its cell in a sweep: "
         words += "belief propagation is shown in the model's place"
         print(f"lo-theory: {words}", file=sys.stderr)
+
+
+def _tensorboard(options: argparse.Namespace) -> None:
+    from lo_theory.lab.events import write_events
+
+    folder = Path(options.run)
+    run = folder if (folder / "log.jsonl").exists() else find_run(options.run, options.out).folder
+    for written in write_events(run, options.to):
+        print(written)

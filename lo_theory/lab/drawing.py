@@ -244,6 +244,15 @@ def _write_png(figure: Figure, metadata: dict[str, Any], file: BinaryIO) -> None
         few.save(file, "png", optimize=True, dpi=image.info["dpi"], pnginfo=_png_words(image.info))
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as the PNG that ``write_figure`` writes; after it the places of the figure's parts are final."""
+    content, words = io.BytesIO(), describe(figure)
+    _show_dollars(figure)
+    place, plain = _METADATA["png"]
+    _write_png(figure, {**plain, place: words}, content)
+    return content.getvalue()
+
+
 def _png_words(info: Mapping[Any, Any]) -> PngInfo:
     """The words of a PNG, to be written again."""
     from PIL.PngImagePlugin import PngInfo

@@ -8,15 +8,15 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion.statistics import Estimate
-from lo_theory.lab.drawing import COLOURS, NO_DATA, SEQUENTIAL, letter_panels, mark_empty, new_figure
+from lo_theory.lab.drawing import COLOURS, NO_DATA, SEQUENTIAL, letter_panels, mark_empty, new_figure, png
 from lo_theory.lab.frame import Record
 
 if TYPE_CHECKING:
@@ -76,6 +76,20 @@ class Logarithmic:
         axes.set_ylim(self.lowest / 2, top)
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A measured number where it is drawn, in the coordinates of its axes, and in words, for a page to show there.
+
+    ``size``: width and height of the cell of a map.
+    """
+
+    axes: Axes
+    x: float
+    y: float
+    words: str
+    size: tuple[float, float] | None = None
+
+
 def _plain(record: Record) -> Look:
     """As matplotlib draws it."""
     return {}
@@ -113,9 +127,9 @@ class Panel:
     ylabel: str = ""
     dress: Callable[[Axes], object] = _as_it_is
 
-    def draw(self, axes: Axes) -> None:
-        """Draw it on the axes."""
-        _PAINTERS[self.form](self, axes)
+    def draw(self, axes: Axes) -> list[Mark]:
+        """Draw it on the axes; answer where each measured number is."""
+        marks = list(_PAINTERS[self.form](self, axes))
         if isinstance(self.scale, Logarithmic):
             self.scale.apply(axes)
         axes.set_title(self.title)
@@ -124,6 +138,7 @@ class Panel:
         if self.ylabel:
             axes.set_ylabel(self.ylabel)
         self.dress(axes)
+        return marks
 
     @property
     def looks(self) -> list[Look]:
@@ -166,6 +181,14 @@ def _scaled(panel: Panel, record: Record, of: Of) -> tuple[float, Any]:
     return value, None if math.isnan(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
 
 
+def _words(panel: Panel, record: Record, of: Of) -> str:
+    """The number that is drawn of a record, with its interval, and below it the record's keys."""
+    value, low, high = (panel.factor * number for number in _estimate(record, of))
+    interval = "" if math.isnan(low) else f" ({low:.4g} to {high:.4g})"
+    keys = [f"{name} {key}" for name, key in record.keys.items() if name != "kind" and key not in ("", None)]
+    return f"{panel.title}: {value:.4g}{interval}\n{', '.join(keys)}"
+
+
 def _spread(place: float, i: int, count: int) -> float:
     return place + 0.8 * ((i + 0.5) / count - 0.5)
 
@@ -174,7 +197,7 @@ def _unlabelled(look: Look) -> dict[str, Any]:
     return {name: value for name, value in look.items() if name != "label"}
 
 
-def _points(panel: Panel, axes: Axes) -> None:
+def _points(panel: Panel, axes: Axes) -> Iterator[Mark]:
     places = panel.places(panel.x)
     for place, name in enumerate(places):
         here = [line for line in panel.lines if _place(line, panel.x) == name]
@@ -185,6 +208,8 @@ def _points(panel: Panel, axes: Axes) -> None:
                 axes.bar(x, value, 0.8 / len(here), yerr=error, **style)
             elif not math.isnan(value):
                 axes.errorbar(x, value, yerr=error, **{"elinewidth": 1, "linestyle": "", **style})
+            if not math.isnan(value):
+                yield Mark(axes, x, value, _words(panel, line, panel.y))
         for level in panel.levels:
             if callable(level.value):
                 for height in dict.fromkeys(level.value(line) for line in here):
@@ -226,7 +251,7 @@ def _name_places(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _curves(panel: Panel, axes: Axes) -> None:
+def _curves(panel: Panel, axes: Axes) -> Iterator[Mark]:
     curves: dict[Hashable, list[Record]] = {}
     for line in panel.lines:
         curves.setdefault(tuple(panel.look(line).items()), []).append(line)
@@ -240,6 +265,9 @@ def _curves(panel: Panel, axes: Axes) -> None:
             style["xerr"] = [[x.value - x.low for x in x_values], [x.high - x.value for x in x_values]]
             x_values = [x.value for x in x_values]
         axes.errorbar(x_values, y_values, yerr=errors, **style)
+        shown = [line for line, (_, y, _) in zip(part, drawn, strict=True) if not math.isnan(y)]
+        for x, y, line in zip(x_values, y_values, shown, strict=True):
+            yield Mark(axes, x, y, _words(panel, line, panel.y))
     for level in panel.levels:
         if callable(level.value):
             heights = {_place(line, panel.x): panel.factor * level.value(line) for line in panel.lines}
@@ -257,13 +285,15 @@ def _behind(look: Look) -> dict[str, Any]:
     return {"color": COLOURS["line"], "linewidth": 1, "zorder": 0, **_unlabelled(look)}
 
 
-def _spans(panel: Panel, axes: Axes) -> None:
+def _spans(panel: Panel, axes: Axes) -> Iterator[Mark]:
     places = panel.places(panel.y)
     for line in panel.lines:
         value, error = _scaled(panel, line, panel.x)
         if not math.isnan(value):
             style: dict[str, Any] = {"elinewidth": 1, "linestyle": "", **_unlabelled(panel.look(line))}
-            axes.errorbar(value, places.index(_place(line, panel.y)), xerr=error, **style)
+            place = places.index(_place(line, panel.y))
+            axes.errorbar(value, place, xerr=error, **style)
+            yield Mark(axes, value, place, _words(panel, line, panel.x))
     for level in panel.levels:
         if not callable(level.value):
             axes.axvline(panel.factor * level.value, **_behind(level.look))
@@ -299,7 +329,7 @@ def heat(axes: Axes, x: Sequence[float], y: Sequence[float], values: ArrayLike, 
     axes.grid(visible=False)
 
 
-def _map(panel: Panel, axes: Axes) -> None:
+def _map(panel: Panel, axes: Axes) -> Iterator[Mark]:
     if not isinstance(panel.scale, Colours):
         raise ValueError(f"the scale of a map is its Colours, got {panel.scale!r}")
     x, y = panel.places(panel.x), panel.places(panel.y)
@@ -310,20 +340,60 @@ def _map(panel: Panel, axes: Axes) -> None:
     columns, rows = edges(x), edges(y)
     for i, a in enumerate(x):
         for j, b in enumerate(y):
+            left, right, low, high = columns[i], columns[i + 1], rows[j], rows[j + 1]
             if (a, b) not in there:
-                left, right, low, high = columns[i], columns[i + 1], rows[j], rows[j + 1]
                 axes.fill([left, right, right, left], [low, low, high, high], color="white", linewidth=0)
-            elif look := panel.look(there[a, b]):
+                continue
+            if look := panel.look(there[a, b]):
                 axes.plot(a, b, **_unlabelled(look))
+            yield Mark(
+                axes,
+                (left + right) / 2,
+                (low + high) / 2,
+                _words(panel, there[a, b], panel.z),
+                (right - left, high - low),
+            )
 
 
-_PAINTERS: Mapping[str, Callable[[Panel, Axes], None]] = {
+_PAINTERS: Mapping[str, Callable[[Panel, Axes], Iterator[Mark]]] = {
     "points": _points,
     "bars": _points,
     "curves": _curves,
     "spans": _spans,
     "map": _map,
 }
+
+
+class Box(NamedTuple):
+    """A measured number on a picture: centre, width and height in shares of the picture's, from its upper left."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as PNG, and the measured numbers on it."""
+
+    png: bytes
+    boxes: Sequence[Box]
+
+
+def _box(figure: Figure, mark: Mark) -> Box:
+    """Where a mark is on its figure, once that is laid out. A point is given 0.14 inches to be met in."""
+    width, height = figure.bbox.width, figure.bbox.height
+    x, y = mark.axes.transData.transform((mark.x, mark.y))
+    across = up = _POINT_INCHES * figure.dpi
+    if mark.size is not None:
+        ends = [(mark.x + sign * mark.size[0] / 2, mark.y + sign * mark.size[1] / 2) for sign in (-1, 1)]
+        across, up = abs(np.subtract(*mark.axes.transData.transform(ends)))
+    return Box(float(x / width), float(1 - y / height), float(across / width), float(up / height), mark.words)
+
+
+_POINT_INCHES = 0.14
 
 
 @dataclass(frozen=True)
@@ -346,24 +416,35 @@ class Sheet:
 
     def draw(self) -> Figure:
         """The figure, inside ``drawing.styled``."""
+        return self.paint()[0]
+
+    def paint(self) -> tuple[Figure, list[Mark]]:
+        """The figure, and where its measured numbers are; inside ``drawing.styled``."""
         figure = new_figure(*self.size, self.title)
         count = len(self.panels) + sum(self.spans) - len(self.spans)
         bands = max(1, -(-count // self.columns))
         places = list(figure.subplots(bands, self.columns, squeeze=False, **(self.grid or {})).flat)
         for i, span in enumerate(self.spans):
             _widen(places, i, span)
-        drawn = []
+        drawn: list[Axes] = []
+        marks: list[Mark] = []
         for axes, panel in zip(places, [*self.panels, *[None] * (bands * self.columns - count)], strict=True):
             if panel is None:
                 axes.set_axis_off()
             else:
-                panel.draw(axes)
+                marks += panel.draw(axes)
                 drawn.append(axes)
         mark_empty(drawn)
         letter_panels(drawn)
         if handles := [handle(look) for look in self.looks]:
             figure.legend(handles=handles, loc="outside lower center", ncols=self.entries)
-        return figure
+        return figure, marks
+
+    def drawing(self) -> Drawing:
+        """The figure as PNG, and where its measured numbers are; inside ``drawing.styled``."""
+        figure, marks = self.paint()
+        content = png(figure)
+        return Drawing(content, tuple(_box(figure, mark) for mark in marks))
 
     @property
     def looks(self) -> list[Look]:

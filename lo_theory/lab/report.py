@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lo_theory.lab.config import resolve
+from lo_theory.lab.panel import Box, Drawing
 from lo_theory.lab.reading import stored_sweep
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, csv_files, finished_runs, journal, no_finished_run, published_tables
@@ -24,7 +26,7 @@ from lo_theory.lab.sweep.cells import Cell
 from lo_theory.lab.sweep.results import Results, collect
 from lo_theory.lab.sweep.sweeps import show_sweep
 from lo_theory.lab.table import Table
-from lo_theory.lab.task import tables, write_figures
+from lo_theory.lab.task import drawings, tables, write_figures
 from lo_theory.problem.storage import write_atomically
 
 _LARGEST_DOWNLOAD = 400_000  # bytes of a CSV that the page carries; larger ones are named
@@ -45,7 +47,8 @@ class Failed:
 class Source:
     """Everything that a page shows. ``facts`` are those of done.json, or of a sweep's last session.
 
-    ``rows``: what the page carries as CSV, where no folder holds it.
+    ``rows``: what the page carries as CSV, where no folder holds it. ``drawings``: figures drawn anew, by file name
+    without ending, shown in place of those of the folder, with a number wherever one is measured.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Source:
     finished: tuple[int, int] | None = None  # cells of a sweep: finished, all
     failed: Sequence[Failed] = ()
     rows: Sequence[Row] = ()
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
 
 def find(name: str, out: Path) -> Source:
@@ -95,6 +99,7 @@ def _of_run(run: FinishedRun) -> Source:
         [*grid, *tables(experiment, rows)],
         _figures(run.folder),
         None if cells is None else (cells, cells),
+        drawings=drawings(experiment, rows),
     )
 
 
@@ -142,6 +147,7 @@ def _of_sweep(folder: Path) -> Source:
         _figures(target),
         (results.finished, results.cells),
         list(failed.values()),
+        drawings=drawings(results.experiment, results.rows),
     )
 
 
@@ -174,7 +180,7 @@ def page(source: Source) -> str:
         source=source,
         run=source.folder.resolve().name,
         facts=[*facts, *sorted(dict(source.facts.get("versions", {})).items())],
-        figures=[_figure(path) for path in source.figures],
+        figures=[_figure(path, source.drawings.get(path.stem)) for path in source.figures],
         files=[_download(name, content) for name, content in _contents(source).items()],
     )
 
@@ -183,16 +189,28 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _figure(path: Path) -> dict[str, Any]:
-    """A PNG, its size, so that nothing moves while the page loads, and what it says of itself."""
+def _figure(path: Path, drawing: Drawing | None) -> dict[str, Any]:
+    """A PNG, its size, so that nothing moves while the page loads, what it says of itself, and the numbers on it."""
     from PIL import Image
 
+    content = path.read_bytes() if drawing is None else drawing.png
     try:
-        with Image.open(path) as image:
-            facts = {"width": image.width, "height": image.height, "words": str(image.info.get("Description", ""))}
+        with Image.open(io.BytesIO(content)) as image:
+            (width, height), words = image.size, str(image.info.get("Description", ""))
     except OSError as error:
         raise ValueError(f"{path} is damaged: remove it, and lo-theory figure draws it again") from error
-    return {**facts, "name": path.name, "pdf": path.with_suffix(".pdf").name, "data": _base64(path.read_bytes())}
+    return {
+        **{"width": width, "height": height, "words": words, "data": _base64(content)},
+        **{"name": path.name, "pdf": path.with_suffix(".pdf").name},
+        "boxes": [] if drawing is None else [_place(box, width, height) for box in drawing.boxes],
+    }
+
+
+def _place(box: Box, width: int, height: int) -> dict[str, Any]:
+    """A rectangle on a picture of so many pixels, whole ones, with the words of its number."""
+    sides = {"width": round(box.width * width), "height": round(box.height * height)}
+    corner = {"x": round((box.x - box.width / 2) * width), "y": round((box.y - box.height / 2) * height)}
+    return {**sides, **corner, "words": box.words}
 
 
 def _contents(source: Source) -> dict[str, bytes]:

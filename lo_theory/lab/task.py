@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from lo_theory.lab.config import Experiment
-    from lo_theory.lab.panel import Sheet
+    from lo_theory.lab.panel import Drawing, Sheet
     from lo_theory.lab.subject import Subject
     from lo_theory.lab.table import Table
     from lo_theory.lab.units import Context, Unit
@@ -155,6 +155,12 @@ def write_figures(folder: Path, experiment: Experiment, rows: Sequence[Row]) -> 
     with styled():
         figures = {name: sheet.draw() for name, sheet in sheets(experiment, rows).items()}
         return [path for name, figure in figures.items() for path in write_figure(folder, name, figure)]
+
+
+def drawings(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Drawing]:
+    """All figures of a run as PNG, with the places of their numbers: file name without ending -> drawing."""
+    with styled():
+        return {name: sheet.drawing() for name, sheet in sheets(experiment, rows).items()}
 
 
 def _frame(rows: Sequence[Row]) -> DataFrame:

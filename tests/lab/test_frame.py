@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 import lo_theory
@@ -14,7 +16,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.frame import Record, from_rows, gap, grouped, kind, minus, pool, records
 from lo_theory.lab.kinds import check_row
-from lo_theory.lab.panel import Level, Panel, Sheet
+from lo_theory.lab.panel import Colours, Level, Panel, Sheet
 from lo_theory.lab.rows import Row
 from lo_theory.lab.table import Table, key, measured, percent, to_markdown
 
@@ -169,3 +171,40 @@ def test_bars_stand_at_named_places() -> None:
     assert [bar.get_height() for bar in axes.patches] == pytest.approx(means)
     assert [label.get_text() for label in axes.get_xticklabels()] == [f"(6, 18)\nrow\n{row}" for row in range(3)]
     assert len(panel.numbers()) == 3 * len(means)
+
+
+def test_boxes_are_where_the_numbers_are_drawn() -> None:
+    of = {"lines": LINES, "look": lambda line: {"color": "#ff0000", "marker": "s", "markersize": 7, "linestyle": ""}}
+    panels = [
+        Panel("points", x="row", y="consistent", scale=100, **of),
+        Panel("curves", "curves", x="row", y="consistent", **of),
+        Panel("spans", "spans", x="consistent", y="policy", **of),
+    ]
+    with styled():
+        drawing = Sheet("sheet", panels, 3, (9, 3)).drawing()
+    assert len(drawing.boxes) == 3 * len(LINES)
+    with Image.open(io.BytesIO(drawing.png)) as image:
+        picture = np.asarray(image.convert("RGB")).astype(int)
+    height, width, _ = picture.shape
+
+    def red(x: float, y: float) -> bool:
+        spot = picture[round(y * height) - 2 : round(y * height) + 3, round(x * width) - 2 : round(x * width) + 3]
+        return bool((spot[..., 0] - spot[..., 1]).mean() > 150)
+
+    assert all(red(box.x, box.y) for box in drawing.boxes)
+    assert not all(red(box.x, 1 - box.y) for box in drawing.boxes)  # counted from below
+    estimate = LINES[0].estimate("consistent")
+    first = f"points: {100 * estimate.value:.4g} ({100 * estimate.low:.4g} to {100 * estimate.high:.4g})"
+    assert drawing.boxes[0].words.split("\n")[0] == first
+    assert f"policy {LINES[0].policy}" in drawing.boxes[0].words
+
+
+def test_the_box_of_a_cell_of_a_map_is_the_cell() -> None:
+    cells = [Record({"a": a, "b": b, "z": 1.0}) for a in (0.0, 1.0, 3.0) for b in (0.0, 1.0)]
+    panel = Panel("map", "map", cells, x="a", y="b", z=lambda line: line.z, scale=Colours(0, 1))
+    with styled():
+        boxes = Sheet("sheet", [panel], 1, (6, 3)).drawing().boxes
+    widths = sorted({round(box.width / boxes[0].width, 6) for box in boxes})
+    assert widths == [1.0, 1.5, 2.0]
+    assert len({round(box.height, 9) for box in boxes}) == 1
+    assert "z 1.0" in boxes[0].words

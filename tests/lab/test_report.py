@@ -68,6 +68,9 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     expected = [[cell.strip() for cell in row] for table in shown for section in table.sections for row in section]
     assert [row for row in reading.cells if row in expected] == expected
     assert len(reading.all("table")) == len(reading.all("caption")) == len(shown) > 0
+    boxes = [box for made in find(str(finished.folder), Path("runs")).drawings.values() for box in made.boxes]
+    assert len(reading.all("rect")) == len(boxes) > 50
+    assert set(reading.texts["title"]) == {shown_title(finished)} | {box.words for box in boxes}
     images = reading.all("img")
     assert len(images) == len(list(finished.folder.glob("*.png"))) == 3  # the whole, the summary, the readings
     assert any(str(image["alt"]).startswith("A tiny table. Panels: a Self-consistency; b") for image in images)
@@ -81,6 +84,10 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     for word in ("lo-theory run &lt;tiny&gt;", "numpy", "numba", "sequences: 16", "cpu", 'download="table.csv"'):
         assert word in text
     assert path.read_text() == page(find(str(finished.folder), Path("runs")))  # equal bytes for equal runs
+
+
+def shown_title(run: FinishedRun) -> str:
+    return resolve(run.config).heading
 
 
 def test_what_is_outside_is_seen() -> None:
@@ -169,11 +176,11 @@ def test_damage_is_one_clear_line(finished: FinishedRun, tmp_path: Path, capsys:
     shutil.copytree(finished.folder, folder)
     command = ["report", str(folder)]
     assert "is a folder" in complaint([*command, "--to", str(tmp_path)], capsys)
-    figure = (folder / "figure.png").read_bytes()
-    for content in (b"", b"no picture", figure[:20]):
-        (folder / "figure.png").write_bytes(content)
-        assert "figure.png is damaged" in complaint(command, capsys)
-    (folder / "figure.png").write_bytes(figure)
+    shutil.copy(folder / "figure.pdf", folder / "own.pdf")
+    for content in (b"", b"no picture", (folder / "figure.png").read_bytes()[:20]):
+        (folder / "own.png").write_bytes(content)  # a figure that is not the experiment's is shown as it is
+        assert "own.png is damaged" in complaint(command, capsys)
+    (folder / "own.png").unlink()
     (folder / "rows.jsonl").unlink()
     table = (folder / "table.csv").read_text()
     (folder / "table.csv").write_text(table[: len(table) // 2].rsplit(",", 4)[0])
@@ -206,6 +213,10 @@ def test_a_real_browser_asks_for_nothing_and_complains_of_nothing(finished: Fini
             after = [float(text.split()[0]) for text in browser.run(click + column)]
             assert after == sorted(before, reverse=backwards)
         assert browser.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        move = "const it = document.querySelector('.picture rect'); it.dispatchEvent(new PointerEvent('pointermove', "
+        move += "{clientX: 40, clientY: 50})); return document.getElementById('number').textContent"
+        assert browser.run(move) == source.drawings["summary"].boxes[0].words
+        assert browser.run("return !document.getElementById('number').hidden")
         assert browser.console() == []
         assert browser.network()[1] == []
         browser.open(broken)  # what must be seen; on a busy machine the driver hears of it late
