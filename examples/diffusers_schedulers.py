@@ -8,7 +8,6 @@ The model is exact, so whatever is wrong with the sequences is the sampler's doi
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from lo_theory import ExactPosterior, Key, LODistribution, TableObservations, as
 from lo_theory.diffusion import Diversity, OneAtATime, vanilla
 from lo_theory.neural.oracle import EXCLUDED
 from lo_theory.neural.samplers import run_remasking, run_scheduler
+from lo_theory.testing.twins import joint_law
 
 
 def bits(*, equal: bool) -> LODistribution:
@@ -44,26 +44,20 @@ class UniformOracle:
     """
 
     def __init__(self, problem: LODistribution) -> None:
-        layout, rows, weights = problem.layout, [], []
-        for latents in itertools.product(range(layout.q), repeat=layout.n_latents):
-            prior = problem.prior[range(layout.n_latents), latents].prod()
-            laws = problem.observations.probabilities([latents])[0]
-            for observed in itertools.product(*(np.flatnonzero(law) for law in laws)):
-                rows.append(layout.join(latents, observed))
-                weights.append(prior * laws[range(len(laws)), observed].prod())
-        self.one_hot = one_hot(torch.tensor(np.array(rows), dtype=torch.long)).double()
-        self.log_weights = torch.tensor(weights).log()
+        rows, weights = joint_law(problem)
+        self.one_hot = one_hot(torch.from_numpy(rows).long()).double()
+        self.log_weights = torch.from_numpy(weights).log()
 
     def __call__(self, tokens: torch.Tensor, keep: float | None) -> torch.Tensor:
         """Logits of noisy token ids [B, L]."""
         states, length, values = self.one_hot.shape
         flat = self.one_hot.reshape(states, -1)
-        same = flat @ one_hot(tokens, values).reshape(len(tokens), -1).double().T
+        same = flat @ one_hot(tokens, values).reshape(len(tokens), -1).double().T  # tokens in common, [states, B]
         known = np.array([keep]) if keep is not None else (np.arange(64) + 0.5) / 64
-        kept = torch.tensor(known, dtype=torch.float64)[:, None, None]
+        kept, count = torch.tensor(known, dtype=torch.float64)[:, None], torch.arange(length + 1)
         other = (1 - kept) / values
-        likelihood = torch.xlogy(same, kept + other) + torch.xlogy(length - same, other)
-        posterior = torch.softmax((self.log_weights[:, None] + likelihood).logsumexp(0), dim=0)
+        likelihood = (torch.xlogy(count, kept + other) + torch.xlogy(length - count, other)).logsumexp(0)
+        posterior = torch.softmax(self.log_weights[:, None] + likelihood[same.long()], dim=0)
         marginals = (posterior.T @ flat).reshape(len(tokens), length, values)
         return marginals.log().clamp(min=EXCLUDED).float()
 
