@@ -40,7 +40,7 @@ class UniformOracle:
     """The exact denoiser of uniform corruption: p(x_i | each token was redrawn uniformly with probability 1 - keep).
 
     Logits [B, L, V] by summing over all sequences of the problem, for small ones. ``keep`` None: it is not known,
-    uniform in 0..1, as for a network that is not told the time.
+    uniform in 0..1, as for a network that does not see the time.
     """
 
     def __init__(self, problem: LODistribution) -> None:
@@ -96,8 +96,8 @@ def from_masks(
     return sample
 
 
-def from_noise(make: Callable[[int], Any], steps: int, *, told: bool, corrections: int = 0, **options: Any) -> Sample:
-    """A scheduler that starts from random tokens. ``told``: its denoiser knows how many are still random."""
+def from_noise(make: Callable[[int], Any], steps: int, *, timed: bool, corrections: int = 0, **options: Any) -> Sample:
+    """A scheduler that starts from random tokens. ``timed``: its denoiser knows how many are still random."""
 
     def sample(problem: LODistribution, rows: int, generator: torch.Generator) -> torch.Tensor:
         length, oracle = problem.layout.length, UniformOracle(problem)
@@ -105,7 +105,7 @@ def from_noise(make: Callable[[int], Any], steps: int, *, told: bool, correction
         scheduler.set_timesteps(steps)
         tokens = torch.randint(0, 2, (rows, length), generator=generator)
         for t in range(steps):
-            logits = oracle(tokens, t / steps if told else None)
+            logits = oracle(tokens, t / steps if timed else None)
             tokens = scheduler.step(logits, t, tokens, generator=generator, **options).prev_sample
             for _ in range(corrections if t < steps - 1 else 0):
                 logits = oracle(tokens, (t + 1) / steps)
@@ -168,27 +168,27 @@ def noised_cases() -> Iterator[Case]:
     def block(length: int) -> Any:
         return BlockRefinementScheduler(block_length=length)
 
-    refined = from_noise(block, 32, told=False, temperature=1.0)
+    refined = from_noise(block, 32, timed=False, temperature=1.0)
     yield Case("BlockRefinement", "no mask token, temperature 1, 32 steps", refined)
 
     def ddim(**config: Any) -> Callable[[int], Any]:
         return lambda length: DiscreteDDIMScheduler(**config)
 
-    yield Case("DiscreteDDIM", "as shipped: temperature 0, 32 steps", from_noise(ddim(), 32, told=True))
+    yield Case("DiscreteDDIM", "as shipped: temperature 0, 32 steps", from_noise(ddim(), 32, timed=True))
     for steps in (8, 32, 128):
         words = f"temperature 1, {steps} steps"
-        yield Case("DiscreteDDIM", words, from_noise(ddim(), steps, told=True, temperature=1.0))
+        yield Case("DiscreteDDIM", words, from_noise(ddim(), steps, timed=True, temperature=1.0))
     for selection in ("lowest_log_margin", "random"):
         words = f"temperature 1, 128 steps, each corrected 4 times, `{selection}`"
         made = ddim(corrector_steps=4, corrector_selection=selection)
-        yield Case("DiscreteDDIM", words, from_noise(made, 128, told=True, corrections=4, temperature=1.0))
+        yield Case("DiscreteDDIM", words, from_noise(made, 128, timed=True, corrections=4, temperature=1.0))
 
     def bound(**config: float) -> Callable[[int], Any]:
         return lambda length: EntropyBoundScheduler(**config)
 
-    shipped = from_noise(bound(), 32, told=False)
+    shipped = from_noise(bound(), 32, timed=False)
     yield Case("EntropyBound", "as shipped: bound 0.1, temperature 0.8 to 0.4, 32 steps", shipped)
-    careful = from_noise(bound(entropy_bound=0.0, t_max=1.0, t_min=1.0), 32, told=False)
+    careful = from_noise(bound(entropy_bound=0.0, t_max=1.0, t_min=1.0), 32, timed=False)
     yield Case("EntropyBound", "bound 0, temperature 1, 32 steps", careful)
 
 

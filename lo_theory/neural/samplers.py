@@ -72,8 +72,8 @@ def run_remasking(
             committed, following = tuple(answer.committed_token_ids), tuple(answer.next_input_block)
             if len(following) != length or len(committed) not in (0, length):
                 raise ValueError(
-                    f"{type(policy).__name__} commits {len(committed)} tokens and goes on with {len(following)}: it "
-                    f"commits none or {length}, and goes on with {length}"
+                    f"{type(policy).__name__} commits {len(committed)} tokens and continues with {len(following)}: it "
+                    f"commits none or {length}, and continues with {length}"
                 )
             blocks[row] = following
             if committed:

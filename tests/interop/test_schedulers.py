@@ -54,7 +54,7 @@ def test_the_oracle_of_uniform_noise_is_the_exact_posterior_of_a_problem_with_no
     np.testing.assert_allclose(found, truth, atol=1e-6)
 
 
-def test_a_denoiser_that_is_not_told_the_time_averages_over_it_by_evidence() -> None:
+def test_a_denoiser_that_is_does_not_see_the_time_averages_over_it_by_evidence() -> None:
     oracle, noisy = EXAMPLE["UniformOracle"](INDEPENDENT), torch.tensor([[0, 0], [0, 1], [1, 1]])
     found = oracle(noisy, None).double().softmax(-1)
     keeps = (np.arange(64) + 0.5) / 64
@@ -82,7 +82,7 @@ def test_vqdiffusion_keeps_independent_tokens_and_errs_by_one_part_in_its_steps(
 def test_choosing_by_the_probability_of_the_drawn_token_moves_the_law_by_9_64() -> None:
     """Draw both, keep the more probable one, draw the other again: P(0 0) = (9/16 + 6/16) 3/4 = 45/64, not 36/64."""
     found = counts("BlockRefinement: temperature 1, one token a step (threshold 2)", INDEPENDENT)
-    ones = np.array([found[0], found[1] + found[2], found[3]])  # which of two equal ones is kept is not told
+    ones = np.array([found[0], found[1] + found[2], found[3]])  # any of two equal ones may be kept
     accept("outside samplers", chi_square(ones, np.array([45, 18, 1]) / 64))
     reject("outside samplers", chi_square(ones, np.array([36, 24, 4]) / 64))
     accept("outside samplers", binomial(round(EXAMPLE["drawn_confidence"]() * 2**18), 2**18, 45 / 64))

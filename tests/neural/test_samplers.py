@@ -99,7 +99,7 @@ def test_policies_and_schedulers_that_do_not_fit_are_refused_in_words() -> None:
     short = SimpleNamespace(
         apply=lambda **_: SimpleNamespace(committed_token_ids=(1,), next_input_block=(MASK_ID,) * LENGTH)
     )
-    with pytest.raises(ValueError, match=f"commits 1 tokens and goes on with {LENGTH}: it commits none or {LENGTH}"):
+    with pytest.raises(ValueError, match=f"commits 1 tokens and continues with {LENGTH}: it commits none or {LENGTH}"):
         run_remasking(MODEL, short, LENGTH, 1, mask_id=MASK_ID)
     with pytest.raises(ValueError, match="at least one block"):
         run_remasking(MODEL, Likeliest(1), LENGTH, 0, mask_id=MASK_ID)
