@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from lo_theory import ExactPosterior, LODistribution, TableObservations
+from lo_theory import ExactPosterior, LODistribution, TableObservations, decode
+from lo_theory.diffusion import OneAtATime, vanilla
 from lo_theory.neural.oracle import EXCLUDED
 from lo_theory.problem import MASK
 from lo_theory.problem.observations import flip
@@ -132,3 +134,18 @@ def test_vllms_policy_decodes_the_likeliest_sequence() -> None:
     ids = CASES[name].sample(NAE, 8, torch.Generator()).numpy()
     assert np.isfinite(NAE.log_prob(ids)).all()
     assert (ids == ids[0]).all()
+
+
+def test_the_page_holds_a_scheduler_to_the_law_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "interop.md").read_text()
+    (block,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    space: dict[str, Any] = {}
+    exec(compile(_NAMES + block, "docs/interop.md", "exec"), space)
+    assert "ANOTHER LAW: an outcome that is impossible came" in capsys.readouterr().out
+    exact = ExactPosterior(space["small"])
+    assert space["same_law"](
+        lambda key, n: decode(exact, vanilla(), OneAtATime(), key=key, n=n).tokens, space["small"], n=2000
+    ).ok
+
+
+_NAMES = "import torch\nfrom lo_theory import ExactPosterior, as_module, nae_sat\n"
