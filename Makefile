@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRESET ?= cpu
 
-.PHONY: help table1 test lowest soak bench kernels lint docs dist installed clean
+.PHONY: help table1 test lowest soak bench kernels interop lint docs dist installed clean
 
 help:
 	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs                              the documentation as a site, in build/site; a broken link or reference fails"
 	@echo "make dist                              the wheel and the source archive, in dist/"
 	@echo "make installed                         the wheel in an empty environment, away from the repository: it runs quick"
+	@echo "make interop                           the tests with diffusers and transformers, in an environment of their own"
 	@echo "make lint                              ruff and mypy"
 
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -38,6 +39,14 @@ $(VENV)-lowest/ready: pyproject.toml constraints-lowest.txt
 
 lowest: $(VENV)-lowest/ready
 	$(VENV)-lowest/bin/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
+
+$(VENV)-interop/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-interop
+	$(VENV)-interop/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,interop]'
+	@touch $@
+
+interop: $(VENV)-interop/ready
+	$(VENV)-interop/bin/python -m pytest tests/interop -rs $(ARGS)
 
 soak: $(VENV)/ready
 	$(BIN)/python -m pytest -m soak --ignore=tests/bench $(ARGS)

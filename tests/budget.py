@@ -84,6 +84,8 @@ REGISTRY: Mapping[str, Share] = {
     "random order": Share(1),
     "random swaps": Share(1),
     "causal samples": Share(1),
+    # samplers of other packages
+    "outside samplers": Share(12),
     # testing
     "same law": Share(2),
 }

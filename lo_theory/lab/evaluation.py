@@ -254,8 +254,8 @@ def _loss_table(frame: Frame) -> Table:
     ]
     judged = any("kl" in line.metrics for line in lines)
     notes = [
-        "Nats per token of the law for `all`, per hidden token of the role elsewhere; fresh data, the same contexts in "
-        "every column of a line. Single tokens: loss of the marginals without any constraint.",
+        "All: nats per token, weighted as the law says; elsewhere nats per hidden token of the role. Fresh data, the "
+        "same contexts in every column of a line. Single tokens: loss of the marginals without any constraint.",
         f"Under the uniform law the least loss is {known.value('floor'):.4f} (entropy/L), that of the marginals "
         f"{known.value('marginals_only'):.4f}.",
     ]

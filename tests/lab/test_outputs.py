@@ -123,7 +123,7 @@ def test_the_figure_has_equal_bytes_for_equal_rows(
 def test_tables_and_figure_of_an_experiment_without_a_model(tmp_path: Path) -> None:
     finished = execute(resolve(tiny(), preset="exact"), Request(tmp_path), SilentProgress())
     content = tables(resolve(finished.config), finished.rows)
-    titles = ["A tiny table", "Which reading fits the published numbers?", "Diversity", "One pass, no decoding"]
+    titles = ["A tiny table", "Which definition of accuracy fits the published numbers?", "Diversity", "One pass, no decoding"]
     assert [table.title.split(":")[0] for table in content] == titles
     assert not list(finished.folder.glob("*.safetensors"))
 
