@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lo_theory.cli.shared import check_ending
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "add_families", "family_problem"]
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -23,7 +24,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_export(commands.add_parser("export", parents=[shared], help=words, description=words))
 
 
-def _add_sample(command: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+def add_families(
+    command: argparse.ArgumentParser, shared: argparse.ArgumentParser
+) -> Iterator[argparse.ArgumentParser]:
+    """Add a parser for each family of distributions, with its settings as options, and yield it."""
     from lo_theory.lab.problems import FAMILIES
 
     families = command.add_subparsers(title="families", required=True, metavar="FAMILY")
@@ -31,6 +35,22 @@ def _add_sample(command: argparse.ArgumentParser, shared: argparse.ArgumentParse
         family = families.add_parser(name, parents=[shared], help=kind.__doc__, description=kind.__doc__)
         for field in dataclasses.fields(kind)[1:]:
             _add_setting(family, field, typing.get_type_hints(kind)[field.name])
+        family.set_defaults(kind=kind)
+        yield family
+
+
+def family_problem(options: argparse.Namespace) -> Any:
+    """The problem that the options of a family say, as settings."""
+    from lo_theory.lab.schema import build
+
+    names = {field.name: f"setting_{field.name}" for field in dataclasses.fields(options.kind)[1:]}
+    family = typing.get_args(typing.get_type_hints(options.kind)["family"])[0]
+    given = {name: getattr(options, option) for name, option in names.items()}
+    return build(options.kind, {"family": family, **given})
+
+
+def _add_sample(command: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    for family in add_families(command, shared):
         family.add_argument("-n", type=int, required=True, metavar="SEQUENCES", help="how many sequences")
         family.add_argument("--seed", type=int, default=0, help="seed of the sequences (default: 0)")
         family.add_argument(
@@ -40,7 +60,7 @@ def _add_sample(command: argparse.ArgumentParser, shared: argparse.ArgumentParse
             "-o", "--output", type=Path, required=True, metavar="FILE.npz", help="where to write the sequences"
         )
         family.add_argument("--save-problem", type=Path, metavar="FILE.npz", help="also write the distribution itself")
-        family.set_defaults(function=_sample, kind=kind)
+        family.set_defaults(function=_sample)
 
 
 def _add_setting(family: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
@@ -62,7 +82,6 @@ def _add_setting(family: argparse.ArgumentParser, field: dataclasses.Field[Any],
 def _sample(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from lo_theory.lab.schema import build
     from lo_theory.problem.seams import check_threads
     from lo_theory.problem.storage import write_arrays, write_atomically
     from lo_theory.rng import Key
@@ -72,12 +91,7 @@ def _sample(options: argparse.Namespace) -> None:
     check_threads(options.threads, "--threads")
     check_ending("-o", options.output, ".npz")
     check_ending("--save-problem", options.save_problem, ".npz")
-    names = {field.name: f"setting_{field.name}" for field in dataclasses.fields(options.kind)[1:]}
-    family = typing.get_args(typing.get_type_hints(options.kind)["family"])[0]
-    problem = build(
-        options.kind, {"family": family, **{name: getattr(options, option) for name, option in names.items()}}
-    )
-    distribution = problem.make()
+    distribution = family_problem(options).make()
     tokens = distribution.sample(Key(options.seed).fold("sample"), options.n, threads=options.threads)
     arrays = {
         "tokens": tokens,

@@ -9,7 +9,13 @@ from lo_theory.diffusion.evaluate import (
     generated_accuracies,
     infill_accuracies,
 )
-from lo_theory.diffusion.information import InformationCurve, best_counts, counts_cost, information_curve
+from lo_theory.diffusion.information import (
+    InformationCurve,
+    best_counts,
+    binomial_cost,
+    counts_cost,
+    information_curve,
+)
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import (
@@ -30,16 +36,19 @@ from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.policies import (
     POLICIES,
     BinomialRule,
+    Counts,
     FixedCount,
     Noise,
     OneAtATime,
     Policy,
+    RevealCurve,
     Schedule,
     TopK,
     View,
     entropy,
     fixed_order,
     margin,
+    schedule_counts,
     top_probability,
     vanilla,
 )
@@ -53,6 +62,7 @@ __all__ = [
     "Bernoulli",
     "BinomialRule",
     "ClassLoss",
+    "Counts",
     "DecodeOptions",
     "Decoded",
     "Diversity",
@@ -66,6 +76,7 @@ __all__ = [
     "Pattern",
     "PatternLosses",
     "Policy",
+    "RevealCurve",
     "Rotation",
     "Schedule",
     "Suffix",
@@ -75,6 +86,7 @@ __all__ = [
     "Uniform",
     "View",
     "best_counts",
+    "binomial_cost",
     "conditional_accuracy",
     "counts_cost",
     "dead_checks",
@@ -98,6 +110,7 @@ __all__ = [
     "per_hidden",
     "reading_order",
     "row_integers",
+    "schedule_counts",
     "top_probability",
     "vanilla",
 ]

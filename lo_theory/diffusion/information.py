@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
 
 from lo_theory.diffusion.contexts import BATCH, row_means
 from lo_theory.diffusion.masks import hide_subset
@@ -19,28 +20,41 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution, entropies
-from lo_theory.problem.layout import MASK
+from lo_theory.problem.layout import MASK, Record
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
-__all__ = ["InformationCurve", "best_counts", "counts_cost", "information_curve"]
+__all__ = ["InformationCurve", "best_counts", "binomial_cost", "counts_cost", "information_curve"]
 
 
-@dataclass(frozen=True)
-class InformationCurve:
-    """h_j for j = 0..L-1 revealed tokens, nats per hidden token, and the entropy sum_j h_j of a sequence.
+@dataclass(frozen=True, eq=False, repr=False)
+class InformationCurve(Record):
+    """h_j for j = 0..L-1 revealed tokens, nats per hidden token, measured on n sequences.
 
-    ``hidden`` holds sums over sequences, each of them with one random order; along it the h_j of one sequence are
-    dependent, so ``entropy`` has sums of its own.
+    ``values`` float64[n, L]: of each sequence, along one random order of its own, the mean entropy of what is hidden.
     """
 
-    hidden: tuple[Sums, ...]
-    entropy: Sums
+    values: NDArray[np.float64]
+
+    @property
+    def hidden(self) -> tuple[Sums, ...]:
+        """Sums over sequences for each number of revealed tokens."""
+        return tuple(Sums.of(column) for column in self.values.T)
+
+    @property
+    def entropy(self) -> Sums:
+        """The entropy sum_j h_j of a sequence, nats."""
+        return Sums.of(self.values.sum(axis=1))
 
     @property
     def nats(self) -> NDArray[np.float64]:
         """float64[L]: the means."""
-        return np.array([sums.mean for sums in self.hidden])
+        means: NDArray[np.float64] = self.values.mean(axis=0)
+        return means
+
+    def cost(self, counts: Sequence[int]) -> Sums:
+        """``counts_cost`` with its error: the h_j of one sequence are dependent, sequences are not."""
+        return Sums.of(self.values @ _weights(counts, self.values.shape[1]))
 
 
 @checked
@@ -63,7 +77,7 @@ def information_curve(exact: Posterior, distribution: LODistribution, *, key: Ke
         tokens = np.where(masked, np.int8(MASK), truth)
         left = [entropies(ask(exact, rows, layout, name="the exact posterior").probs) for rows in tokens]
         values[start : start + len(truth)] = row_means(np.array(left), masked).T
-    return InformationCurve(tuple(Sums.of(column) for column in values.T), Sums.of(values.sum(axis=1)))
+    return InformationCurve(values)
 
 
 def counts_cost(curve: ArrayLike, counts: Sequence[int]) -> float:
@@ -73,10 +87,37 @@ def counts_cost(curve: ArrayLike, counts: Sequence[int]) -> float:
     the curve. ``curve`` float[L]. Errors: ValueError unless the counts are positive and sum to L.
     """
     h = _curve(curve)
-    if any(count < 1 for count in counts) or sum(counts) != len(h):
-        raise ValueError(f"counts are positive and sum to L = {len(h)}, got {list(counts)}")
-    starts = np.cumsum([0, *counts[:-1]])
-    return float(sum(count * h[start] for count, start in zip(counts, starts, strict=True)) - h.sum())
+    return float(h @ _weights(counts, len(h)))
+
+
+def _weights(counts: Sequence[int], length: int) -> NDArray[np.float64]:
+    """float64[L]: what each h_j weighs in the cost of ``counts``."""
+    if any(count < 1 for count in counts) or sum(counts) != length:
+        raise ValueError(f"counts are positive and sum to L = {length}, got {list(counts)}")
+    weights = np.full(length, -1.0)
+    weights[np.cumsum([0, *counts[:-1]])] += counts
+    return weights
+
+
+def binomial_cost(curve: ArrayLike, steps: int) -> float:
+    """Expected ``counts_cost`` of the paper's rule: K ~ Binomial(hidden, 1/(steps left)) tokens at each of ``steps``.
+
+    Exact, by the law of the number of tokens known before each step. O(steps L**2).
+    """
+    h = _curve(curve)
+    length, total = len(h), -float(h.sum())
+    known = np.zeros(length + 1)  # the law of how many are known
+    known[0] = 1.0
+    if steps < 1:
+        raise ValueError(f"a decode takes at least one step, got {steps}")
+    for left in range(steps, 0, -1):
+        after = np.zeros(length + 1)
+        for j in np.flatnonzero(known):
+            law = binom.pmf(np.arange(length - j + 1), length - j, 1 / left)
+            after[j:] += known[j] * law
+            total += known[j] * (length - j) / left * (h[j] if j < length else 0.0)
+        known = after
+    return total
 
 
 def best_counts(curve: ArrayLike, steps: int) -> list[int]:

@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from lo_theory.diffusion import best_counts, counts_cost, information_curve
+from lo_theory.diffusion import best_counts, binomial_cost, counts_cost, information_curve
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, LODistribution, nae
 from lo_theory.problem.distribution import entropies
@@ -135,6 +136,30 @@ def test_the_cost_is_the_divergence_of_the_sampler_given_its_order(counts: tuple
             known += count
         total += weights @ (np.log(weights) - log_q) / len(orders)
     assert counts_cost(enumerated(distribution), counts) == pytest.approx(total, abs=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_the_binomial_rule_costs_the_mean_over_its_counts(steps: int) -> None:
+    curve, total = np.array([0.9, 0.7, 0.4, 0.1]), 0.0
+    for counts in itertools.product(range(5), repeat=steps):
+        if sum(counts) == 4:
+            left = [4 - sum(counts[:i]) for i in range(steps)]
+            p = np.prod(
+                [binom.pmf(count, n, 1 / (steps - i)) for i, (count, n) in enumerate(zip(counts, left, strict=True))]
+            )
+            total += p * counts_cost(curve, [count for count in counts if count])
+    assert binomial_cost(curve, steps) == pytest.approx(total, abs=1e-12)
+    assert binomial_cost(curve, 1) == pytest.approx(counts_cost(curve, [4]))
+
+
+def test_a_measured_cost_has_the_error_of_its_sequences() -> None:
+    distribution = problem(((0, 1, 2), (1, 2, 3)))
+    curve = information_curve(ExactPosterior(distribution), distribution, key=Key(6), n=50)
+    sums = curve.cost([4, 2])
+    assert sums.mean == pytest.approx(counts_cost(curve.nats, [4, 2]))
+    assert sums.standard_error == pytest.approx(
+        np.std([counts_cost(h, [4, 2]) for h in curve.values], ddof=1) / 50**0.5
+    )
 
 
 def test_bad_input_is_refused_by_name() -> None:
