@@ -205,6 +205,7 @@ def test_ten_kills_of_a_sweep_of_two_hundred_cells(tmp_path: Path) -> None:
     seeds, chance = list(range(20)), random.Random(0)
     noises = [0, 0.05, 0.1, 0.15, 0.2]
     over = SLOW | {"axes": [{"problem.P": [10, 15]}, {"problem.noise": noises}, {"problem.seed": seeds, "seed": seeds}]}
+    over["decoding"] = over["decoding"] | {"sequences": 1000}
     serial = tmp_path / "serial"
     serial.mkdir()
     for out in (tmp_path, serial):
@@ -216,7 +217,7 @@ def test_ten_kills_of_a_sweep_of_two_hundred_cells(tmp_path: Path) -> None:
             while killed.total() < 10 and process.returncode is None:
                 more = finished(tmp_path) + chance.randrange(1, 18)
                 wait_until(lambda more=more: finished(tmp_path) >= more)  # type: ignore[misc]
-                time.sleep(chance.uniform(0, 0.3))
+                time.sleep(chance.uniform(0, 0.1))
                 workers = worker_processes(process.pid)
                 who = chance.choice(["driver", *(["worker"] * len(workers))])
                 killed[who] += 1
