@@ -30,7 +30,7 @@ table1: $(VENV)/ready
 
 # The kernels first: both processes of the tests would compile them, and slow cells of a sweep are not short ones.
 test: kernels
-	$(BIN)/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not soak' --ignore=tests/bench $(ARGS)
 
 $(VENV)-lowest/ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(VENV)-lowest
@@ -38,7 +38,7 @@ $(VENV)-lowest/ready: pyproject.toml constraints-lowest.txt
 	@touch $@
 
 lowest: $(VENV)-lowest/ready
-	$(VENV)-lowest/bin/python -m pytest -n 2 -m 'not soak' --ignore=tests/bench $(ARGS)
+	$(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal -m 'not soak' --ignore=tests/bench $(ARGS)
 
 $(VENV)-interop/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-interop

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
-__all__ = ["ROOT", "Process", "start_ranks"]
+from tests.processes import Process
 
-ROOT = Path(__file__).parents[1]
-Process = subprocess.Popen[str]
+__all__ = ["start_ranks"]
 
 _PORTS = itertools.cycle(range(500))  # not the same again soon
 
@@ -37,25 +34,10 @@ def _free_port() -> int:
 
 
 @contextmanager
-def start_ranks(command: Sequence[str], count: int = 2) -> Iterator[list[Process]]:
-    """The command once for each rank; whatever is left of them at the end is killed."""
+def start_ranks(begin: Callable[..., Process], count: int = 2) -> Iterator[list[Process]]:
+    """``begin(environment=...)`` once for each rank; whatever is left of them at the end is killed."""
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count)}
     where |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(count)}
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        yield ranks
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-            rank.communicate()
+    with ExitStack() as begun:
+        numbers = map(str, range(count))
+        yield [begun.enter_context(begin(environment=where | {"RANK": n, "LOCAL_RANK": n})) for n in numbers]

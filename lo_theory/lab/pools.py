@@ -57,7 +57,8 @@ class Threads(Pool):
         if error[0] is not None:
             self._stop.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
-        wait(self._running, _SECONDS_TO_END)
+        # One that is cancelled before a thread takes it never counts as done for ``wait``.
+        wait([future for future in self._running if not future.cancelled()], _SECONDS_TO_END)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from unittest import mock
 import yaml
 
 from lo_theory.cli import _parser, main
+from tests.figures import placeholders
 from tests.lab.grids import tiny_grid
 from tests.lab.tiny import tiny
 
@@ -406,6 +407,7 @@ def fuzz(count: int, seed: int) -> tuple[Counter[str], list[tuple[list[str], str
         signal.signal(number, _alarm)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(name))
+        stack.enter_context(placeholders())
         folder = Path(name)
         (folder / "good.yaml").write_text(yaml.safe_dump(tiny()))
         with contextlib.redirect_stdout(io.StringIO()):

@@ -145,11 +145,8 @@ def test_a_second_driver_of_a_folder_is_refused(
 
 
 def test_a_foreign_checkpoint_is_refused(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = ["--out", str(tmp_path / "runs"), "--quiet", "--set", "training.steps=3"]
-    assert main(["run", str(config), *out]) == 0
-    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
-    (folder / "done.json").unlink()
-    (folder / "rows.jsonl").unlink()
+    out = ["--out", str(tmp_path / "runs"), "--quiet", "--set", *SHORT]
+    folder = interrupted_run(config, tmp_path / "runs")
     model = folder / "model-0.safetensors"
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
@@ -160,10 +157,13 @@ def test_a_foreign_checkpoint_is_refused(config: Path, tmp_path: Path, capsys: p
     assert main(["run", str(config), *out]) == 0
 
 
+SHORT = ["training.steps=3", "decoding.sequences=2", "decoding.denoisers=[model]", "decoding.steps=[3]"]
+
+
 def interrupted_run(config: Path, out: Path, *sets: str) -> Path:
     """The folder of a run that has its trained model and no rows, as after a kill."""
     before = set((out / "tiny").iterdir()) if (out / "tiny").exists() else set()
-    assert main(["run", str(config), "--out", str(out), "--quiet", "--set", "training.steps=3", *sets]) == 0
+    assert main(["run", str(config), "--out", str(out), "--quiet", "--set", *SHORT, *sets]) == 0
     (folder,) = set((out / "tiny").iterdir()) - before
     (folder / "done.json").unlink()
     (folder / "rows.jsonl").unlink()
@@ -186,11 +186,11 @@ def test_a_checkpoint_of_another_problem_shape_or_training_is_refused(
     for setting, expected in others.items():
         foreign = interrupted_run(config, out, setting) / "model-0.safetensors"
         own.write_bytes(foreign.read_bytes())
-        line = complaint(["run", str(config), "--out", str(out), "--quiet", "--set", "training.steps=3"], capsys)
+        line = complaint(["run", str(config), "--out", str(out), "--quiet", "--set", *SHORT], capsys)
         assert re.search(rf"model-0\.safetensors is a checkpoint of something else: {expected}", line), line
         assert own.read_bytes() == foreign.read_bytes()  # not touched
     own.write_bytes(kept)
-    assert main(["run", str(config), "--out", str(out), "--quiet", "--set", "training.steps=3"]) == 0
+    assert main(["run", str(config), "--out", str(out), "--quiet", "--set", *SHORT]) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(

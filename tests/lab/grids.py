@@ -1,4 +1,4 @@
-"""A tiny sweep whose cells take a few hundredths of a second, and what its tests ask of processes."""
+"""Tiny sweeps, whose cells take hundredths of a second or some tenths, and what their tests ask of processes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,32 @@ def worker_processes(parent: int | None = None) -> list[int]:
         if b"spawn_main" in command and state != "Z" and parent in (None, ppid):
             found.append(int(entry.name))
     return found
+
+
+def slow_grid(seeds: int) -> dict[str, Any]:
+    """Cells of some 0.2 s, two for each seed."""
+    zipped = {"problem.seed": list(range(seeds)), "seed": list(range(seeds))}
+    decoding = {"sequences": 3000, "denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L"]}
+    return {"axes": [{"problem.P": [10, 15]}, zipped], "decoding": decoding}
+
+
+CELLS = 12
+SLOW, ENDLESS = slow_grid(CELLS // 2), slow_grid(150)  # the second is never waited for; the first is a part of it
+
+
+def words(out: Path, *options: str, endless: bool = False) -> list[str]:
+    """Arguments of the sweep below ``out``."""
+    file = out / ("endless.yaml" if endless else "grid.yaml")
+    if not file.exists():
+        out.mkdir(exist_ok=True)
+        write_grid(file, **(ENDLESS if endless else SLOW))
+    return ["sweep", str(file), "--out", str(out), "--workers", "2", "--threads", "1", "--quiet", *options]
+
+
+def results(out: Path) -> dict[str, bytes]:
+    """Rows and tables of the only finished sweep below ``out``."""
+    (marker,) = (out / "grid").glob("*/done.json")
+    return {name: (marker.parent / name).read_bytes() for name in ("rows.jsonl", "table.md", "table.csv")}
 
 
 # What a worker process does in place of computing a cell.

@@ -249,39 +249,6 @@ def test_other_families_are_chosen_by_their_name() -> None:
         resolve({**tiny(), "problem": {"family": "all_k_subsets", "N": 4, "predicate": "colouring"}})
 
 
-@pytest.mark.parametrize("preset", ["quick", "cpu", "paper"])
-def test_the_presets_of_table_1(preset: str) -> None:
-    experiment = load(TABLE1, preset=preset)
-    pairs = [(row.problem.N, row.problem.P) for row in experiment.rows]  # type: ignore[union-attr]
-    if preset == "paper":
-        core = [pair for pair, row in zip(pairs, experiment.rows, strict=True) if not row.name]
-        assert core == [(25, 275), (30, 270), (40, 260), (50, 250), (100, 200)]
-        assert {row.name: pair for pair, row in zip(pairs, experiment.rows, strict=True) if row.name} == dict.fromkeys(
-            ("repeats", "learned", "both"), (25, 275)
-        )
-        for row in experiment.rows:
-            training = row.training
-            assert training is not None
-            assert row.model.shape == "19M"
-            assert row.model.positions == (row.name if row.name in ("learned", "both") else "rope")
-            assert row.evaluation.exact
-            cells = {(cell.denoiser, cell.policy, cell.steps) for cell in row.decoding.cells()}
-            assert {("model", policy, steps) for policy in ("vanilla", "margin") for steps in ("L", 25)} <= cells
-            assert (training.steps, training.batch, training.clip, training.betas) == (2000, 256, 1.0, (0.9, 0.95))
-            assert training.weight_decay == 0.1
-            assert training.learning_rate * training.final_ratio == pytest.approx(4e-5)
-            assert training.warmup == max(100, training.steps // 100)
-    else:
-        assert (8, 24) in pairs
-        assert all(n >= 6 and p >= 3 * n for n, p in pairs)
-        assert len(pairs) == (3 if preset == "cpu" else 1)
-    assert experiment.reference is not None
-    published = {(row.N, row.P, row.policy): row.percent for row in experiment.reference.rows}
-    assert len(published) == 10
-    assert published[100, 200, "vanilla"] == 62.84
-    assert published[25, 275, "margin"] == 93.76
-
-
 def test_a_policy_of_ones_own_takes_numbers_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lo_theory.cli import main
     from lo_theory.diffusion import POLICIES, TopK

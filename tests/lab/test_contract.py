@@ -1,4 +1,10 @@
-"""What every experiment keeps: lost units come back, equal rows give equal bytes, and figures show measured numbers."""
+"""What every experiment keeps: lost units come back, equal rows give equal bytes, and figures show measured numbers.
+
+What the panels of each tiny run show is pinned in ``pinned_panels.txt``: how they are named, their forms and scales,
+how many numbers, where, and under which legend. Where a figure is changed on purpose, write it anew and look at it::
+
+    python -m tests.lab.test_contract
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,8 @@ import dataclasses
 import itertools
 import math
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +25,17 @@ from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute, write_outputs
 from lo_theory.lab.frame import Record, from_rows, gap, kind, minus, pool, records
 from lo_theory.lab.kinds import is_share
-from lo_theory.lab.panel import Panel
+from lo_theory.lab.panel import Colours, Panel
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row, read_rows
 from lo_theory.lab.runs import FinishedRun, journal, published_tables
 from lo_theory.lab.table import to_markdown
-from lo_theory.lab.task import sheets, tables
-from tests.lab.conftest import TINY
+from lo_theory.lab.task import TASKS, sheets, tables
+from tests.figures import placeholders
+from tests.lab.conftest import TINY, make_run
 
 SECONDS = {"seconds", "processor_seconds", "training_seconds"}
+OUTLINES = Path(__file__).with_name("pinned_panels.txt")
 WRITTEN = ("table.csv", "classes.csv", "table.md")
 
 
@@ -86,6 +96,40 @@ def test_tables_and_figures_have_something_to_show(tiny_run: FinishedRun) -> Non
         assert widths == {len(table.heads)}, table.title
     for panel in panels(tiny_run):
         assert panel.numbers(), panel.title
+
+
+def outline(run: FinishedRun) -> list[str]:
+    """A line for every panel of a run's figures: what it shows, without what was measured."""
+    experiment = resolve(run.config)
+    return [
+        f"{experiment.task}/{name}: " + ("-" if panel is None else " | ".join(described(panel)))
+        for name, sheet in sheets(experiment, run.rows).items()
+        for panel in sheet.panels
+    ]
+
+
+def described(panel: Panel) -> Iterator[str]:
+    """The parts of an outline's line."""
+    scale = "" if isinstance(panel.scale, Colours) else f" {panel.scale}"
+    of = {"map": panel.z, "spans": panel.x}.get(panel.form, panel.y)
+    quantity = of if isinstance(of, str) else "a function"
+    yield " ".join(f"{panel.title}, {panel.form} of {quantity}{scale}: {panel.ylabel} over {panel.xlabel}".split())
+    yield f"{len(panel.numbers())} numbers of {len(panel.lines)} lines"
+    yield ", ".join(
+        place for place in panel.places(panel.y if panel.form == "spans" else panel.x) if type(place) is str
+    )
+    looks = [*map(panel.look, panel.lines), *(level.look for level in panel.levels)]
+    kinds = Counter(", ".join(f"{name} {value}" for name, value in sorted(look.items())) for look in looks)
+    yield "; ".join(f"{number} {kind}" for kind, number in kinds.items())
+
+
+def read_outline(task: str) -> list[str]:
+    """The pinned lines of one task."""
+    return [line for line in OUTLINES.read_text(encoding="utf-8").splitlines() if line.startswith(f"{task}/")]
+
+
+def test_the_panels_of_every_figure_are_those_that_are_pinned(tiny_run: FinishedRun) -> None:
+    assert outline(tiny_run) == read_outline(resolve(tiny_run.config).task)
 
 
 # --- every number of a panel ------------------------------------------------------------------------------------------
@@ -197,3 +241,9 @@ def test_every_number_of_a_panel_is_in_the_frame(tiny_run: FinishedRun) -> None:
     assert [one for one in shown if not is_known(one[1])] == []
     others = [is_known(1.0001 * number + 1e-5) for _, number in shown]
     assert sum(others) < len(others) / 20, "a number that was not measured would be seen"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, placeholders():
+        lines = [line for task in TASKS for line in outline(make_run(task, Path(folder)))]
+    OUTLINES.write_text("\n".join(lines) + "\n", encoding="utf-8")

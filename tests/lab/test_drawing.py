@@ -6,6 +6,7 @@ import ast
 import gzip
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -16,12 +17,9 @@ import lo_theory
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import COLOURS, RC, describe, letter_panels, new_figure, styled, write_figure
-from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row, from_csv, to_csv
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.task import write_figures
-from tests.lab.tiny import tiny
 
 LAB = Path(lo_theory.__file__).parent / "lab"
 FIGURES = sorted(path for path in LAB.rglob("*.py") if path.name != "drawing.py")
@@ -105,15 +103,26 @@ def test_rows_come_back_from_csv() -> None:
 
 
 @pytest.mark.renders
-def test_a_published_figure_can_be_drawn_again_from_its_csv(tmp_path: Path) -> None:
-    experiment = resolve(tiny(), preset="exact", sets=["decoding.sequences=16", "evaluation.sequences=16"])
-    finished = execute(experiment, Request(tmp_path / "runs", threads=1), SilentProgress())
+def test_equal_rows_give_figures_of_equal_bytes_also_from_the_published_csv(
+    tiny_runs: Callable[[str], FinishedRun], tmp_path: Path
+) -> None:
+    finished = tiny_runs("ratio")
     published = tmp_path / "published"
     published.mkdir()
     for name in ("config.yaml", "done.json"):
         shutil.copy(finished.folder / name, published)
-    for name in ("table.csv", "classes.csv"):
-        if (finished.folder / name).exists():
-            (published / f"{name}.gz").write_bytes(gzip.compress((finished.folder / name).read_bytes()))
-    write_figures(published, experiment, FinishedRun(published).rows)
-    assert (published / "figure.png").read_bytes() == (finished.folder / "figure.png").read_bytes()
+    for path in (finished.folder / "table.csv", finished.folder / "classes.csv"):
+        if path.exists():
+            (published / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    fewer = [row for row in finished.rows if row.keys.get("denoiser") != "model"]
+    drawn = {}
+    for name, rows in (("own", finished.rows), ("csv", FinishedRun(published).rows), ("fewer", fewer)):
+        (tmp_path / name).mkdir()
+        paths = write_figures(tmp_path / name, resolve(finished.config), rows)
+        drawn[name] = {path.name: path.read_bytes() for path in paths}
+    assert drawn["own"] == drawn["csv"]
+    assert {name: content[:4] for name, content in drawn["own"].items()} == {
+        "figure.png": b"\x89PNG",
+        "figure.pdf": b"%PDF",
+    }
+    assert all(drawn["fewer"][name] != content for name, content in drawn["own"].items())

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lo_theory.lab.config import load, resolve
+from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.figure4 import degree_points
 from lo_theory.lab.frame import from_rows, kind
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.task import tables
+from tests.lab.tiny import tiny_of
 
 FILE = Path(__file__).parents[2] / "experiments" / "figure4.yaml"
-TINY: dict[str, Any] = {
-    "experiment": "tiny4",
-    "task": "figure4",
-    "ensemble": {"family": "nae", "q": 2, "k": 3},
-    "N": 1500,
-    "degrees": [2, 9],
-    "instances": 2,
-    "iteration": {"iterations": 300},
-    "thresholds": {"size": 600, "scan": 1e6, "dynamic": 1e6, "condensation": 1e6},
-    "reference": {"source": "made up", "rows": [{"name": "kesten_stigum", "neighbours": 9}]},
-}
 
 
-def tiny(**over: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(TINY), **over}
+def tiny(**changes: Any) -> dict[str, Any]:
+    return tiny_of("figure4", **changes)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs")), SilentProgress())
+@pytest.fixture
+def finished(tiny_runs: Callable[[str], FinishedRun]) -> FinishedRun:
+    return tiny_runs("figure4")
 
 
 def test_below_kesten_stigum_nothing_is_found_and_above_everything(finished: FinishedRun) -> None:
@@ -66,49 +55,3 @@ def test_the_uniform_fixed_point_has_no_excess_with_all_observations(tmp_path: P
     assert point.value("converged") == 1
     assert point.value("excess") == pytest.approx(0, abs=1e-8)
     assert kind(frame, "threshold").empty
-
-
-def test_tables_and_files(finished: FinishedRun) -> None:
-    thresholds, overlaps = tables(resolve(finished.config), finished.rows)
-    assert [len(section) for section in thresholds.sections] == [3]
-    assert thresholds.sections[0][2][-1] == "9"  # the stated value stands in the row of its threshold
-    assert float(thresholds.sections[0][2][4]) == pytest.approx(9)
-    assert [[line[:3] for line in section] for section in overlaps.sections] == [
-        [[start, "2", "4"], [start, "9", "18"]] for start in ("planted", "random", "noise")
-    ]
-    assert all(line[-1] == "0/2" for section in overlaps.sections for line in section)
-    names = {path.name for path in finished.folder.iterdir()}
-    assert {"figure.png", "figure.pdf", "table.csv", "table.md", "done.json"} <= names
-
-
-@pytest.mark.parametrize(
-    ("over", "complaint"),
-    [
-        ({"degrees": []}, r"degrees must hold at least one value"),
-        ({"degrees": [2, 2]}, r"degrees must hold at least one value, each once"),
-        ({"degrees": [0]}, r"degrees must be greater than 0, got 0"),
-        ({"N": 0}, r"N must be at least 2, got 0"),
-        ({"starts": ["planted", "warm"]}, r"starts\[1\] must be one of planted, random, noise"),
-        ({"iteration": {"damping": 1.0}}, r"damping must be below 1"),
-        ({"ensemble": {"family": "xor", "q": 3, "k": 3}}, r"parities q = 2"),
-        ({"training": {"steps": 5}}, r"unknown key training"),
-    ],
-)
-def test_wrong_settings_are_named(over: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        resolve(tiny(**over))
-
-
-def test_a_degree_that_does_not_fit_is_refused_before_any_work(tmp_path: Path) -> None:
-    document = tiny(N=5, degrees=[2, 80])
-    with pytest.raises(ValueError, match=r"rows\[0\]\.degrees\[1\]: degree 80.*raise N"):
-        execute(resolve(document), Request(tmp_path), SilentProgress())
-    assert not list(tmp_path.rglob("rows.jsonl"))
-
-
-def test_the_published_presets_are_what_the_paper_shows() -> None:
-    row = load(FILE, preset="cpu").rows[0]
-    assert (row.N, row.ensemble.family, row.ensemble.q, row.ensemble.k) == (10_000, "nae", 3, 3)
-    assert row.instances >= 3
-    assert set(row.starts) == {"planted", "random", "noise"}
-    assert load(FILE, preset="quick").rows[0].N < row.N

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from lo_theory.cli import main
 from tests.lab.grids import worker_processes
-from tests.lab.test_sweep_pool import wait_until
+from tests.processes import command, wait_until
 
 _LISTEN = """
 import numba
@@ -48,11 +47,12 @@ def test_nothing_is_left_to_compile(capsys: pytest.CaptureFixture[str]) -> None:
     assert compiled(_UNKNOWN) == 1  # the listener hears what is not in the cache
 
 
-def test_a_compilation_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
-    empty = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-m", "lo_theory.cli", "compile"], env=empty) as process:
+def test_a_compilation_that_is_stopped_leaves_no_process() -> None:
+    """Also where nothing is left to compile its two processes take a second to begin."""
+    with command("compile") as process:
         wait_until(lambda: len(worker_processes(process.pid)) == 2)
         begun = worker_processes(process.pid)
-        process.terminate()
-        assert process.wait(60) == 143
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+        assert process.returncode == 143
     wait_until(lambda: not set(begun) & set(worker_processes()))

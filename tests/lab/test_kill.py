@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
-import resource
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,8 +16,7 @@ import yaml
 from lo_theory.cli import main
 from lo_theory.lab.runs import journal
 from tests.lab.tiny import tiny
-
-_PATIENCE = 60.0  # seconds until a subprocess that does nothing is given up
+from tests.processes import Process, command, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -44,34 +42,26 @@ def results(out: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
-def command(config: Path, out: Path) -> list[str]:
-    options = ["--out", str(out), "--threads", "1", "--checkpoint-seconds", "0", "--quiet"]
-    return [sys.executable, "-m", "lo_theory.cli", "run", str(config), *options]
+def start(config: Path, out: Path, **options: Any) -> Process:
+    """The command in a process of its own, writing a checkpoint after every step."""
+    extra = ["--out", str(out), "--threads", "1", "--checkpoint-seconds", "0", "--quiet"]
+    return command("run", str(config), *extra, **options)
 
 
-def start(config: Path, out: Path, limit: int | None = None) -> subprocess.Popen[str]:
-    """The command in a process of its own, allowed files of ``limit`` bytes at most."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    return subprocess.Popen(
-        command(config, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
-    )
-
-
-def disturb(process: subprocess.Popen[str], moment: Callable[[], bool], number: int) -> tuple[bool, str]:
+def disturb(process: Process, moment: Callable[[], bool], number: int) -> tuple[bool, str]:
     """Send a signal when ``moment`` comes; whether it came before the end, and what was said on standard error."""
-    began = time.monotonic()
-    while process.poll() is None and not moment():
-        assert time.monotonic() - began < _PATIENCE
-        time.sleep(0.002)
-    came = process.poll() is None
-    if came:
+    with process:
+        wait_until(lambda: process.returncode is not None or moment())
+        came = process.returncode is None
         process.send_signal(number)
-    return came, process.communicate(timeout=_PATIENCE)[1]
+        return came, process.communicate()[1]
+
+
+def run_to_its_end(config: Path, out: Path, **options: Any) -> tuple[int | None, str, str]:
+    """Exit code, and what was said on both streams."""
+    with start(config, out, **options) as process:
+        said = process.communicate()
+        return process.returncode, *said
 
 
 def checkpoints(out: Path, count: int) -> Callable[[], bool]:
@@ -86,16 +76,16 @@ def checkpoints(out: Path, count: int) -> Callable[[], bool]:
     return moment
 
 
-def units(out: Path, count: int) -> Callable[[], bool]:
-    """The moment at which the rows of ``count`` units are on disk."""
-    return lambda: sum(path.read_bytes().count(b"\n\n") for path in out.glob("tiny/*/rows.jsonl")) >= count
+def kept(out: Path) -> int:
+    """Units whose rows are on disk."""
+    return sum(path.read_bytes().count(b"\n\n") for path in out.glob("tiny/*/rows.jsonl"))
 
 
 def test_a_run_that_is_killed_interrupted_and_starved_ends_the_same(
     config: Path, tmp_path: Path, reference: dict[str, bytes]
 ) -> None:
     """SIGKILL at three moments and near the end, Ctrl-C, and a limit on the size of files in place of a full disk, on one folder."""
-    kills = [lambda: any(tmp_path.glob("tiny/*/started.json")), units(tmp_path, 2), checkpoints(tmp_path, 4)]
+    kills = [lambda: any(tmp_path.glob("tiny/*/started.json")), lambda: kept(tmp_path) >= 2, checkpoints(tmp_path, 4)]
     came = [disturb(start(config, tmp_path), moment, signal.SIGKILL)[0] for moment in kills]
     assert came == [True, True, True]
 
@@ -109,37 +99,64 @@ def test_a_run_that_is_killed_interrupted_and_starved_ends_the_same(
     resumed = [entry["step"] for entry in journal(folder) if entry["event"] == "resume"]
     assert any(0 < step < 150 for step in resumed), resumed
 
-    process = start(config, tmp_path, limit=len(reference["model-0.safetensors"]) + 1000)  # the rows grow beyond that
-    said = process.communicate(timeout=_PATIENCE)[1].strip()
-    assert process.returncode == 2, said
+    limit = len(reference["model-0.safetensors"]) + 1000  # the rows grow beyond that
+    code, _, said = run_to_its_end(config, tmp_path, limit=limit)
+    assert code == 2, said
     assert len(said.splitlines()) == 1
     assert "no space is left on the disk" in said
     assert "the same command continues from there" in said
-    assert units(tmp_path, 5)()
+    assert kept(tmp_path) >= 5
 
-    disturb(start(config, tmp_path), lambda: any(tmp_path.glob("tiny/*/table.csv")), signal.SIGKILL)
-    last = subprocess.run(command(config, tmp_path), capture_output=True, text=True, check=True)
-    assert "A tiny table" in last.stdout
-    assert results(tmp_path) == reference
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(5))
-def test_kill_9_at_random_moments(config: Path, tmp_path: Path, reference: dict[str, bytes], seed: int) -> None:
-    delays = random.Random(seed)
-    for _ in range(20):
-        process = start(config, tmp_path)
-        end = time.monotonic() + delays.uniform(0, 8)
-        if not disturb(process, lambda end=end: time.monotonic() > end, signal.SIGKILL)[0]:  # type: ignore[misc]
-            break
-    subprocess.run(command(config, tmp_path), capture_output=True, check=True)
+    written = lambda: any(tmp_path.glob("tiny/*/table.csv"))  # noqa: E731
+    assert disturb(start(config, tmp_path, figures=True), written, signal.SIGKILL)[0]
+    code, shown, _ = run_to_its_end(config, tmp_path)
+    assert code == 0
+    assert "A tiny table" in shown
     assert results(tmp_path) == reference
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_clear_line(config: Path, tmp_path: Path) -> None:
-    process = start(config, tmp_path, limit=20_000)
-    said = process.communicate(timeout=_PATIENCE)[1].strip()
-    assert process.returncode == 2, said
+    code, _, said = run_to_its_end(config, tmp_path, limit=20_000)
+    assert code == 2, said
     assert len(said.splitlines()) == 1
     assert "no space is left on the disk" in said
     assert not list(tmp_path.glob("tiny/*/.*.tmp"))
+
+
+@pytest.mark.soak
+def test_ten_kills_at_random_moments(config: Path, tmp_path: Path, reference: dict[str, bytes]) -> None:
+    """After random numbers of writes; a run is begun again until it ends by itself, then another, until ten kills."""
+    chance, kills = random.Random(0), 0
+    for number in itertools.count():
+        out, came = tmp_path / str(number), True
+        while came and kills < 10:
+            count = chance.randrange(120)  # of the writes of a run, as many as are seen
+            came, _ = disturb(start(config, out), writes(out, count), signal.SIGKILL)
+            kills += came
+            if came:
+                print(f"kill {kills}: run {number}, after {count} writes, with {kept(out)} units on disk")
+        assert run_to_its_end(config, out)[0] == 0
+        assert results(out) == reference
+        if kills == 10:
+            break
+
+
+def writes(out: Path, count: int) -> Callable[[], bool]:
+    """The moment at which more than ``count`` states of files have been seen, of those that come from now on."""
+    before = states(out)
+    seen: set[tuple[Path, int]] = set()
+
+    def moment() -> bool:
+        seen.update(states(out) - before)
+        return len(seen) > count
+
+    return moment
+
+
+def states(out: Path) -> set[tuple[Path, int]]:
+    """Every file below ``out`` with the time of its last write."""
+    found = set()
+    for path in out.glob("tiny/*/*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary file
+            found.add((path, path.stat().st_mtime_ns))
+    return found

@@ -25,10 +25,9 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.table import Table, largest_z, print_tables, to_markdown
-from lo_theory.lab.task import tables, write_figures
+from lo_theory.lab.task import tables
 from lo_theory.lab.units import versions
 from lo_theory.problem import LODistribution, TableObservations, nae_sat, random_slab
-from tests.figures import rendered
 from tests.lab.decodes import measured
 from tests.lab.tiny import tiny
 
@@ -36,8 +35,7 @@ from tests.lab.tiny import tiny
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     out = tmp_path_factory.mktemp("runs")
-    with rendered():
-        return execute(resolve(tiny()), Request(out, threads=1), SilentProgress())
+    return execute(resolve(tiny()), Request(out, threads=1), SilentProgress())
 
 
 @pytest.fixture(scope="module")
@@ -81,51 +79,13 @@ def test_known_truths_of_the_exact_posterior_are_in_the_rows(finished: FinishedR
     assert exact.value("conditional") == 1
 
 
-def test_classes_pool_to_the_number_of_contexts(finished: FinishedRun) -> None:
-    classes = kind(from_rows(finished.rows), "class_losses", metric="kl", law="uniform")
-    assert classes["n"].sum() == 64
-    (given,) = measured(finished.rows, "class_losses", law="two_rates(0,1)")
-    assert (given.latents_hidden, given.observations_hidden) == (0, 18)
-    assert given.value("exact") == pytest.approx(0, abs=1e-12)
-
-
-def test_the_tables_hold_every_number_and_fit_a_terminal(finished: FinishedRun, experiment: Experiment) -> None:
+def test_the_tables_fit_a_terminal(finished: FinishedRun, experiment: Experiment) -> None:
     content = tables(experiment, finished.rows)
-    assert len(content) == 6
-    assert [sum(len(section) for section in table.sections) for table in content] == [9 + 1, 14, 9, 2, 2, 4]
     printed = text(content, 80)
     assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80
     assert "\x1b" not in printed
-    for word in ("100.0 ±", "78.1", "paper", "margin, argmax", "single", "two_rates(0,1)", "pair z"):
-        assert word in printed
     lines = [line for line in printed.splitlines() if line.startswith("6, 18")]
     assert len(lines) == 9 + 9 + 2 + 2 + 4  # no row is wrapped
-    for table in content:
-        assert all(len(row) == len(table.heads) for section in table.sections for row in section)
-    markdown = to_markdown(content)
-    assert "| 6, 18 | exact | vanilla | 24 | 100.0 ±" in markdown
-
-
-@pytest.mark.renders
-def test_the_figure_has_equal_bytes_for_equal_rows(
-    finished: FinishedRun, experiment: Experiment, tmp_path: Path
-) -> None:
-    write_figures(tmp_path, experiment, finished.rows)
-    for name in ("figure.png", "figure.pdf"):
-        assert (tmp_path / name).read_bytes() == (finished.folder / name).read_bytes()
-    fewer = [row for row in finished.rows if row.metric != "bias_z" and row.keys.get("denoiser") != "model"]
-    write_figures(tmp_path, experiment, fewer)
-    assert (tmp_path / "figure.png").read_bytes() != (finished.folder / "figure.png").read_bytes()
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_tables_and_figure_of_an_experiment_without_a_model(tmp_path: Path) -> None:
-    finished = execute(resolve(tiny(), preset="exact"), Request(tmp_path), SilentProgress())
-    content = tables(resolve(finished.config), finished.rows)
-    titles = ["A tiny table", "Which definition of accuracy fits the published numbers?", "Diversity", "One pass, no decoding"]
-    assert [table.title.split(":")[0] for table in content] == titles
-    assert not list(finished.folder.glob("*.safetensors"))
 
 
 def test_a_model_without_the_exact_posterior_is_measured_by_its_loss(tmp_path: Path) -> None:
@@ -224,31 +184,6 @@ def test_without_noise_nothing_is_printed_of_a_ceiling(finished: FinishedRun, ex
         assert levels(panels(experiment, rows)[0]) == pytest.approx([100, 75, 62.5])
     cells = [replace(row, sums=Sums.single(0.9)) if row.metric.endswith("ceiling") else row for row in older]
     assert levels(panels(experiment, cells)[0]) == [], "not to be known from rows that lack them"
-
-
-def test_the_figure_draws_everything_the_tables_print(finished: FinishedRun, experiment: Experiment) -> None:
-    drawn = panels(experiment, finished.rows)
-    named = [
-        *(
-            "self-consistent",
-            "wholly consistent",
-            "unrelated",
-            "mean of",
-            "distinct",
-            "a latent's mean",
-            "a pair's correlation",
-        ),
-        *("total variation", "one pass", "loss", "KL from", "gap closed", "KL, nats per hidden"),
-    ]
-    assert len(drawn) == len(named)
-    assert all(name in axes.get_ylabel() for name, axes in zip(named, drawn, strict=True))
-    cells = measured(finished.rows, "decode")
-    published = len(experiment.reference.rows) if experiment.reference else 0
-    assert [len(axes.containers) for axes in drawn[:8]] == [len(cells) + published] + [len(cells)] * 7
-    assert [len(axes.containers) for axes in drawn[8:11]] == [2 * 3, 2 * 2, 2]
-    for axes, count in ((drawn[5], "bias_count"), (drawn[6], "pair_count")):
-        assert axes.get_yscale() == "log"
-        assert levels(axes) == pytest.approx([largest_z(int(cells[0].value(count)))])
 
 
 def test_only_one_token_a_step_is_filled(finished: FinishedRun, experiment: Experiment) -> None:

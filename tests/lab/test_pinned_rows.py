@@ -24,15 +24,12 @@ from pathlib import Path
 import pytest
 
 import lo_theory.lab.execute
-from lo_theory.lab.config import load, resolve
-from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.config import resolve
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.task import TASKS
-from tests.lab.conftest import TINY
-
-FOLDER = TINY
+from tests.lab.conftest import TINY, make_run
+from tests.lab.test_contract import outline, read_outline
 
 SECONDS = {"seconds", "processor_seconds", "training_seconds"}
 JUDGES = ("denoiser", "posterior", "learner")
@@ -86,15 +83,9 @@ def differences(found: Sequence[str], pinned: Sequence[str]) -> list[tuple[str |
     return [pair for pair in pairs if None in pair or not agree(*pair)]
 
 
-def run_tiny(task: str, out: Path, sets: Sequence[str] = ()) -> list[Row]:
-    """Run a tiny configuration as ``lo-theory run`` would."""
-    experiment = load(FOLDER / f"{task}.yaml", sets=sets)
-    return execute(experiment, Request(out, workers=1, threads=1, device="cpu"), SilentProgress()).rows
-
-
 def read_pinned(task: str) -> list[str]:
     """The lines of a pinned file."""
-    return (FOLDER / f"{task}.txt").read_text().splitlines()
+    return (TINY / f"{task}.txt").read_text().splitlines()
 
 
 def test_rows_are_those_that_are_pinned(tiny_run: FinishedRun) -> None:
@@ -103,7 +94,7 @@ def test_rows_are_those_that_are_pinned(tiny_run: FinishedRun) -> None:
 
 
 def test_every_task_is_pinned_and_most_of_its_numbers_are() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {path.stem for path in FOLDER.glob("*.txt")} == set(TASKS)
+    assert {path.stem for path in TINY.glob("*.yaml")} == {path.stem for path in TINY.glob("*.txt")} == set(TASKS)
     for task in set(TASKS) - {"recipes"}:  # which trains and holds out, nothing else
         quantities = [line for line in read_pinned(task) if line.startswith("  ")]
         assert sum(not line.endswith("~") for line in quantities) > len(quantities) / 3, task
@@ -143,16 +134,17 @@ def test_no_pinned_number_depends_on_a_training(task: str, tmp_path: Path, monke
     """Trained at quite another rate, a network leaves all that is pinned as it is, counts of its own rows included."""
     monkeypatch.setattr(lo_theory.lab.execute, "write_outputs", lambda *_: None)
     for rate in ("0.001", "0.3"):
-        rows = run_tiny(task, tmp_path, [f"training.learning_rate={rate}"])
-        assert differences(lines_of(rows, task), read_pinned(task))[:10] == [], rate
+        run = make_run(task, tmp_path, [f"training.learning_rate={rate}"])
+        assert differences(lines_of(run.rows, task), read_pinned(task))[:10] == [], rate
+        assert outline(run) == read_outline(task), rate
 
 
 def write() -> None:
     """Write every file anew."""
     for task in TASKS:
         with tempfile.TemporaryDirectory() as folder:
-            lines = lines_of(run_tiny(task, Path(folder)), task)
-        (FOLDER / f"{task}.txt").write_text("\n".join(lines) + "\n")
+            lines = lines_of(make_run(task, Path(folder)).rows, task)
+        (TINY / f"{task}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

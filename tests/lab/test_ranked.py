@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,13 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import FinishedRun, journal
 from tests.cli.complaint import complaint
+from tests.lab.test_kill import checkpoints
 from tests.lab.tiny import tiny
-from tests.ranks import ROOT, start_ranks
+from tests.processes import Process, command, wait_until
+from tests.ranks import start_ranks
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
-
-_PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(config: Path, out: Path, *extra: str) -> list[str]:
-    options = ["--out", str(out), "--threads", "1", "--checkpoint-seconds", "0", *extra]
-    return [sys.executable, "-m", "lo_theory.cli", "run", str(config), *options]
+def words(config: Path, out: Path, *extra: str) -> list[str]:
+    return ["run", str(config), "--out", str(out), "--threads", "1", "--checkpoint-seconds", "0", *extra]
 
 
 def by_model(row: Row) -> bool:
@@ -61,17 +60,11 @@ def same_rows(found: list[Row], expected: list[Row]) -> None:
 def test_two_ranks_leave_the_rows_of_one_also_after_the_death_of_one(config: Path, tmp_path: Path) -> None:
     """Kill the second rank in the middle of training; the first says so and the same command continues from there."""
     together, alone = tmp_path / "together", tmp_path / "alone"
-    with start_ranks(command(config, together, "--quiet")) as ranks:
-        seen: set[int] = set()
-        began = time.monotonic()
-        while len(seen) < 5:  # writes of the checkpoint
-            assert ranks[0].poll() is None
-            assert time.monotonic() - began < _PATIENCE
-            seen |= {path.stat().st_mtime_ns for path in together.glob("tiny/*/model-0.safetensors")}
-            time.sleep(0.002)
-        ranks[1].send_signal(signal.SIGKILL)
-        out, said = ranks[0].communicate(timeout=_PATIENCE)
-    assert ranks[0].returncode == 2, said
+    with start_ranks(partial(command, *words(config, together, "--quiet"))) as ranks:
+        wait_until(checkpoints(together, 4))
+        ranks[1].kill()
+        out, said = ranks[0].communicate()
+        assert ranks[0].returncode == 2, said
     assert out == ""
     assert len(said.splitlines()) == 1, said
     assert said.startswith("lo-theory: rank 0 of 2 has lost another rank, which died, stopped, or was silent")
@@ -79,9 +72,9 @@ def test_two_ranks_leave_the_rows_of_one_also_after_the_death_of_one(config: Pat
     (folder,) = (together / "tiny").iterdir()
     assert not (folder / "done.json").exists()
 
-    with start_ranks(command(config, together)) as ranks:
-        shown = [rank.communicate(timeout=_PATIENCE) for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], shown
+    with start_ranks(partial(command, *words(config, together))) as ranks:
+        shown = [rank.communicate() for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], shown
     assert "A tiny table" in shown[0][0]
     assert "[15/15]" in shown[0][1]
     assert shown[1] == ("", "")  # only the first rank shows anything
@@ -98,18 +91,19 @@ def test_two_ranks_leave_the_rows_of_one_also_after_the_death_of_one(config: Pat
 
 @pytest.mark.soak
 def test_torchrun_starts_it_and_ranks_with_other_settings_are_refused(config: Path, tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    whole = [*torchrun, *command(config, tmp_path, "--quiet")[1:]]
-    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=True, timeout=240)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    whole = [*torchrun, "lo_theory.cli", *words(config, tmp_path, "--quiet")]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(whole, cwd=root, capture_output=True, text=True, check=True, timeout=240)
     assert done.stdout.count("A tiny table") == 1
-    script = (
-        'import os, sys; from lo_theory.cli import main; steps = 20 + int(os.environ["RANK"]); '
-        'sys.exit(main([*sys.argv[1:], "--set", f"training.steps={steps}"]))'
-    )
-    with start_ranks([sys.executable, "-c", script, *command(config, tmp_path, "--quiet")[3:]]) as ranks:
-        said = [rank.communicate(timeout=_PATIENCE)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [2, 2], said
+    with start_ranks(partial(Process, with_steps_of_its_own, words(config, tmp_path, "--quiet"))) as ranks:
+        said = [rank.communicate()[1] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [2, 2], said
     assert any("ranks disagree on the run" in text for text in said), said
+
+
+def with_steps_of_its_own(arguments: list[str]) -> None:
+    sys.exit(main([*arguments, "--set", f"training.steps={20 + int(os.environ['RANK'])}"]))
 
 
 def test_one_process_is_the_first_rank_and_a_sweep_refuses_to_be_one_of_several(

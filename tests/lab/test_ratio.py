@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lo_theory.diffusion.statistics import Estimate, between
+from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.execute import Request, execute
@@ -94,13 +94,6 @@ def test_a_difference_is_taken_problem_by_problem(frame: Any) -> None:
     own = [first[row].value - second[row].value for row in first]
     low, high = stats.t.interval(0.95, 1, loc=np.mean(own), scale=stats.sem(own))
     assert apart.estimate("self_consistency") == pytest.approx((np.mean(own), low, high))
-
-
-def test_between_runs() -> None:
-    assert between([1.0, 2.0, 3.0])[0] == 2.0
-    assert between([1.0, 2.0, 3.0])[2] == pytest.approx(2 + stats.t.ppf(0.975, 2) / math.sqrt(3))
-    assert math.isnan(between([1.0])[1])
-    assert math.isnan(between([])[0])
 
 
 def test_where_a_curve_meets_a_level() -> None:

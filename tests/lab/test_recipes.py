@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,21 @@ from lo_theory.lab.experiments.recipes import differences, figures, recipes
 from lo_theory.lab.frame import from_rows, kind, pool, records
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.settings import Stage, Training
-from lo_theory.lab.task import tables
+from lo_theory.lab.settings import Training
 from lo_theory.lab.training_recipes import PARTS, RECIPES, spell_out
+from tests.lab.tiny import tiny_of
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FILE = EXPERIMENTS / "recipes.yaml"
-_TINY: dict[str, Any] = {
-    "experiment": "tiny_recipes",
-    "task": "recipes",
-    "problem": {"family": "nae_sat", "N": 5, "P": 12},
-    "model": {"shape": {"layers": 1, "heads": 2, "width": 16}},
-    "training": {"steps": 30, "batch": 8, "evaluations": 3, "evaluation_contexts": 32},
-    "rows": [
-        {"name": "first", "recipe": "tuned", "draws": 2, "training": {"batch": 8}},
-        {"name": "second", "recipe": "paper", "draws": 2, "training": {"batch": 8}, "model": {"embedding_scale": 0.2}},
-        {"name": "elsewhere", "recipe": "tuned", "training": {"batch": 8}, "problem": {"N": 6}},
-    ],
-}
 
 
 def tiny(**changes: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(_TINY), **changes}
+    return tiny_of("recipes", **{"training": {"steps": 30, "batch": 8, "evaluations": 3}, **changes})
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    return execute(resolve(tiny()), Request(tmp_path_factory.mktemp("runs"), threads=1), SilentProgress())
+def finished(tiny_runs: Callable[[str], FinishedRun]) -> FinishedRun:
+    return tiny_runs("recipes")
 
 
 @pytest.fixture(scope="module")
@@ -102,64 +90,11 @@ def test_a_recipe_is_short_for_its_settings_where_it_stands() -> None:
     assert resolve(again.to_mapping()).rows == again.rows
 
 
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"recipe": "tuend"}, r"recipe must be one of paper, tuned, got 'tuend' .*the closest is tuned"),
-        ({"recipe": ["tuned"]}, r"recipe must be one of"),
-        ({"rows": [{"name": "a", "recipe": "best"}]}, r"rows\[0\]\.recipe must be one of"),
-        ({"rows": [{"name": " "}]}, r"name is empty"),
-        ({"training": {"steps": 3}}, r"training\.evaluations is 0"),
-        ({"targets": []}, r"targets is empty"),
-        ({"targets": [0]}, r"targets must be greater than 0"),
-        ({"objective": {"stages": [{"laws": ["uniform"]}]}}, r"a stage lasts steps or a share of them"),
-        ({"objective": {"stages": [{"steps": 3, "share": 0.5}]}}, r"a stage lasts steps or a share of them"),
-        ({"objective": {"stages": [{"share": 1.5}]}}, r"share must be at most 1"),
-        ({"objective": {"stages": [{"share": 0.7}, {"share": 0.5}]}}, r"objective: the shares .* at most 1.* up 1\.2"),
-        (
-            {"objective": {"stages": [{"steps": 20}, {"share": 0.5}]}},
-            r"stages last 20 \+ 15 steps, .*steps is 30: .*share",
-        ),
-        ({"model": {"embedding_scale": 0}}, r"model\.embedding_scale must be greater than 0"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        resolve(tiny(**{"rows": [{"name": "a"}], **changes}))
-
-
 def test_a_task_without_one_objective_takes_no_recipe() -> None:
     with pytest.raises(ValueError, match="unknown key recipe"):
         load(EXPERIMENTS / "orders.yaml", sets=["recipe=tuned"])
     with pytest.raises(ValueError, match="recipe must be one of"):
         resolve(tiny(), sets=["recipe=[tuned]"])
-
-
-def test_a_problem_without_a_gap_is_refused(tmp_path: Path) -> None:
-    parity = {"family": "sparse_parity", "N": 5, "P": 3, "k": 3, "noise": 0.5}
-    with pytest.raises(ValueError, match="no gap to close"):
-        execute(resolve(tiny(problem=parity, rows=[{"name": "a"}])), Request(tmp_path), SilentProgress())
-
-
-def test_what_came_later_is_silent_at_its_default() -> None:
-    from lo_theory.lab.schema import plain
-
-    assert plain(Stage(3)) == {"steps": 3, "laws": ["uniform"]}
-    assert plain(Stage(share=0.5))["share"] == 0.5
-    assert not {"warmup_share", "evaluations", "evaluation_contexts"} & plain(Training(5)).keys()
-
-
-def test_the_presets() -> None:
-    for preset in ("quick", "cpu", "full", "larger", "table1", "paper"):
-        rows = load(FILE, preset=preset).rows
-        for row in rows:
-            row.check_fits(row.problem.make())
-            own = [other for other in rows if other.problem == row.problem]
-            sequences = [other.training.steps * other.training.batch for other in own]
-            assert max(sequences) - min(sequences) <= max(other.training.batch for other in own), "equal operations"
-    former = load(FILE, preset="larger").rows[1]  # what `tuned` set until it met N = 32
-    assert (former.model.embedding_scale, former.training.learning_rate) == (1.0, 4e-3)
-    assert load(FILE, preset="paper").rows[0].model.shape == "19M"
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -173,23 +108,11 @@ def test_every_training_has_its_curve(frame: Any, experiment: Experiment) -> Non
         ("elsewhere", 6, 12, 1),
     ]
     curves = [curve for one in found for curve in one.curves]
-    assert [[point.step for point in curve] for curve in curves] == [[10, 20, 30]] * 5
+    assert [[point.step for point in curve] for curve in curves] == [[2, 4, 6]] * 5
     assert len({gap for one in found for gap in one.finals}) == 5, "every training has its own data and contexts"
-    assert set(pool(kind(frame, "held_out")).query("metric == 'excess'")["n"]) == {32}
+    assert set(pool(kind(frame, "held_out")).query("metric == 'excess'")["n"]) == {16}
     assert curves[0][-1].flops == curves[2][-1].flops
     assert all(line.value("diverged") == 0 for line in records(pool(kind(frame, "training"))))
-
-
-def test_the_tables_hold_every_recipe(finished: FinishedRun, experiment: Experiment) -> None:
-    content = tables(experiment, finished.rows)
-    assert {table.title: [len(part) for part in table.sections] for table in content} == {
-        "What each recipe reaches": [2, 1],
-        "What it costs to get there": [2, 1],
-        "Against the first recipe": [1],
-    }
-    second = content[0].sections[0][1]
-    assert second[1:10] == ["second", "rope", "0.2", "adamw", "0.0004", "8", "30", "none", "2"]
-    assert content[0].sections[0][0][8] == "27 % two_rates(0.1,0.9)", "8 of 30 steps"
 
 
 def test_the_figure_has_a_line_of_panels_for_each_problem(frame: Any, experiment: Experiment) -> None:

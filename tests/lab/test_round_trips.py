@@ -31,81 +31,12 @@ from lo_theory.lab.table import Column, Table, print_tables, to_markdown
 from tests.lab.browser import Reading
 from tests.lab.tiny import tiny
 
-KNOWN = (
-    *(
-        "1e19",
-        "0100",
-        "1_000",
-        "1e689515",
-        "0123",
-        "1:30",
-        "0500",
-        "12345678",
-        "off",
-        "no",
-        "y",
-        "2024",
-        "2024-01-01",
-        "~",
-    ),
-    *(
-        "null",
-        "True",
-        "true",
-        ".5",
-        "5.",
-        "inf",
-        ".inf",
-        "-.INF",
-        "nan",
-        "NaN",
-        "0x1f",
-        "0o17",
-        "=",
-        "<<",
-        "-",
-        "---",
-        "- a",
-    ),
-    *(
-        "[easy]",
-        "[/b]",
-        "[/]x",
-        ":100:",
-        "[link=x]y[/link]",
-        "$\\foo$",
-        "\\$",
-        "a|b",
-        "\\|",
-        "*a*",
-        "_a_",
-        "`a`",
-        "<b>",
-        "&amp;",
-    ),
-    *(
-        "a: b",
-        "#c",
-        "'",
-        '"',
-        '"a"',
-        "{a}",
-        "[a]",
-        "!x",
-        "&x",
-        "*x",
-        "%",
-        "@",
-        "?",
-        "a\\nb",
-        "=1+1",
-        "é",
-        "±",
-        "😀",
-        "漢字",
-        "a  b",
-    ),
-)
+_WORDS = r"""
+    1e19 0100 1_000 1e689515 0123 1:30 0500 12345678 off no y 2024 2024-01-01 ~ null True true .5 5. inf .inf
+    -.INF nan NaN 0x1f 0o17 = << - --- [easy] [/b] [/]x :100: [link=x]y[/link] $\foo$ \$ a|b \| *a* _a_ `a` <b>
+    &amp; #c ' " "a" {a} [a] !x &x *x % @ ? a\nb =1+1 é ± 😀 漢字
+"""
+KNOWN = (*_WORDS.split(), "- a", "a: b", "a  b")
 LETTERS = "ab01_-+.eE:~*`<>[]()\\|&#;!,'\"$%@=?{}/ é±😀漢\u00a0"
 EXACT = {"experiment": "x", "problem": {"family": "nae_sat", "N": 6, "P": 18}, "decoding": {"denoisers": ["exact"]}}
 BAD = ("a\nb", "a\rb", "\x00", "\x1b[31m", "\x07", "a\tb", "\x85", "\u2028", "\u202e", "\ufeffa", "\x7f")

@@ -314,12 +314,10 @@ def test_going_on_with_other_threads_is_refused(tmp_path: Path, capsys: Any) -> 
         (["--shard", "3/2"], "--shard takes i/n with i from 1 to n, got 3/2"),
         (["--attempts", "0"], "attempts must be at least 1, got 0"),
         (["--workers", "0"], "workers must be a whole number from 1 to 1024, got 0"),
-        (["--axis", "problem.Q=[1]"], "unknown key problem.Q"),
         (["--axis", "problem.Q=[1]"], "grid.yaml: axes at problem.P=10, problem.seed=0, seed=0, problem.Q=1: unknown"),
         (["--axis", "seed=[0,1]"], "together: give --axis problem.seed,seed=[values] if their values are the same"),
         (["--axis", "problem.seed,seed=[]"], "--axis problem.seed is empty: give it at least one value"),
         (["--pool", "sed"], "pool names sed, which is no path of an axis: the closest is seed"),
-        (["--preset", "cpu"], "unknown preset 'cpu': there are no presets"),
     ],
 )
 def test_bad_input_is_one_clear_line(options: list[str], complaint: str, tmp_path: Path, capsys: Any) -> None:

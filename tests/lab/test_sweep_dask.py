@@ -22,18 +22,9 @@ import pytest
 from lo_theory.cli import main
 from lo_theory.lab.engine import Job, Keeper, run_jobs
 from lo_theory.lab.pools import Dask
-from tests.lab.grids import a_job, name_the_worker, sleep_long, worker_processes, write_grid
-from tests.lab.test_sweep_pool import (
-    _PATIENCE,
-    SLOW,
-    begun,
-    command,
-    finished,
-    keys,
-    kill,
-    results,
-    wait_until,
-)
+from tests.lab.grids import SLOW, a_job, name_the_worker, results, sleep_long, words, worker_processes, write_grid
+from tests.lab.test_sweep_pool import begun, finished, keys, kill
+from tests.processes import wait_until
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None,
@@ -90,20 +81,16 @@ def test_cells_that_need_a_gpu_go_to_workers_that_offer_one(cluster: Any) -> Non
 
 
 @needs_dask
-def test_a_cluster_by_its_address_computes_the_same_rows(cluster: Any, tmp_path: Path) -> None:
-    serial, dask = tmp_path / "serial", tmp_path / "dask"
-    for out in (serial, dask):
-        out.mkdir()
-    assert main([*command(serial)[3:], "--serial"]) == 0
-    assert main([*command(dask)[3:], "--dask", cluster.scheduler_address]) == 0
-    assert results(dask) == results(serial)
+def test_a_cluster_by_its_address_computes_the_same_rows(cluster: Any, tmp_path: Path, slow_sweep: Path) -> None:
+    assert main(words(tmp_path, "--dask", cluster.scheduler_address)) == 0
+    assert results(tmp_path) == results(slow_sweep)
 
 
 @needs_key
 @pytest.mark.soak
-def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_none(tmp_path: Path) -> None:
-    (tmp_path / "serial").mkdir()
-    assert main([*command(tmp_path / "serial")[3:], "--serial"]) == 0
+def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_none(
+    tmp_path: Path, slow_sweep: Path
+) -> None:
     with begun(tmp_path, "--dask", "local", endless=True) as process:
         wait_until(lambda: finished(tmp_path) >= 1)
         workers = worker_processes(process.pid)
@@ -114,12 +101,11 @@ def test_a_local_cluster_survives_a_killed_worker_and_a_killed_driver_leaves_non
         wait_until(lambda: finished(tmp_path) > seen)
         left = worker_processes(process.pid)
         process.kill()
-        process.wait()
         wait_until(lambda: not set(left) & set(worker_processes()))
     with begun(tmp_path, "--dask", "local") as process:
-        said = process.communicate(timeout=_PATIENCE)[1]
-    assert process.returncode == 0, said
-    assert results(tmp_path) == results(tmp_path / "serial")
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    assert results(tmp_path) == results(slow_sweep)
 
 
 @needs_key
@@ -161,7 +147,7 @@ def test_an_address_that_nobody_answers_is_one_clear_line(
 ) -> None:
     monkeypatch.setattr("lo_theory.lab.pools._SECONDS_TO_ANSWER", 1)
     began = time.monotonic()
-    assert main([*command(tmp_path)[3:], "--dask", address]) == 2
+    assert main(words(tmp_path, "--dask", address)) == 2
     assert time.monotonic() - began < 9  # one, and the start of a busy machine
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1, said
@@ -183,7 +169,7 @@ def test_an_address_where_something_else_answers_is_one_clear_line(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=answer, daemon=True).start()
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        assert main([*command(tmp_path)[3:], "--dask", address]) == 2
+        assert main(words(tmp_path, "--dask", address)) == 2
         assert capsys.readouterr().err.startswith(f"lo-theory: no Dask scheduler answers at {address} (")
         server.shutdown(socket.SHUT_RDWR)
     assert not (tmp_path / "grid").exists()
@@ -195,12 +181,12 @@ def test_a_cluster_without_workers_or_without_gpus_is_refused(
 ) -> None:
     monkeypatch.setattr("lo_theory.lab.pools._SECONDS_TO_ANSWER", 1)
     with local_cluster(n_workers=0) as empty:
-        assert main([*command(tmp_path)[3:], "--dask", empty.scheduler_address]) == 2
+        assert main(words(tmp_path, "--dask", empty.scheduler_address)) == 2
         assert "has no workers: start some, then this sweep" in capsys.readouterr().err
     over = SLOW | {"training": {"steps": 5}, "model": {"shape": {"layers": 1, "heads": 1, "width": 8}}}
     write_grid(tmp_path / "grid.yaml", **over)
     with local_cluster(n_workers=1, processes=False) as plain:
-        assert main([*command(tmp_path)[3:], "--dask", plain.scheduler_address, "--device", "cuda"]) == 2
+        assert main(words(tmp_path, "--dask", plain.scheduler_address, "--device", "cuda")) == 2
         assert "offers the resource GPU: start them with --resources GPU=1" in capsys.readouterr().err
 
 
@@ -248,7 +234,7 @@ def test_a_local_cluster_that_does_not_start_says_so(tmp_path: Path, capsys: Any
     monkeypatch.setattr("distributed.LocalCluster", fail)
     monkeypatch.setattr("lo_theory.lab.pools._own_key", lambda distributed: None)
     write_grid(tmp_path / "grid.yaml")
-    assert main([*command(tmp_path)[3:], "--dask", "local"]) == 2
+    assert main(words(tmp_path, "--dask", "local")) == 2
     assert "its event loop did not start within 10 seconds): try again" in capsys.readouterr().err
 
 
@@ -262,6 +248,6 @@ def test_two_hundred_cells_on_two_dask_workers(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_grid(tmp_path / name / "grid.yaml", **over)
         with begun(tmp_path / name, *crew) as process:
-            said = process.communicate(timeout=600)[1]
-        assert process.returncode == 0, said
+            said = process.communicate(600)[1]
+            assert process.returncode == 0, said
     assert results(tmp_path / "serial") == results(tmp_path / "pool") == results(tmp_path / "dask")

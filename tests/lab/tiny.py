@@ -1,9 +1,14 @@
-"""A tiny experiment that goes through every room in a few seconds."""
+"""Tiny experiments as their files would give them: one that goes through every room, and one of each task."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
+
+from lo_theory.lab.schema import read_yaml
+
+PINNED = Path(__file__).with_name("pinned_rows")
 
 _TINY: dict[str, Any] = {
     "experiment": "tiny",
@@ -29,3 +34,8 @@ _TINY: dict[str, Any] = {
 def tiny() -> dict[str, Any]:
     """A fresh copy, as a file would give it."""
     return copy.deepcopy(_TINY)
+
+
+def tiny_of(task: str, **changes: Any) -> dict[str, Any]:
+    """The tiny configuration of a task whose rows are pinned, with other settings in place of its own."""
+    return {**read_yaml(PINNED / f"{task}.yaml"), **changes}

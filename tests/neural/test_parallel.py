@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,27 @@ import torch
 
 from lo_theory.diffusion.masks import Uniform
 from lo_theory.neural import Ranks, current_ranks, join_ranks, load, train
+from tests.neural import ranked
 from tests.neural.ranked import TOGETHER, Recorded
 from tests.neural.small import KEY, NETWORK, PROBLEM
-from tests.ranks import ROOT, Process, start_ranks
+from tests.processes import Process, wait_until
+from tests.ranks import start_ranks
 
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 
-@contextmanager
-def launched(job: str, folder: Path, count: int = 2, **settings: Any) -> Iterator[list[Process]]:
+def launched(job: str, folder: Path, count: int = 2, **settings: Any) -> AbstractContextManager[list[Process]]:
     """The ranks of a job."""
-    with start_ranks(
-        [sys.executable, "-m", "tests.neural.ranked", job, str(folder), json.dumps(settings)], count
-    ) as ranks:
-        yield ranks
+    return start_ranks(partial(Process, ranked.main, job, str(folder), json.dumps(settings)), count)
 
 
 def finished(job: str, folder: Path, count: int = 2, **settings: Any) -> list[dict[str, Any]]:
     """Run a job to its end; what each rank wrote down."""
     folder.mkdir(exist_ok=True)
     with launched(job, folder, count, **settings) as ranks:
-        said = [rank.communicate(timeout=300)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * count, said
+        said = [rank.communicate()[1] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0] * count, said
     facts = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(count)]
     assert [fact["ranks"] for fact in facts] == [[rank, count] for rank in range(count)]
     return facts
@@ -55,8 +54,8 @@ def arrays(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
 
 
 def wait_for(process: Process, step: int) -> None:
-    assert process.stdout is not None
-    next(line for line in process.stdout if int(line) >= step)
+    """Wait until it has printed this step."""
+    wait_until(lambda: any(int(line) >= step for line in process.said()[0].split("\n")[:-1]))
 
 
 def alone(folder: Path, **settings: Any) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor], list[float]]:
@@ -113,9 +112,7 @@ def test_a_killed_run_goes_on_with_any_number_of_ranks(tmp_path: Path) -> None:
     with launched("slow", killed, **settings) as ranks:
         wait_for(ranks[0], 20)
         for rank in ranks:
-            rank.send_signal(signal.SIGKILL)
-        for rank in ranks:
-            rank.wait()
+            rank.kill()
     left = (killed / "model").read_bytes()
     step = load(killed / "model").header["step"]
     assert 19 <= step < 60
@@ -183,7 +180,9 @@ def test_what_goes_wrong_for_all_is_said_by_all(tmp_path: Path) -> None:
 def test_torchrun_starts_it(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, "-m", "tests.neural.ranked", "plain", str(tmp_path), "{}"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        command, cwd=Path(__file__).parents[2], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     first, second = arrays(tmp_path, 2)
     rows, weights, _ = alone(tmp_path)
     for name, values in rows.items():

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +31,7 @@ from lo_theory.neural.objectives import State
 from lo_theory.problem import nae_sat
 from lo_theory.problem.layout import MASK
 from tests.neural.small import CAUSAL, KEY, NETWORK, OBJECTIVE, PROBLEM, TRAINING
+from tests.processes import Process, wait_until
 
 
 class Stopped(Exception):
@@ -153,15 +151,11 @@ def test_a_stopped_run_continues_to_the_same_bytes(objective: Any, precision: st
     assert all(torch.equal(value, trained.model.state_dict()[name]) for name, value in again.model.state_dict().items())
 
 
-KILLED_RUN = """
-import json, sys
-from lo_theory.neural import train
-from tests.neural.small import KEY, NETWORK, OBJECTIVE, TRAINING
-from dataclasses import replace
-
-config = replace(TRAINING, steps=200, log_every=1, **json.loads(sys.argv[2]))
-train(NETWORK, config, OBJECTIVE, KEY, checkpoint=sys.argv[1], checkpoint_seconds=0, on_log=lambda step, _: print(step, flush=True))
-"""
+def saving(path: Path, settings: dict[str, Any]) -> None:
+    """Train with a checkpoint after every step, and print its number."""
+    config = replace(TRAINING, steps=200, log_every=1, **settings)
+    log = {"on_log": lambda step, _: print(step, flush=True)}
+    train(NETWORK, config, OBJECTIVE, KEY, checkpoint=path, checkpoint_seconds=0, **log)
 
 
 @pytest.mark.parametrize(
@@ -174,16 +168,13 @@ train(NETWORK, config, OBJECTIVE, KEY, checkpoint=sys.argv[1], checkpoint_second
     ],
 )
 def test_a_killed_process_continues_to_the_same_bytes(settings: dict[str, Any], tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     config = replace(TRAINING, steps=200, log_every=1, **settings)
     train(NETWORK, config, OBJECTIVE, KEY, checkpoint=whole)
-    arguments = [sys.executable, "-c", KILLED_RUN, str(killed), json.dumps(settings)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stdout is not None
-        next(line for line in process.stdout if int(line) >= 23)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    with Process(saving, killed, settings) as process:
+        wait_until(lambda: len(process.said()[0].splitlines()) > 23)
+        process.kill()
+        assert process.returncode == -signal.SIGKILL
     assert 22 <= load(killed).header["step"] < 200
     assert train(NETWORK, config, OBJECTIVE, KEY, checkpoint=killed).resumed_from is not None
     assert whole.read_bytes() == killed.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from fractions import Fraction
 
 import networkx as nx
@@ -204,17 +205,23 @@ def test_enumeration_of_one_component() -> None:
 def slow_enumeration(
     distribution: LODistribution, domains: list[set[int]], active: np.ndarray, latents: list[int], row: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    law, n = distribution.observations, len(domains)
+    law, n, prior = distribution.observations, len(domains), distribution.prior.tolist()
     value = {i: min(domain) for i, domain in enumerate(domains)}
     total, marginals = 0.0, np.zeros((n, law.q))
+    scopes = {j: law.scopes[j].tolist() for j in active}  # type: ignore[union-attr]
+    factors = [
+        (scope, law.tables[law.index[j], :, row[distribution.order[n + j]]].tolist())  # type: ignore[union-attr]
+        for j, scope in scopes.items()
+        if set(scope) & set(latents)
+    ]
     for values in itertools.product(*(sorted(domains[i]) for i in latents)):
         value.update(zip(latents, values, strict=True))
-        weight = float(np.prod([distribution.prior[i, value[i]] for i in latents]))
-        for j in active:
-            scope = law.scopes[j].tolist()  # type: ignore[union-attr]
-            if set(scope) & set(latents):
-                number = int(np.ravel_multi_index([value[i] for i in scope], (law.q,) * len(scope)))
-                weight *= law.tables[law.index[j], number, row[distribution.order[n + j]]]  # type: ignore[union-attr]
+        weight = math.prod(prior[i][value[i]] for i in latents)
+        for scope, table in factors:
+            number = 0
+            for i in scope:
+                number = number * law.q + value[i]
+            weight *= table[number]
         total += weight
         for i in latents:
             marginals[i, value[i]] += weight
