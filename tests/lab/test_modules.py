@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -129,11 +128,15 @@ def test_a_file_that_is_no_experiment_is_refused_by_name(
     assert complaint in capsys.readouterr().err
 
 
-def test_a_module_that_is_gone_is_named_with_the_copy(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_has_moved_shows_its_tables_by_its_copy(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with placeholders():
         assert main(["run", str(module), "--quiet", "--preset", "one"]) == 0
-    (folder,) = folders()
-    module.unlink()
-    assert main(["table", str(folder)]) != 0
-    assert "a run folder has a copy, experiment.py" in capsys.readouterr().err
-    assert json.loads((folder / "done.json").read_text())
+        shown = capsys.readouterr().out
+        (folder,) = folders()
+        module.unlink()
+        moved = folder.rename("elsewhere")
+        assert main(["table", str(moved)]) == main(["figure", str(moved)]) == main(["report", str(moved)]) == 0
+    assert shown.splitlines()[:5] == capsys.readouterr().out.splitlines()[:5]
+    (moved / "experiment.py").unlink()
+    assert main(["table", str(moved)]) != 0
+    assert "my_ones.py" in capsys.readouterr().err
