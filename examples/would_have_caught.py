@@ -1,4 +1,4 @@
-"""Faults that published code has had, put into small stand-ins, and the check that goes red for each.
+"""Faults that published code has had, put into small models, and the check that goes red for each.
 
 ``python examples/would_have_caught.py`` prints the table of docs/would_have_caught.md, each fault beside its twin.
 """

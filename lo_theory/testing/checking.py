@@ -51,14 +51,14 @@ def check(
     kind = _kind(subject)
     number = _N[kind] if n is None else n
     check_count(number - _LEAST + 1, f"check needs n >= {_LEAST} draws for its tests, got {number}")
-    key, told = Key(seed).fold("check"), Claims() if claims is None else claims
+    key, stated = Key(seed).fold("check"), Claims() if claims is None else claims
     if hasattr(subject, "plan"):
         subject = (ExactPosterior(problem), subject, OneAtATime())
     checks: dict[str, Callable[[], list[Check]]] = {
         "sampler": lambda: sampler_checks(subject, problem, key, number, level),
-        "posterior": lambda: posterior_checks(subject, problem, key, number, level, told),
-        "decoder": lambda: decoder_checks(subject, problem, key, number, level, told),
-        "mask law": lambda: law_checks(subject, problem, key, number, told),
+        "posterior": lambda: posterior_checks(subject, problem, key, number, level, stated),
+        "decoder": lambda: decoder_checks(subject, problem, key, number, level, stated),
+        "mask law": lambda: law_checks(subject, problem, key, number, stated),
         "judge": lambda: judge_checks(subject, problem, key, number),
     }
     layout = problem.layout

@@ -60,14 +60,14 @@ def judge_checks(judge: Judge, problem: LODistribution, key: Key, n: int) -> lis
         spread = _root_mean_square(surprise_spread(probs, weight)), 0.0
     expected = row_means(known, batch.masked)
 
-    def told(rows: slice) -> NDArray[np.float64]:
+    def judged(rows: slice) -> NDArray[np.float64]:
         values = np.asarray(judge.function(truth, batch.truth[rows], batch.masked[rows]), np.float64)
         if values.shape != batch.truth[rows].shape[:1]:
             raise ValueError(f"a judge answers one value a sequence, {len(batch.truth[rows])}; got {values.shape}")
         return values
 
-    values = told(slice(None))
-    parts = np.concatenate([told(slice(_FEW)), told(slice(_FEW, n))])
+    values = judged(slice(None))
+    parts = np.concatenate([judged(slice(_FEW)), judged(slice(_FEW, n))])
     worst = float(np.abs(parts - values).max())
     difference = values - expected
     return [

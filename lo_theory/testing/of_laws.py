@@ -1,4 +1,4 @@
-"""Checks of a mask law: whether its weights add up to the loss it stands for, and whether rows are addressed.
+"""Checks of a mask law: whether its weights add up to the loss that it estimates, and whether rows are addressed.
 
 The first is test T0: for a fixed predictor that is not Bayes, the loss of drawn masks must equal the loss enumerated
 over all masks. Predictors are tables of one loss for every mask and position, some smooth in the number hidden, some

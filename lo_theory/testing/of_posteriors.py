@@ -180,7 +180,8 @@ def _against_exact(posterior: Posterior, problem: LODistribution, key: Key, n: i
         return [not_applicable(name, str(error)) for name in _NEEDS_EXACT]
     found = pattern_losses({"it": posterior}, truth, problem, Uniform(), key=key, n=n)["it"]
     evidence = max(sums["evidence"].total for sums in found.roles.values())
-    kl = found.total["kl"].mean
+    sums = found.total["kl"]
+    kl, half = sums.mean, max(abs(end - sums.mean) for end in sums.interval())
     return [
         statistical(
             _NEEDS_EXACT[0],
@@ -193,7 +194,7 @@ def _against_exact(posterior: Posterior, problem: LODistribution, key: Key, n: i
             kl,
             kl <= claims.kl,
             f"its marginals are exact to {claims.kl:g} nats per token",
-            f"its loss is {kl:.3g} nats per token above the Bayes loss (Claims(kl=...) allows for a known gap"
+            f"its loss is {kl:.3g} ± {half:.1g} nats per token above the Bayes loss (Claims(kl=...) allows for a gap"
             + (f"; a probability of 0 counts as {LEAST:g})" if kl > 1 else ")"),
         ),
     ]

@@ -71,7 +71,7 @@ def _joint(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> C
         p_value = chi_square_of_rows(tokens, support, p / p.sum())
     except ValueError:
         return not_applicable(
-            name, f"too many sequences are possible for {n:,} draws: the moments below stand in, or take a smaller one"
+            name, f"too many sequences are possible for {n:,} draws: see the moments below, or take a smaller problem"
         )
     _, smallest = resolution(p, n, level / _FAMILY)
     return statistical(

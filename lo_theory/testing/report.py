@@ -129,7 +129,8 @@ class Report:
     @property
     def _caption(self) -> str:
         count = sum(check.p_value is not None for check in self.checks)
-        return f"A right one fails any of the {count} tests with a p-value with probability {self.level:g} at most."
+        tests = f"a test with a p-value (here {count})"
+        return f"A right one fails {tests} with probability {self.level:g} at most, all together."
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -137,4 +138,4 @@ class Report:
         console = Console(width=_WIDTH, no_color=True)
         with console.capture() as captured:
             console.print(self)
-        return captured.get().rstrip()
+        return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
