@@ -324,7 +324,7 @@ FAULTS = [
     ),
     Fault(
         "several tokens a step, taken for samples of the data",
-        "law of the data: joint",
+        "law of the data: probability",
         together,
         lambda key, n: decode(EXACT, margin(), OneAtATime(), key=key, n=n).tokens,
         n=6_000,
