@@ -29,6 +29,7 @@ _ROOMS = {
     "lo_theory.posterior.overlap": ("overlap",),
     "lo_theory.thresholds": ("find_transition", "kesten_stigum", "planted_ensemble"),
     "lo_theory.diffusion": ("DecodeOptions", "Sums", "decode", "diversity", "generated_accuracies", "losses"),
+    "lo_theory.testing.checking": ("check",),
     "lo_theory.neural": (
         "Masked",
         "TrainConfig",

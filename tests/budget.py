@@ -88,6 +88,7 @@ REGISTRY: Mapping[str, Share] = {
     "outside samplers": Share(12),
     # testing
     "same law": Share(2),
+    "check: the level": Share(8),
 }
 
 LEDGER = Ledger(REGISTRY, BUDGET, "REGISTRY of tests/budget.py")

@@ -20,10 +20,10 @@ from scipy import special, stats
 
 from lo_theory.problem import LODistribution
 from lo_theory.rng import Key
-from lo_theory.testing.p_values import chi_square, row_counts
+from lo_theory.testing.p_values import binomial, chi_square, pooled_cells, row_counts
 from lo_theory.testing.twins import joint_law
 
-__all__ = ["SameLaw", "assert_same_law", "detectable", "draws_needed", "same_law", "sampler_of"]
+__all__ = ["SameLaw", "assert_same_law", "detectable", "draws_needed", "resolution", "same_law", "sampler_of"]
 
 _LEAST_EXPECTED = 20.0
 _BINS = 64
@@ -50,6 +50,18 @@ def draws_needed(smallest: float, cells: int, level: float, power: float = 0.99)
     if not 0 < smallest <= 1:
         raise ValueError(f"a total variation distance lies in (0, 1], got {smallest}")
     return math.ceil((detectable(10**12, cells, level, power) / smallest) ** 2 * 10**12)
+
+
+def resolution(law: NDArray[np.float64], n: int, level: float, power: float = 0.99) -> tuple[int, float]:
+    """Cells that n draws of ``law`` [S] are compared in, and the smallest total variation that is sure to be found.
+
+    Rare cells are pooled, and what differs within the pool is not seen: its probability is added to ``detectable``.
+    """
+    possible = law[law > 0]
+    ranked, pooled = pooled_cells(possible, n, _LEAST_EXPECTED)
+    cells = len(possible) - pooled + (pooled > 0)
+    hidden = float(possible[ranked[:pooled]].sum()) if pooled > 1 else 0.0
+    return cells, min(1.0, detectable(n, max(2, cells), level, power) + hidden)
 
 
 def sampler_of(sampler: Any) -> Callable[[Key, int], NDArray[Any]]:
@@ -122,9 +134,8 @@ def same_law(
     draw, key = sampler_of(sampler), Key(seed).fold("same law")
     continuous = hasattr(distribution, "cdf")
     support, law = (np.empty((0, 1)), np.full(_BINS, 1 / _BINS)) if continuous else _listed(distribution)
-    cells = int((law > 0).sum())
     if n is None:
-        n = 20_000 if smallest is None else max(100, draws_needed(smallest, cells, level, power))
+        n = 20_000 if smallest is None else max(100, draws_needed(smallest, max(2, (law > 0).sum()), level, power))
     draws = np.asarray(draw(key, n))
     if len(draws) != n:
         raise ValueError(f"the sampler was asked for {n} draws and gave {len(draws)}")
@@ -169,7 +180,7 @@ def _listed(distribution: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     else:
         law = np.asarray(distribution, np.float64)
         support = np.arange(law.size, dtype=np.int64)[:, None]
-    if law.ndim != 1 or law.size < 2 or not (law >= 0).all() or abs(law.sum() - 1) > 1e-9:
+    if law.ndim != 1 or law.size < 1 or not (law >= 0).all() or abs(law.sum() - 1) > 1e-9:
         raise ValueError(
             "a law is a problem, probabilities that sum to one, a mapping from outcomes to them, or has a cdf; got "
             f"{type(distribution).__name__} with sum {law.sum():.6g}"
@@ -177,15 +188,25 @@ def _listed(distribution: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     return support, law
 
 
+def _p_value(counts: NDArray[np.int64], law: NDArray[np.float64]) -> float:
+    """Chi-square; where all cells but one are too rare for it, the exact binomial test of that one."""
+    n, likely = int(counts.sum()), int(np.argmax(law))
+    if counts[law == 0].any():
+        return 0.0
+    if n * (1 - law[likely]) < _LEAST_EXPECTED:
+        return binomial(int(counts[likely]), n, float(min(1.0, law[likely])))
+    return chi_square(counts, law, least_expected=_LEAST_EXPECTED)
+
+
 def _compare(
     counts: NDArray[np.int64], law: NDArray[np.float64], support: NDArray[Any], level: float, power: float
 ) -> SameLaw:
     n = int(counts.sum())
-    cells = max(2, int((law * n >= _LEAST_EXPECTED).sum()) + int(((law > 0) & (law * n < _LEAST_EXPECTED)).any()))
-    p_value = chi_square(counts, law, least_expected=_LEAST_EXPECTED)
+    cells, smallest = resolution(law, n, level, power)
+    p_value = _p_value(counts, law)
     with np.errstate(divide="ignore", invalid="ignore"):
         deviations = np.where(counts == n * law, 0.0, (counts - n * law) / np.sqrt(n * law * (1 - law)))
     place = int(np.argmax(np.abs(deviations)))
     outcome = "an outcome that is impossible" if place >= len(support) else f"outcome {support[place].tolist()}"
     worst = f"{outcome} came {counts[place]:,} times, expected {n * law[place]:,.1f}"
-    return SameLaw(p_value, level, n, cells, detectable(n, cells, level, power), power, worst)
+    return SameLaw(p_value, level, n, cells, smallest, power, worst)

@@ -1,0 +1,95 @@
+"""One call that checks a sampler, posterior, decoder, policy, mask law or judge against a problem with known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lo_theory.diffusion import OneAtATime
+from lo_theory.posterior import ExactPosterior
+from lo_theory.problem import LODistribution
+from lo_theory.problem.seams import check_count, checked
+from lo_theory.rng import Key
+from lo_theory.testing.claims import Claims
+from lo_theory.testing.of_decoders import decoder_checks
+from lo_theory.testing.of_judges import Judge, judge_checks
+from lo_theory.testing.of_laws import law_checks
+from lo_theory.testing.of_posteriors import posterior_checks
+from lo_theory.testing.of_samplers import sampler_checks
+from lo_theory.testing.report import Check, Report
+
+__all__ = ["check"]
+
+_LEAST = 200  # draws, below which no mean is close to normal
+
+_N = {"sampler": 20_000, "decoder": 6_000, "posterior": 4_000, "mask law": 100_000, "judge": 4_000}
+
+
+@checked
+def check(
+    subject: Any,
+    problem: LODistribution,
+    *,
+    seed: int = 0,
+    level: float = 1e-3,
+    n: int | None = None,
+    claims: Claims | None = None,
+) -> Report:
+    """Put every question that applies to ``subject``; answer one table: ``print(check(...))``, ``.ok``, ``.failed``.
+
+    ``subject`` is one of: a sampler, a function of (key, n) or of n that answers tokens int8[n, L], or a problem; a
+    Posterior; a decoder (posterior, policy, schedule); a policy, which then decodes the exact posterior one token a
+    step; a MaskLaw; a ``Judge``. ``claims`` says what cannot be guessed of it (``Claims``). ``level`` is family-wise:
+    a right subject fails any of its statistical checks with probability ``level`` at most (Holm); exact checks do not
+    err. ``n`` sequences or contexts are drawn: 20,000 of a sampler, 6,000 of a decoder, 100,000 masks, else 4,000 when
+    left out. The table is the same for the same seed. Cost: n draws or answers, two or three times over, and n answers
+    of the exact posterior.
+    Errors: ValueError for what is none of these; faults of the subject itself are rows of the table.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a probability in (0, 1), got {level}")
+    kind = _kind(subject)
+    number = _N[kind] if n is None else n
+    check_count(number - _LEAST + 1, f"check needs n >= {_LEAST} draws for its tests, got {number}")
+    key, stated = Key(seed).fold("check"), Claims() if claims is None else claims
+    if hasattr(subject, "plan"):
+        subject = (ExactPosterior(problem), subject, OneAtATime())
+    checks: dict[str, Callable[[], list[Check]]] = {
+        "sampler": lambda: sampler_checks(subject, problem, key, number, level),
+        "posterior": lambda: posterior_checks(subject, problem, key, number, level, stated),
+        "decoder": lambda: decoder_checks(subject, problem, key, number, level, stated),
+        "mask law": lambda: law_checks(subject, problem, key, number, stated),
+        "judge": lambda: judge_checks(subject, problem, key, number),
+    }
+    layout = problem.layout
+    size = f"(N, P) = ({layout.n_latents}, {layout.n_observations})"
+    return Report.of(f"{kind} {_name(subject)}", f"{size}, n = {number:,}", level, checks[kind]())
+
+
+def _kind(subject: Any) -> str:
+    if isinstance(subject, tuple):
+        members = ("marginals", "plan", "budget")
+        if len(subject) == 3 and all(hasattr(*pair) for pair in zip(subject, members, strict=True)):
+            return "decoder"
+        raise ValueError("a decoder is a tuple (posterior, policy, schedule)")
+    if isinstance(subject, LODistribution):
+        return "sampler"
+    if isinstance(subject, Judge):
+        return "judge"
+    for member, kind in (("marginals", "posterior"), ("plan", "decoder"), ("sample", "mask law")):
+        if hasattr(subject, member) and not isinstance(subject, type):
+            return kind
+    if callable(subject) and not isinstance(subject, type):
+        return "sampler"
+    raise ValueError(
+        "check takes a sampler (a function of (key, n)), a posterior, (posterior, policy, schedule), a policy, a mask "
+        f"law or a Judge; got {subject!r}"
+    )
+
+
+def _name(subject: Any) -> str:
+    if isinstance(subject, tuple):
+        return ", ".join(map(_name, subject))
+    if isinstance(subject, Judge):
+        return _name(subject.function)
+    return str(getattr(subject, "name", None) or getattr(subject, "__name__", type(subject).__name__))
