@@ -1,5 +1,6 @@
 """Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
 
+from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.evaluate import (
@@ -63,6 +64,7 @@ __all__ = [
     "BinomialRule",
     "ClassLoss",
     "Counts",
+    "DecodeCost",
     "DecodeOptions",
     "Decoded",
     "Diversity",
@@ -79,6 +81,7 @@ __all__ = [
     "RevealCurve",
     "Rotation",
     "Schedule",
+    "StepCost",
     "Suffix",
     "Sums",
     "TopK",
@@ -91,6 +94,7 @@ __all__ = [
     "counts_cost",
     "dead_checks",
     "decode",
+    "decode_cost",
     "describe",
     "diversity",
     "entropy",
@@ -103,6 +107,7 @@ __all__ = [
     "infill_accuracies",
     "information_curve",
     "leak_threshold",
+    "log_likelihood",
     "losses",
     "margin",
     "order_losses",

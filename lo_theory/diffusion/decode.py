@@ -1,30 +1,32 @@
 """Decoding: the loop that fills in hidden positions with any posterior, policy and schedule.
 
-The posterior answers, the policy and the schedule choose, and this file owns the rest: the loop, temperature, drawn or
+The posterior answers, the policy and the schedule choose, and this file has the rest: the loop, temperature, drawn or
 most likely tokens, oracle noise, row chunks in threads. Every choice is addressed by (step, row), so neither chunks nor
-threads change it.
+threads change it. ``Loop`` is the choices alone; what a decode costs is measured along them too.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
 from lo_theory.diffusion.policies import POLICY, SCHEDULE, Noise, Policy, Schedule, View, check_budget, check_plan
-from lo_theory.posterior import Posterior
+from lo_theory.posterior import Marginals, Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.layout import MASK, Record
 from lo_theory.problem.seams import check_count, check_threads, checked
 from lo_theory.rng import Key
 
-__all__ = ["DecodeOptions", "Decoded", "Observer", "decode"]
+__all__ = ["DecodeOptions", "Decoded", "Loop", "Observer", "Step", "decode"]
+
+R = TypeVar("R")
 
 Observer = Callable[[View, NDArray[np.bool_]], None]
 """Called at every step of every chunk with what the policy saw and which positions stay hidden after it, bool[B, L].
@@ -115,65 +117,99 @@ def decode(
     and step. Tokens are drawn over the values of the role. Every answer of the posterior (see ``ask``), the policy and
     the schedule is checked. Errors: ValueError that names what was answered, and by whom.
     """
-    options = DecodeOptions() if options is None else options
-    POSTERIOR.check(posterior, "posterior")
-    POLICY.check(policy, "policy")
-    SCHEDULE.check(schedule, "schedule")
+    loop = Loop(posterior, policy, schedule, key, DecodeOptions() if options is None else options)
     layout = posterior.layout
     check_count(n, "decode fills in at least one sequence")
     tokens = np.full((n, layout.length), MASK, np.int8) if given is None else layout.check_tokens(given).copy()
     if len(tokens) != n:
         raise ValueError(f"given holds {len(tokens)} sequences, n is {n}")
     began = time.perf_counter()
-    steps = np.full(tokens.shape, -1, np.int32)
+    revealed = np.full(tokens.shape, -1, np.int32)
     dead_from = np.full(n, -1, np.int32)
-    row_steps = _steps_of_rows(schedule, tokens)
 
-    def fill(first: int) -> int:
-        rows = slice(first, min(n, first + options.chunk))
-        loop = _Loop(posterior, policy, schedule, key, options, first, row_steps)
-        return loop.run(tokens[rows], steps[rows], dead_from[rows])
+    def draw(rows: slice, steps: Iterator[Step]) -> int:
+        forwards = 0
+        for at in steps:
+            written, dead, step, view = tokens[rows], dead_from[rows], at.view.step, at.view
+            forwards += len(written)
+            dead[np.isneginf(at.marginals.log_evidence) & (dead < 0)] = step
+            shape = (layout.values, step, loop.options.temperature, loop.options.argmax, view.start)
+            masks, words = (at.masked, at.next_masked), view.key.fold("tokens").words()
+            _kernels.reveal(written, revealed[rows], *masks, at.marginals.probs, *shape, *words)
+        return forwards
 
-    starts = range(0, n, options.chunk)
-    if options.threads == 1 or len(starts) == 1:
-        forwards = sum(fill(first) for first in starts)
-    else:
-        with ThreadPoolExecutor(options.threads) as pool:
-            forwards = sum(pool.map(fill, starts))
-    return Decoded(tokens, steps, dead_from, forwards, time.perf_counter() - began)
-
-
-def _steps_of_rows(schedule: Schedule, tokens: NDArray[np.int8]) -> NDArray[np.int64]:
-    """int64[n]: the steps that each row takes, whatever the other rows and chunks are."""
-    sizes, which = np.unique((tokens == MASK).sum(axis=1), return_inverse=True)
-    steps = [schedule.steps(int(hidden)) for hidden in sizes]
-    for hidden, count in zip(sizes, steps, strict=True):
-        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
-        if not whole or not 0 <= count <= _LARGEST_STEP:
-            raise ValueError(
-                f"{schedule.name} must take a whole number of steps, 0 to 2**31 - 1, from {hidden} hidden positions; "
-                f"got {count!r}"
-            )
-    return np.array(steps, np.int64)[which.ravel()]
+    forwards = sum(loop.by_chunk(tokens, draw))
+    return Decoded(tokens, revealed, dead_from, forwards, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
-class _Loop:
-    """The steps of one chunk, whose first row is row ``start`` of the decode."""
+class Step:
+    """One step of a chunk of B rows, its tokens not yet written.
+
+    ``view`` is what the policy saw, ``marginals`` the answer of the posterior, ``budget`` int64[B] what the schedule
+    named; ``masked`` and ``next_masked`` bool[B, L] say what is hidden before and after it.
+    """
+
+    view: View
+    marginals: Marginals
+    budget: NDArray[np.int64]
+    masked: NDArray[np.bool_]
+    next_masked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The choices of a decoder, for all that walk along its path: who writes which tokens is theirs to say."""
 
     posterior: Posterior
     policy: Policy
     schedule: Schedule
     key: Key
     options: DecodeOptions
-    start: int
-    row_steps: NDArray[np.int64]
 
-    def run(self, tokens: NDArray[np.int8], revealed: NDArray[np.int32], dead_from: NDArray[np.int32]) -> int:
-        """Fill in ``tokens`` in place; return the rows sent through the posterior."""
-        layout, options, forwards, start = self.posterior.layout, self.options, 0, self.start
-        masked = tokens == MASK
-        steps, own = int(self.row_steps.max()), self.row_steps[start : start + len(tokens)]
+    def __post_init__(self) -> None:
+        POSTERIOR.check(self.posterior, "posterior")
+        POLICY.check(self.policy, "policy")
+        SCHEDULE.check(self.schedule, "schedule")
+
+    def by_chunk(self, tokens: NDArray[np.int8], walk: Callable[[slice, Iterator[Step]], R]) -> list[R]:
+        """Call ``walk(rows, steps)`` for each chunk of the rows of ``tokens`` int8[n, L], in threads as options say.
+
+        ``walk`` takes one step after the other and writes ``tokens[rows]`` in place after each: a token where
+        ``next_masked`` no longer hides, MASK where it does. Errors: those of ``decode``.
+        """
+        n, size, row_steps = len(tokens), self.options.chunk, self.row_steps(tokens)
+
+        def one(first: int) -> R:
+            rows = slice(first, min(n, first + size))
+            return walk(rows, self._steps(tokens[rows], first, row_steps))
+
+        starts = range(0, n, size)
+        if self.options.threads == 1 or len(starts) == 1:
+            return [one(first) for first in starts]
+        with ThreadPoolExecutor(self.options.threads) as pool:
+            return list(pool.map(one, starts))
+
+    def row_steps(self, tokens: NDArray[np.int8]) -> NDArray[np.int64]:
+        """int64[n]: the steps that each row takes, whatever the other rows and chunks are."""
+        sizes, which = np.unique((tokens == MASK).sum(axis=1), return_inverse=True)
+        steps = [self.schedule.steps(int(hidden)) for hidden in sizes]
+        for hidden, count in zip(sizes, steps, strict=True):
+            whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+            if not whole or not 0 <= count <= _LARGEST_STEP:
+                raise ValueError(
+                    f"{self.schedule.name} must take a whole number of steps, 0 to 2**31 - 1, from {hidden} hidden "
+                    f"positions; got {count!r}"
+                )
+        return np.array(steps, np.int64)[which.ravel()]
+
+    def _steps(self, tokens: NDArray[np.int8], start: int, row_steps: NDArray[np.int64]) -> Iterator[Step]:
+        """The steps of one chunk, whose first row is row ``start``; those that reveal nothing in any row are left out.
+
+        ``tokens`` [B, L] of a step are written before the next one is asked for.
+        """
+        layout, options, masked = self.posterior.layout, self.options, tokens == MASK
+        steps, own = int(row_steps.max()), row_steps[start : start + len(tokens)]
         for step in range(steps):
             key = self.key.fold(step)
             budget = self.schedule.budget(step, _shown(masked), key, start)
@@ -181,22 +217,18 @@ class _Loop:
             if not budget.any():
                 continue
             marginals = ask(self.posterior, tokens, layout, start=start)
-            forwards += len(tokens)
-            dead_from[np.isneginf(marginals.log_evidence) & (dead_from < 0)] = step
             shown = replace(marginals, probs=_shown(marginals.probs))
             view = View(_shown(tokens), _shown(masked), shown, layout, step, steps, key, start, options.noise, own)
             next_masked = check_plan(self.policy.plan(view, budget), masked.shape, self.policy.name)
             if options.observer is not None:
                 options.observer(view, next_masked)
-            shape = (layout.values, step, options.temperature, options.argmax, start)
-            _kernels.reveal(tokens, revealed, masked, next_masked, marginals.probs, *shape, *key.fold("tokens").words())
+            yield Step(view, marginals, budget, masked, next_masked)
             masked = next_masked
         if masked.any():
             left = int(masked.sum())
             raise ValueError(
                 f"{self.schedule.name} with {self.policy.name} left {left} positions hidden after {steps} steps"
             )
-        return forwards
 
 
 def _shown(array: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from lo_theory.problem import MASK, Layout
 from lo_theory.problem.layout import Record, plain
 from lo_theory.problem.seams import Seam
 
-__all__ = ["POSTERIOR", "Marginals", "Posterior", "ask", "check_laws", "complain", "reveal"]
+__all__ = ["POSTERIOR", "Marginals", "Posterior", "ask", "check_laws", "check_layout", "complain", "reveal"]
 
 POSTERIOR = Seam("a posterior", ("layout", "marginals"), "ExactPosterior(problem)")
 
@@ -66,7 +66,7 @@ def ask(
     """
     POSTERIOR.check(posterior, "a posterior" if name is None else name)
     name = type(posterior).__name__ if name is None else name
-    _check_layout(posterior.layout, layout, name)
+    check_layout(posterior.layout, layout, name)
     answer = posterior.marginals(tokens.copy())
     parts: list[Any] = [getattr(answer, part, None) for part in ("probs", "log_evidence", "converged")]
     if any(part is None for part in parts):
@@ -88,7 +88,8 @@ def ask(
     return Marginals(probs, evidence.astype(np.float64, copy=False), converged)
 
 
-def _check_layout(own: Layout, layout: Layout, name: str) -> None:
+def check_layout(own: Layout, layout: Layout, name: str) -> None:
+    """Raise ValueError, naming the posterior, unless its ``own`` layout and ``layout`` are those of one problem."""
     if own is layout:
         return
     sizes = [(each.n_latents, each.n_observations, each.q, each.r) for each in (own, layout)]
