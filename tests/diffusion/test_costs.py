@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -432,3 +434,12 @@ def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match=r"-1"):
         log_likelihood(exact, vanilla(), OneAtATime(), [[0, 1, -1, 1]], key=KEY)
     assert log_likelihood(exact, vanilla(), OneAtATime(), np.empty((0, 4), np.int8), key=KEY).shape == (0,)
+
+
+def test_the_page_shows_what_its_example_prints(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text()
+    code, shown = re.search(
+        r"## What a decode costs.*?```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL
+    ).groups()
+    exec(code, {})
+    assert capsys.readouterr().out == shown
