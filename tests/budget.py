@@ -75,7 +75,7 @@ REGISTRY: Mapping[str, Share] = {
     "pattern losses": Share(8),
     "leaks": Share(10),
     "information curve": Share(4),
-    "decode cost": Share(2),
+    "decode cost": Share(3),
     "frozen entropies": Share(5),
     "two rates": Share(2),
     "masks bernoulli": Share(1),

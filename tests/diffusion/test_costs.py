@@ -13,6 +13,7 @@ import pytest
 from lo_theory.diffusion import (
     POLICIES,
     BinomialRule,
+    Counts,
     DecodeCost,
     DecodeOptions,
     FixedCount,
@@ -20,6 +21,7 @@ from lo_theory.diffusion import (
     OneAtATime,
     TopK,
     View,
+    binomial_cost,
     counts_cost,
     decode,
     decode_cost,
@@ -43,20 +45,6 @@ KEY = Key(19)
 TRIPLE, CHAIN, ALL = (problem(scopes) for scopes in KNOWN)
 QUARTER = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))  # entropy of the observation of one triple: 0.811278 ln 2
 UNTIED = TopK("untied margin", lambda view: margin().score(view) - 1e-6 * np.arange(view.layout.length))
-
-
-@dataclass(frozen=True)
-class Counts:
-    """A schedule of given counts."""
-
-    counts: tuple[int, ...]
-    name: str = "counts"
-
-    def steps(self, hidden: int) -> int:
-        return len(self.counts)
-
-    def budget(self, step, masked, key, start):
-        return np.full(len(masked), self.counts[step])
 
 
 class Listed(LODistribution):
@@ -137,13 +125,16 @@ def test_the_mean_over_all_orders_is_the_known_cost_of_random_order(distribution
 
 
 def test_random_order_by_simulation_agrees_with_the_information_curve():
-    curve = enumerated(CHAIN)
-    posterior = ExactPosterior(CHAIN)
-    for count, counts, other in ((2, [3, 3], [4, 2]), (3, [2, 2, 2], [3, 1, 2])):
-        total = decode_cost(posterior, vanilla(), FixedCount(count), CHAIN, key=KEY, n=16_000).total
+    curve, posterior = enumerated(CHAIN), ExactPosterior(CHAIN)
+    for schedule, known, wrong in (
+        (FixedCount(2), counts_cost(curve, [3, 3]), counts_cost(curve, [4, 2])),
+        (FixedCount(3), counts_cost(curve, [2, 2, 2]), counts_cost(curve, [3, 1, 2])),
+        (BinomialRule(3), binomial_cost(curve, 3), counts_cost(curve, [2, 2, 2])),
+    ):
+        total = decode_cost(posterior, vanilla(), schedule, CHAIN, key=KEY, n=16_000).total
         values = total.mean + np.sqrt(total.deviations / total.n) * np.resize([-1.0, 1.0], total.n)
-        accept("decode cost", z_test(values, counts_cost(curve, counts)))
-        reject("decode cost", z_test(values, counts_cost(curve, other)))
+        accept("decode cost", z_test(values, known))
+        reject("decode cost", z_test(values, wrong))
 
 
 def written(posterior: Posterior, policy, schedule) -> dict[bytes, float]:
@@ -253,10 +244,8 @@ def test_marginals_only_cost_the_total_correlation_however_they_are_decoded(sche
     exact, model = ExactPosterior(TRIPLE), MarginalsOnly(TRIPLE)
     cost = cost_of_all(model, fixed_order(), schedule, TRIPLE, exact=exact)
     assert cost.total.mean == pytest.approx(QUARTER, abs=1e-12)
-    dependence = {"one_at_a_time": 0, "fixed_count(2)": 0, "fixed_count(1)": 1}[schedule.name] * QUARTER
-    if schedule.name == "fixed_count(2)":  # the third bit and the observation: given two bits, H = ln 2 and
-        given = 0.5 * np.log(2)  # ... the observation says the bit where the two are equal
-        dependence = 0.5 * -(0.5 * np.log(0.5) * 2) + 0 * given
+    # In two steps: the third bit and the observation say each other where the first two bits are equal.
+    dependence = {"one_at_a_time": 0, "fixed_count(2)": np.log(2) / 2, "fixed_count(1)": QUARTER}[schedule.name]
     assert cost.dependence.mean == pytest.approx(dependence, abs=1e-12)
     assert cost.model.mean == pytest.approx(QUARTER - dependence, abs=1e-12)
 
