@@ -80,6 +80,7 @@ def information_curve(exact: Posterior, distribution: LODistribution, *, key: Ke
     return InformationCurve(values)
 
 
+@checked
 def counts_cost(curve: ArrayLike, counts: Sequence[int]) -> float:
     """KL(data || sampler) in nats of a random order that reveals ``counts`` tokens at a time, with exact marginals.
 
@@ -99,6 +100,7 @@ def _weights(counts: Sequence[int], length: int) -> NDArray[np.float64]:
     return weights
 
 
+@checked
 def binomial_cost(curve: ArrayLike, steps: int) -> float:
     """Expected ``counts_cost`` of the paper's rule: K ~ Binomial(hidden, 1/(steps left)) tokens at each of ``steps``.
 
@@ -120,6 +122,7 @@ def binomial_cost(curve: ArrayLike, steps: int) -> float:
     return total
 
 
+@checked
 def best_counts(curve: ArrayLike, steps: int) -> list[int]:
     """The counts of ``steps`` steps that cost least: a dynamic programme over the tokens known, O(steps L**2).
 

@@ -286,6 +286,7 @@ POLICIES: dict[str, Callable[..., Policy]] = {
 }
 
 
+@checked
 def schedule_counts(schedule: Schedule, hidden: int, key: Key) -> list[int]:
     """How many of ``hidden`` masked positions a schedule reveals at each of its steps; steps of none are left out."""
     masked, counts = np.ones((1, hidden), np.bool_), []

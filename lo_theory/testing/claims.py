@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lo_theory.diffusion import BinomialRule, FixedCount, OneAtATime, Schedule, Suffix, Uniform, View
 from lo_theory.diffusion.masks import Bernoulli, MaskLaw, Pattern, TwoRates
 from lo_theory.problem import Layout
+from lo_theory.problem.seams import checked
 
 __all__ = ["Claims", "Measure", "Score", "measure_of", "plain_measure", "revealed_by"]
 
@@ -21,6 +22,7 @@ Measure = Callable[[NDArray[np.bool_], Layout], NDArray[np.float64]]
 Score = Callable[[View], NDArray[np.float64]]
 
 
+@checked
 @dataclass(frozen=True)
 class Claims:
     """What is claimed; what is left out is not tested, or tested against the default.

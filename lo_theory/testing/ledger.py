@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["Ledger", "Share", "current_test", "totals"]
 
 
+@checked
 @dataclass(frozen=True)
 class Share:
     """How many p-values a test compares (over all its cases), and how much of the budget each gets relative to the
@@ -31,6 +34,7 @@ def current_test() -> str:
     return os.environ.get("PYTEST_CURRENT_TEST", "outside pytest").rsplit(" (", 1)[0]
 
 
+@checked
 class Ledger:
     """Knows the threshold of every named test and counts the p-values that it compares.
 
@@ -114,6 +118,7 @@ def _checked(p_values: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
+@checked
 def totals(ledgers: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, int]:
     """Comparisons by name over the ``spent`` of several processes; a test run in two of them counts once."""
     merged: dict[str, dict[str, int]] = {}

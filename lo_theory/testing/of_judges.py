@@ -13,6 +13,7 @@ from lo_theory.diffusion.contexts import draw_contexts, row_means
 from lo_theory.posterior import ExactPosterior, Posterior
 from lo_theory.problem import LODistribution
 from lo_theory.problem.distribution import entropies
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 from lo_theory.testing.of_posteriors import surprise_spread
 from lo_theory.testing.p_values import mean_test
@@ -26,6 +27,7 @@ _DEVIATIONS = 6.0  # standard errors that a test at 1e-4 finds with probability 
 Function = Callable[[Posterior, NDArray[np.int8], NDArray[np.bool_]], NDArray[np.float64]]
 
 
+@checked
 @dataclass(frozen=True)
 class Judge:
     """Code that judges posteriors: ``function(posterior, truth, masked)`` -> float64[n], one value a sequence.

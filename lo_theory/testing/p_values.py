@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from lo_theory.problem.seams import checked
+
 __all__ = ["binomial", "chi_square", "chi_square_of_rows", "holm", "mean_test", "row_counts", "t_test", "z_test"]
 
 _FOR_THE_NORMAL_LAW, _FOR_STUDENT = 100, 8
@@ -26,6 +28,7 @@ def _error(samples: ArrayLike, least: int, law: str) -> tuple[NDArray[np.float64
     return values, float(values.std(ddof=1) / np.sqrt(values.size))
 
 
+@checked
 def z_test(samples: ArrayLike, mean: float) -> float:
     """Two-sided p-value that independent ``samples`` [n] have this mean: P(|Z| >= |sample mean - mean|/standard error).
 
@@ -39,6 +42,7 @@ def z_test(samples: ArrayLike, mean: float) -> float:
     return float(special.erfc(abs(difference / error) / np.sqrt(2)))
 
 
+@checked
 def mean_test(
     samples: ArrayLike, mean: float, slack: float = 0.0, *, spread: tuple[float, float] = (0.0, 0.0)
 ) -> float:
@@ -64,6 +68,7 @@ def mean_test(
     return float(special.erfc(abs(math.sqrt(n) * moved) / math.sqrt(2)))
 
 
+@checked
 def t_test(samples: ArrayLike, mean: float) -> float:
     """Two-sided p-value (Student) that independent ``samples`` [n], each close to normal, have this mean.
 
@@ -77,6 +82,7 @@ def t_test(samples: ArrayLike, mean: float) -> float:
     return float(2 * special.stdtr(values.size - 1, -abs(difference / error)))
 
 
+@checked
 def chi_square(counts: ArrayLike, probabilities: ArrayLike, *, least_expected: float = 20.0) -> float:
     """P-value that ``counts`` [S] are multinomial with ``probabilities`` [S]: chi-square, sum of (seen - expected)**2 /
     expected.
@@ -118,12 +124,14 @@ def pooled_cells(law: NDArray[np.float64], n: float, least_expected: float = 20.
     return ranked, pooled
 
 
+@checked
 def binomial(successes: int, trials: int, probability: float) -> float:
     """Exact two-sided p-value (twice the smaller tail) that ``successes`` of ``trials`` have this probability."""
     law = stats.binom(trials, probability)
     return float(min(1.0, 2 * min(law.cdf(successes), law.sf(successes - 1))))
 
 
+@checked
 def row_counts(rows: NDArray[Any], support: NDArray[Any]) -> NDArray[np.int64]:
     """How often each row of ``support`` [S, L] is met in ``rows`` [n, L]: int64[S + 1].
 
@@ -143,6 +151,7 @@ def row_counts(rows: NDArray[Any], support: NDArray[Any]) -> NDArray[np.int64]:
     return np.bincount(np.where(known[cells] == drawn, cells, len(known)), minlength=len(known) + 1)
 
 
+@checked
 def chi_square_of_rows(rows: NDArray[Any], support: NDArray[Any], probabilities: NDArray[np.float64]) -> float:
     """P-value that ``rows`` [n, L] are independent draws of the law ``probabilities`` [S] on the sequences ``support``
     [S, L].
@@ -150,6 +159,7 @@ def chi_square_of_rows(rows: NDArray[Any], support: NDArray[Any], probabilities:
     return chi_square(row_counts(rows, support), np.append(probabilities, 0.0))
 
 
+@checked
 def holm(p_values: ArrayLike, level: float) -> NDArray[np.bool_]:
     """Which of the hypotheses behind ``p_values`` [m] are rejected: bool[m], at the family-wise level ``level``.
 

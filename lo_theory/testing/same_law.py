@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from lo_theory.problem import LODistribution
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 from lo_theory.testing.p_values import binomial, chi_square, pooled_cells, row_counts
 from lo_theory.testing.twins import joint_law
@@ -30,6 +31,7 @@ _BINS = 64
 _GRID = 2.0**50  # numbers that float64 tells apart where a continuous law puts its mass, at least
 
 
+@checked
 def detectable(n: int, cells: int, level: float, power: float = 0.99) -> float:
     """Smallest total variation distance d such that any law at least so far away is rejected with probability
     ``power``: sqrt(l/(4 n)), where the noncentral chi-square of noncentrality l and ``cells`` - 1 degrees of freedom
@@ -45,6 +47,7 @@ def detectable(n: int, cells: int, level: float, power: float = 0.99) -> float:
     return min(1.0, math.sqrt(float(needed) / (4 * n)))
 
 
+@checked
 def draws_needed(smallest: float, cells: int, level: float, power: float = 0.99) -> int:
     """Draws after which any law at total variation ``smallest`` or more is rejected with probability ``power``."""
     if not 0 < smallest <= 1:
@@ -112,6 +115,7 @@ class SameLaw:
         return f"p = {self.p_value:.3g} at level {self.level:.3g}: {verdict} ({size}; {rest})"
 
 
+@checked
 def same_law(
     sampler: Any,
     distribution: Any,
@@ -158,6 +162,7 @@ def same_law(
     return SameLaw(p_value, level, n, _BINS, detectable(n, _BINS, level / 2, power), power, worst)
 
 
+@checked
 def assert_same_law(sampler: Any, distribution: Any, **options: Any) -> SameLaw:
     """Raise AssertionError unless ``sampler`` has the law ``distribution``: see ``same_law`` for all arguments.
 

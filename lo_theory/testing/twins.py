@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from lo_theory.posterior import Marginals
 from lo_theory.problem import MASK, LODistribution, SlabObservations, TableObservations
+from lo_theory.problem.seams import checked
 
 __all__ = ["BruteForcePosterior", "assignments", "brute_force", "emissions", "joint_law"]
 
 
+@checked
 def assignments(problem: LODistribution) -> NDArray[np.int64]:
     """Every assignment of the latents, int64[q**N, N], the last latent fastest."""
     n, q = problem.prior.shape
     return np.array(list(itertools.product(range(q), repeat=n)), np.int64)
 
 
+@checked
 def emissions(problem: LODistribution, states: NDArray[Any]) -> NDArray[np.float64]:
     """P(observation j = v | latents), float64[S, P, r], for ``states`` [S, N], read off the arrays of the problem."""
     law = problem.observations
@@ -43,6 +46,7 @@ def emissions(problem: LODistribution, states: NDArray[Any]) -> NDArray[np.float
     return result
 
 
+@checked
 def joint_law(problem: LODistribution, *, most: int = 2**16) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     """Every sequence of positive probability, int8[S, L], and its probability float64[S].
 
@@ -67,6 +71,7 @@ def joint_law(problem: LODistribution, *, most: int = 2**16) -> tuple[NDArray[np
     return layout.join(states[owner], observed), p
 
 
+@checked
 class BruteForcePosterior:
     """The exact posterior by summing the joint law over the sequences that agree with what is revealed.
 
@@ -96,6 +101,7 @@ class BruteForcePosterior:
             return Marginals(probs, np.log(evidence), np.ones(len(tokens), np.bool_))
 
 
+@checked
 def brute_force(problem: LODistribution, tokens: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Posterior by summing over every assignment of the latents: probabilities float64[B, L, V] and ln P(revealed) [B].
 

@@ -27,7 +27,7 @@ from lo_theory.thresholds import kesten_stigum
 PROBLEM = nae_sat(4, 6, seed=0)
 EXACT = ExactPosterior(PROBLEM)
 TOKENS = PROBLEM.sample(Key(0), 2)
-ROOMS = ("problem", "posterior", "thresholds", "diffusion", "neural")
+ROOMS = ("problem", "posterior", "thresholds", "diffusion", "testing", "neural")
 
 
 def public() -> Iterator[tuple[str, Any]]:
@@ -52,21 +52,29 @@ UNCHECKED = {
     "the package makes them, and hands them out": [
         "Batch",
         "BPResult",
+        "Check",
         "Checkpoint",
         "ClassLoss",
         "Cost",
         "Curve",
+        "DecodeCost",
         "Decoded",
         "Diversity",
         "Fold",
+        "InformationCurve",
+        "LogitsPosterior",
         "Losses",
         "Marginals",
         "MaskWindow",
+        "Oracle",
         "Overlap",
         "PatternLosses",
         "Ranks",
+        "Report",
+        "SameLaw",
         "Series",
         "Starts",
+        "StepCost",
         "Sums",
         "Sweep",
         "Trained",
