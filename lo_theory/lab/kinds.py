@@ -266,6 +266,13 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 alive_steps="share of steps before that",
                 dead_checks="of the observations, those revealed after that",
                 live_errors="of the observations, wrong ones among those revealed before",
+                infinite_cost="true sequences of which the denoiser excludes a token on the decoder's path",
+            )
+            | _means(
+                cost="ln p(x) - ln q(x along the decoder's path), nats per true sequence, where finite",
+                dependence_error="its part from drawing tokens of one step independently",
+                model_error="its part from marginals that are not the exact ones",
+                calls="posterior calls that a decode of one sequence takes",
             ),
         ),
         "generate": Kind(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
+    DecodeCost,
     Decoded,
     MaskLaw,
     Sums,
@@ -215,6 +216,14 @@ def dead_ends(distribution: LODistribution, seen: Decoded) -> dict[str, Sums]:
     """What became of a decode whose dead ends the exact posterior has seen (``find_dead_ends``)."""
     found = {"impossible": Sums.of(seen.impossible), "alive_steps": Sums.of(seen.alive_steps)}
     return found | dead_checks(distribution, seen)
+
+
+def costs(found: DecodeCost) -> dict[str, Sums]:
+    """What a decode costs; what was not measured has no row (see ``decode_cost``)."""
+    parts = {"cost": found.total, "dependence_error": found.dependence, "model_error": found.model}
+    return {
+        name: sums for name, sums in {**parts, "infinite_cost": found.infinite, "calls": found.calls}.items() if sums.n
+    }
 
 
 def generated(

@@ -294,7 +294,8 @@ class Decoding:
 
     ``policies``: names in ``lo_theory.diffusion.POLICIES``, with numbers where one takes some, such as ``mine(0.5)``.
     ``steps``: L, L/8 or an integer. ``schedule``: fixed_count splits the positions evenly, binomial is the paper's
-    rule. ``chunk`` sequences go through the denoiser at once.
+    rule. ``chunk`` sequences go through the denoiser at once. ``cost_sequences``: on so many true sequences the cost of
+    each decode that draws its tokens is measured; 0, on none.
     """
 
     sequences: int = setting(2000, least=2)
@@ -307,6 +308,7 @@ class Decoding:
     noise: Noise | None = None
     extra: tuple[ExtraCell, ...] = ()
     chunk: int = setting(1024, least=1)
+    cost_sequences: int = setting(0, least=0, late=True)
 
     def __post_init__(self) -> None:
         for steps in (*self.steps, *(cell.steps for cell in self.extra)):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lo_theory.problem import LODistribution
 
 
-_COUNTS = ("sequences", "contexts", "evaluation_contexts")
+_COUNTS = ("sequences", "contexts", "evaluation_contexts", "cost_sequences")
 _MOST_TOKENS = 2**30  # of one measurement, which is in memory whole; some ten bytes each
 
 

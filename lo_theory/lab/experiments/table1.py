@@ -24,6 +24,7 @@ from lo_theory.diffusion import (
     Schedule,
     Sums,
     decode,
+    decode_cost,
     find_dead_ends,
     losses,
 )
@@ -171,7 +172,7 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
             label,
             partial(_decode, s, cell, steps, find_all_dead_ends),
             ["training"] if of_model else (),
-            forwards=row.decoding.sequences * steps if of_model else 0,
+            forwards=(row.decoding.sequences + _cost_sequences(s, cell)) * steps if of_model else 0,
         )
 
 
@@ -212,21 +213,25 @@ def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> lis
     setting, key = s.row.decoding, s.key.fold("decode").fold(cell.name)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
-    decoded = decode(
-        _denoiser(s, cell.denoiser),
-        policy(cell.policy),
-        _schedule(s, cell, steps),
-        key=key,
-        n=setting.sequences,
-        options=DecodeOptions(temperature, cell.argmax, noise, setting.chunk),
-    )
+    denoiser, rule = _denoiser(s, cell.denoiser), (policy(cell.policy), _schedule(s, cell, steps))
+    options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
+    decoded = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
     dead_ends: dict[str, Sums] = {}
     knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
     if knows or find_all_dead_ends:
         seen = decoded if knows else find_dead_ends(_denoiser(s, "exact"), decoded)
         dead_ends = measures.dead_ends(s.distribution, seen)
     metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
+    if n := _cost_sequences(s, cell):
+        exact = denoiser if knows else _denoiser(s, "exact") if s.row.evaluation.exact else None
+        cost = decode_cost(denoiser, *rule, s.distribution, key=key, n=n, exact=exact, options=options)
+        metrics |= measures.costs(cost)
     return [Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)]
+
+
+def _cost_sequences(s: Subject, cell: Cell) -> int:
+    """On how many sequences the cost of a decode is measured; with argmax it has none that is finite."""
+    return 0 if cell.argmax else s.row.decoding.cost_sequences
 
 
 def _schedule(s: Subject, cell: Cell, steps: int) -> Schedule:
@@ -321,6 +326,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         "below. TV: total variation distance between the sequences and p_data, N <= 12 (what as many exact samples "
         "give).",
     )
+    yield _costs(found)
     yield Table(
         "One pass, no decoding",
         (PAIR, _DENOISER, percent("conditional"), percent("infill"), percent("infill_drawn", "infill, drawn")),
@@ -359,6 +365,24 @@ def _accuracies(found: _Measured) -> Table:
     notes += found.experiment.paper
     columns += [only(lambda line: bool(line.denoiser != "paper"), column) for column in ours]
     return Table(found.experiment.heading, columns, found.with_published, ["row"], notes)
+
+
+def _costs(found: _Measured) -> Table:
+    """What decodes cost in nats, where that was asked for (``decoding.cost_sequences``)."""
+    return Table(
+        "What each decode costs",
+        (
+            *(*_CELL, measured("cost", form="z.3f"), measured("dependence_error", "dependence", "z.3f")),
+            *(measured("model_error", "model", "z.3f"), percent("infinite_cost", "infinite")),
+            mean("calls", form=".1f"),
+        ),
+        [line for line in found.cells if "infinite_cost" in line.metrics],
+        ["row"],
+        notes="Nats per true sequence along the decoder's own path, with 95 % intervals over sequences. Cost: ln of "
+        "the data's probability less ln of the decoder's; dependence: tokens of one step drawn independently; model: "
+        "marginals that are not the exact ones. Infinite: per cent of sequences of which the denoiser excludes a "
+        "token; they are not in the means. Calls: posterior calls that one sequence takes.",
+    )
 
 
 def _models(found: _Measured) -> Table:
