@@ -146,7 +146,8 @@ def _one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return " ".join(text.split())
+    notes = getattr(error, "__notes__", [])  # such as the unit of work it happened in
+    return " ".join(" ".join([text, *(f"({note})" for note in notes)]).split())
 
 
 def _parser() -> argparse.ArgumentParser:

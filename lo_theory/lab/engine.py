@@ -148,7 +148,10 @@ class Keeper:
 
     def fail(self, job: Job, result: Result) -> None:
         """A job failed. What needs it will not begin; an error raised here ends all."""
-        raise result.cause or RuntimeError(f"{job.label}: {result.error}")
+        if result.cause is None:
+            raise RuntimeError(f"{job.label}: {result.error}")
+        result.cause.add_note(f"in {job.label}")
+        raise result.cause
 
 
 def run_jobs(jobs: Sequence[Job], pool: Pool, keeper: Keeper, attempts: int = 3) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,6 +196,7 @@ class Work(Keeper):
         self.run, self.progress, self.stop = run, progress, Stop()
         context = Context(run, options, progress, self.stop)
         self.units = [unit for i, row in enumerate(prepared) for unit in row.units(i, context)]
+        _check_names(self.names)
         self.trains = any(row.trains for row in prepared)
 
     @property
@@ -228,6 +230,13 @@ class Work(Keeper):
         self.run.append(list(result.rows))
         self.run.log("unit", unit=job.name, unit_seconds=round(result.seconds, 3))
         self.progress.finish(job.label, result.seconds)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise ValueError where two units have one name: only one of them would be computed."""
+    counts = Counter(names)
+    if twice := [name for name in names if counts[name] > 1]:
+        raise ValueError(f"two units of work are named {twice[0]!r}: give each unit of a row a name of its own")
 
 
 def write_outputs(folder: Path, experiment: Experiment, rows: list[Any]) -> None:

@@ -9,7 +9,8 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +30,8 @@ Axes: TypeAlias = "axes.Axes"
 
 Look = Mapping[str, Any]
 """How something is drawn, in matplotlib's words: colour, marker, linestyle, label. With ``facecolor`` it is an area."""
+
+_COLOUR = {"color", "facecolor", "c", "fc"}  # what gives a look its colour
 
 Of = str | Callable[[Record], Any]
 
@@ -127,6 +130,10 @@ class Panel:
     ylabel: str = ""
     dress: Callable[[Axes], object] = _as_it_is
 
+    def __post_init__(self) -> None:
+        if self.form not in _PAINTERS:
+            raise ValueError(f"the form of a panel is one of {', '.join(_PAINTERS)}, got {self.form!r}")
+
     def draw(self, axes: Axes) -> list[Mark]:
         """Draw it on the axes; answer where each measured number is."""
         marks = list(_PAINTERS[self.form](self, axes))
@@ -143,7 +150,8 @@ class Panel:
     @property
     def looks(self) -> list[Look]:
         """The looks that the legend names, each once, in order."""
-        every = [*(self.look(line) for line in self.lines), *(level.look for level in self.levels)]
+        levels = [{"color": COLOURS["line"], **level.look} for level in self.levels]
+        every = [*(self.look(line) for line in self.lines), *levels]
         return list({look["label"]: look for look in every if look.get("label")}.values())
 
     def places(self, of: Of) -> list[Any]:
@@ -428,7 +436,7 @@ class Sheet:
             _widen(places, i, span)
         drawn: list[Axes] = []
         marks: list[Mark] = []
-        for axes, panel in zip(places, [*self.panels, *[None] * (bands * self.columns - count)], strict=True):
+        for axes, panel in zip(places, [*self.coloured, *[None] * (bands * self.columns - count)], strict=True):
             if panel is None:
                 axes.set_axis_off()
             else:
@@ -447,9 +455,23 @@ class Sheet:
         return Drawing(content, tuple(_box(figure, mark) for mark in marks))
 
     @property
+    def coloured(self) -> list[Panel | None]:
+        """The panels; looks with a label and no colour get one by label, the same in all panels and the legend."""
+        there = [panel for panel in self.panels if panel is not None]
+        plain = dict.fromkeys(look["label"] for panel in there for look in panel.looks if not _COLOUR & look.keys())
+        colours = {label: f"C{i % 10}" for i, label in enumerate(plain)}
+
+        def look(given: Callable[[Record], Look], record: Record) -> Look:
+            own = given(record)
+            label = own.get("label")
+            return own if label not in colours or _COLOUR & own.keys() else {**own, "color": colours[label]}
+
+        return [panel if panel is None else replace(panel, look=partial(look, panel.look)) for panel in self.panels]
+
+    @property
     def looks(self) -> list[Look]:
         """What the legend names, each label once."""
-        every = [*self.legend, *(look for panel in self.panels if panel is not None for look in panel.looks)]
+        every = [*self.legend, *(look for panel in self.coloured if panel is not None for look in panel.looks)]
         found: dict[str, Look] = {}
         for look in every:
             found.setdefault(look["label"], look)

@@ -405,8 +405,9 @@ def finished_runs(root: Path, experiment: str) -> list[Path]:
 
 def no_finished_run(name: str, out: Path) -> ValueError:
     """What to say of a name that leads to no run: what it is instead, and what to do."""
-    if name.endswith((".yaml", ".yml")):
-        return ValueError(f"{name} is an experiment file, no run: name the experiment in it, or a run folder")
+    if name.endswith((".yaml", ".yml", ".py")):
+        own = f", such as {Path(name).stem}" if name.endswith(".py") else " in it"
+        return ValueError(f"{name} is an experiment file, no run: name the experiment{own}, or a run folder")
     if "/" in name and not Path(name).exists():
         return ValueError(f"there is no folder {name}: name an experiment that was run, or a run folder")
     return ValueError(f"no finished run of {name!r} in {out}: run it first, or name its folder with --out")

@@ -314,6 +314,11 @@ def _check_range(limits: Mapping[str, Any], value: Any, path: str) -> None:
 
 
 def _scalar(kind: type, value: Any, path: str, partial: bool) -> Any:
+    if kind not in dict(_NAMES):
+        raise ValueError(
+            f"{path} is declared as {getattr(kind, '__name__', kind)}: a setting is a bool, int, float, str, Literal, "
+            "dataclass, a tuple of these, or one of several such types"
+        )
     good = type(value) is kind or (kind is float and type(value) is int)
     if not good:
         raise ValueError(f"{path} must be {dict(_NAMES)[kind]}, got {_kind(value)}")

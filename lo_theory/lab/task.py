@@ -222,6 +222,7 @@ def _of_source(path: Path, source: bytes) -> Task:
         missing = [part for part in _PARTS if not hasattr(module, part)]
         if missing:
             raise ValueError(f"it has no {missing[0]}: an experiment's module has {', '.join(_PARTS)}")
+        _check_row(module.Row)
         declare(getattr(module, "KINDS", {}))
     except BaseException as error:
         del sys.modules[name]
@@ -229,6 +230,14 @@ def _of_source(path: Path, source: bytes) -> Task:
             raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
         raise
     return Task(f"{path.stem}:{digest}", module, source)
+
+
+def _check_row(row: Any) -> None:
+    """Raise ValueError where a module's settings of a row are none: a frozen dataclass with a seed."""
+    if not dataclasses.is_dataclass(row) or not getattr(row, "__dataclass_params__").frozen:  # noqa: B009
+        raise ValueError("Row is to be a dataclass that is frozen: write @dataclass(frozen=True) above it")
+    if "seed" not in {part.name for part in dataclasses.fields(row)}:
+        raise ValueError("Row has no field seed, the root of its randomness: give it `seed: int = 0`")
 
 
 def task_named(document: Mapping[str, Any]) -> Task:

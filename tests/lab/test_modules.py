@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_hex
 
 import lo_theory
 from lo_theory.cli import main
-from lo_theory.lab.frame import kind
+from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab.drawing import styled
+from lo_theory.lab.frame import Record, kind
+from lo_theory.lab.panel import Panel, Sheet
 from tests.figures import placeholders
 
 MODULE = """
@@ -118,6 +122,15 @@ def test_a_yaml_file_names_a_module_beside_it_and_a_sweep_computes_it_in_process
         (MODULE.replace('"ones": Kind', '"decode": Kind'), "is a kind of rows of lo_theory"),
         (MODULE.replace('{"draw": draw}', '{"drawn": draw}'), "have no key 'drawn'"),
         (MODULE.replace('"N": n', '"M": n'), "rows[0].problem"),
+        (MODULE.replace("(frozen=True)", ""), "is to be a dataclass that is frozen"),
+        (MODULE.replace("seed: int = 0", "other: int = 0"), "Row has no field seed"),
+        (
+            MODULE.replace("n: int = 50", "n: dict = None").replace('"title"', '"n": {}, "title"'),
+            "n is declared as dict",
+        ),
+        (MODULE.replace('f"ones/{draw}", f', '"ones", f'), "two units of work are named 'row0/ones'"),
+        (MODULE.replace("    return [Find", "    raise ValueError('no')\n    return [Find"), "no (in (5, 10) ones 0)"),
+        (MODULE.replace('Panel("ones", ', 'Panel("ones", "curve", '), "the form of a panel is one of points"),
     ],
 )
 def test_a_file_that_is_no_experiment_is_refused_by_name(
@@ -126,6 +139,20 @@ def test_a_file_that_is_no_experiment_is_refused_by_name(
     module.write_text(source)
     assert main(["run", str(module), "--quiet", "--workers", "1"]) != 0
     assert complaint in capsys.readouterr().err
+
+
+def test_a_label_has_one_colour_in_all_panels_and_in_the_legend() -> None:
+    def panel(title: str, names: str) -> Panel:
+        lines = [Record({"x": x, "name": name}, {"y": (Estimate(1, 0, 2), {})}) for name in names for x in (0, 1)]
+        return Panel(title, "curves", lines, x="x", y="y", look=lambda line: {"label": line.name})
+
+    with styled():
+        figure = Sheet("colours", [panel("first", "ab"), panel("second", "bca")], 2, (6, 3)).draw()
+        legend = {handle.get_label(): handle.get_color() for handle in figure.legends[0].legend_handles}
+        drawn = [[to_hex(line.get_color()) for line in axes.lines] for axes in figure.axes]
+    colours = {name: to_hex(colour) for name, colour in legend.items()}
+    assert len(set(colours.values())) == 3
+    assert drawn == [[colours[name] for name in names] for names in ("ab", "bca")]
 
 
 def test_a_folder_that_has_moved_shows_its_tables_by_its_copy(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
