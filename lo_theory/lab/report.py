@@ -31,6 +31,7 @@ from lo_theory.problem.storage import write_atomically
 
 _LARGEST_DOWNLOAD = 400_000  # bytes of a CSV that the page carries; larger ones are named
 _FACTS = ("seconds", "workers", "threads", "device", "crew", "processor", "system")
+_WORDS = {"crew": "computed by"}  # serial, a pool of processes, Dask
 _CSV = ("table.csv", "classes.csv", "pooled.csv", "table.csv.gz", "classes.csv.gz")
 
 
@@ -175,7 +176,7 @@ def page(source: Source) -> str:
         lstrip_blocks=True,
     )
     environment.filters["digest"] = lambda text: _base64(hashlib.sha256(text.encode()).digest())
-    facts = [(name, source.facts[name]) for name in _FACTS if source.facts.get(name) is not None]
+    facts = [(_WORDS.get(name, name), source.facts[name]) for name in _FACTS if source.facts.get(name) is not None]
     return environment.get_template("report.html.j2").render(
         source=source,
         run=source.folder.resolve().name,

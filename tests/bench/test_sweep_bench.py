@@ -22,6 +22,7 @@ from lo_theory.lab.pools import Processes
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import Row
 from lo_theory.lab.runs import Run
+from lo_theory.lab.schema import plain
 from lo_theory.lab.sweep.cells import Cell, compute_cell, make_cells
 from lo_theory.lab.sweep.grid import make_grid
 from lo_theory.lab.sweep.sweeps import Cells
@@ -46,7 +47,7 @@ def nothing(name: str) -> list[Row]:
 
 
 def job(cell: Cell, real: bool) -> Job:
-    whole = partial(compute_cell, "table1", cell.row, cell.id, "/nonexistent/cell", Options(WORKERS), VERSION)
+    whole = partial(compute_cell, "table1", plain(cell.row), cell.id, "/nonexistent/cell", Options(WORKERS), VERSION)
     return Job(cell.id, cell.label, whole if real else partial(nothing, cell.id))
 
 
