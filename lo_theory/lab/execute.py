@@ -86,7 +86,8 @@ def execute(experiment: Experiment, request: Request, progress: SilentProgress) 
             work.compute(options.workers)
             run.sort(work.names)
             write_outputs(folder, experiment, run.rows)
-            run.finish({**machine(), "workers": options.workers, "command": request.command, **shared})
+            own = load_task(experiment.task).shares
+            run.finish({**machine(), "workers": options.workers, "command": request.command, **shared, **own})
     return FinishedRun(folder)
 
 

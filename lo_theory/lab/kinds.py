@@ -7,7 +7,7 @@ Rows are checked against it when they are written, shares are known by it, and `
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -379,6 +379,18 @@ def declare(kinds: Mapping[str, Kind]) -> None:
     if taken:
         raise ValueError(f"KINDS has {taken[0]!r}, which is a kind of rows of lo_theory: give yours another name")
     _DECLARED.update(kinds)
+
+
+def shares(kinds: Mapping[str, Kind]) -> dict[str, list[str]]:
+    """The metrics of some kinds whose values lie in [0, 1]: what intervals must know, in a form for done.json."""
+    return {name: [metric for metric, of in kind.metrics.items() if of.sort == "share"] for name, kind in kinds.items()}
+
+
+def declare_shares(found: Mapping[str, Sequence[str]]) -> None:
+    """Let intervals of a user's rows be right where the experiment itself is not loaded; ``found`` as of ``shares``."""
+    for name, metrics in found.items():
+        if name not in known_kinds():
+            _DECLARED[name] = Kind("of a user's experiment", (), {metric: Metric("share", "") for metric in metrics})
 
 
 def known_kinds() -> Mapping[str, Kind]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame
 
 from lo_theory.lab.frame import from_rows
+from lo_theory.lab.kinds import declare_shares
 from lo_theory.lab.rows import Row, read_rows
-from lo_theory.lab.runs import finished_runs, no_finished_run, published_tables, read_config
+from lo_theory.lab.runs import finished_runs, no_finished_run, published_tables, read_config, read_json
 from lo_theory.problem.seams import checked
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def read(source: str | Path, out: str | Path = "runs") -> DataFrame:
 def _rows(folder: Path) -> list[Row]:
     if any(folder.glob("*-of-*/config.yaml")):
         return _sweep(folder)
+    if (folder / "done.json").exists():
+        declare_shares(read_json(folder / "done.json").get("shares", {}))
     if (folder / "rows.jsonl").exists():
         return read_rows(folder / "rows.jsonl")
     return published_tables(folder)

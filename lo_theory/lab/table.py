@@ -54,11 +54,14 @@ def with_error(value: float, error: float) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title (``\\n`` where a screen may break it), the text of a line, whether it is aligned left."""
+    """A column: its title (``\\n`` where a screen may break it), the text of a line, whether it is aligned left, and
+    the key or metric of the lines that it shows, where it is one.
+    """
 
     title: str
     text: Callable[[Any], str]
     left: bool = False
+    of: str = ""
 
 
 def text(title: str, of: Callable[[Any], str], *, left: bool = True) -> Column:
@@ -73,18 +76,19 @@ def key(name: str, title: str | None = None, form: str = "", *, left: bool = Fal
         value = line.get(name)
         return "" if value is None else format(value, form)
 
-    return Column(name if title is None else title, of, left)
+    return Column(name if title is None else title, of, left, name)
 
 
 def mean(metric: str, title: str | None = None, form: str = ".3f", scale: float = 1.0) -> Column:
     """Means of a metric without intervals."""
-    return Column(metric if title is None else title, lambda line: number(scale * line.value(metric), form))
+    title = metric if title is None else title
+    return Column(title, lambda line: number(scale * line.value(metric), form), of=metric)
 
 
 def measured(metric: str, title: str | None = None, form: str = ".3f", scale: float = 1.0) -> Column:
     """Means of a metric, each with half of its 95 % interval."""
     title = metric if title is None else title
-    return Column(title, lambda line: plus_minus(line.estimate(metric), form, scale))
+    return Column(title, lambda line: plus_minus(line.estimate(metric), form, scale), of=metric)
 
 
 def percent(metric: str, title: str | None = None) -> Column:

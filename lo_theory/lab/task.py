@@ -9,6 +9,7 @@ A module has ``Row`` (a frozen dataclass), ``units(subject)``, ``tables(frame, e
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import importlib
@@ -22,18 +23,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.lab.drawing import styled, write_figure
-from lo_theory.lab.frame import from_rows
-from lo_theory.lab.kinds import declare
+from lo_theory.lab.frame import Record, from_rows
+from lo_theory.lab.kinds import KEYS, declare, known_kinds, shares
+from lo_theory.lab.panel import Drawing, Sheet
 from lo_theory.lab.rows import Row
 from lo_theory.lab.schema import plain
+from lo_theory.lab.table import Column, Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from lo_theory.lab.config import Experiment
-    from lo_theory.lab.panel import Drawing, Sheet
     from lo_theory.lab.subject import Subject
-    from lo_theory.lab.table import Table
     from lo_theory.lab.units import Context, Unit
     from lo_theory.problem import LODistribution
 
@@ -133,6 +134,11 @@ class Task:
         reference: type[Any] = getattr(self.module, "Reference", NoReference)
         return reference
 
+    @property
+    def shares(self) -> dict[str, Any]:
+        """For done.json, so that ``read`` need not run a user's module: which of its metrics are shares."""
+        return {} if self.source is None else {"shares": shares(getattr(self.module, "KINDS", {}))}
+
     def prepare(self, row: Any) -> Prepared:
         """Make a row ready to compute."""
         return Prepared(row, self.module.units)
@@ -140,14 +146,55 @@ class Task:
 
 def tables(experiment: Experiment, rows: Sequence[Row]) -> list[Table]:
     """All tables of a run that have lines, in the order in which they are shown."""
-    found: Iterable[Table] = load_task(experiment.task).module.tables(_frame(rows), experiment)
-    return [table for table in found if table.lines]
+    task = load_task(experiment.task)
+    found: Iterable[Table] = task.module.tables(_frame(rows), experiment)
+    shown = [table for table in found if task.source is None or _is_table(table)]
+    return [table for table in shown if table.lines]
 
 
 def sheets(experiment: Experiment, rows: Sequence[Row]) -> Mapping[str, Sheet]:
     """All figures of a run: file name without ending -> sheet."""
-    found: Mapping[str, Sheet] = load_task(experiment.task).module.figures(_frame(rows), experiment)
+    task = load_task(experiment.task)
+    found: Mapping[str, Sheet] = task.module.figures(_frame(rows), experiment)
+    if task.source is not None:
+        _require_sheets(found)
     return found
+
+
+def _is_table(table: Any) -> bool:
+    """True; ValueError for what a user's ``tables`` yields in place of a table, and for names that no line knows."""
+    if not isinstance(table, Table):
+        raise ValueError(f"tables is to yield tables, Table(title, columns, lines); got one of {type(table).__name__}")
+    for column in table.columns:
+        if not isinstance(column, Column):
+            raise ValueError(f"the columns of {table.title!r} are made by key, measured, text ...; got {column!r}")
+        _require_name(column.of, table.lines, f"a column of {table.title!r}")
+    return True
+
+
+def _require_sheets(found: Any) -> None:
+    """ValueError for what a user's ``figures`` returns in place of sheets, and for names that no line knows."""
+    if not isinstance(found, Mapping) or not all(isinstance(sheet, Sheet) for sheet in found.values()):
+        raise ValueError(
+            f'figures is to return sheets by file name, such as {{"figure": Sheet(...)}}; got {found!r:.80}'
+        )
+    for panel in (panel for sheet in found.values() for panel in sheet.panels if panel is not None):
+        for name in (panel.x, panel.y, panel.z):
+            if isinstance(name, str):
+                _require_name(name, panel.lines, f"the panel {panel.title!r}")
+
+
+def _require_name(name: str, lines: Iterable[Any], where: str) -> None:
+    """ValueError for a key or metric that no line has and no kind of row declares: it would be shown as empty."""
+    own = [line for line in lines if isinstance(line, Record)]
+    kinds = known_kinds().values()
+    known = {*KEYS, *(each for kind in kinds for each in (*kind.keys, *kind.metrics))}
+    known |= {each for line in own for each in (*line.keys, *line.metrics)}
+    if name and own and name not in known:
+        close = difflib.get_close_matches(name, sorted(known), 1)
+        raise ValueError(
+            f"{where} names {name!r}, which no line has" + (f": did you mean {close[0]!r}?" if close else "")
+        )
 
 
 def write_figures(folder: Path, experiment: Experiment, rows: Sequence[Row]) -> list[Path]:
@@ -189,8 +236,8 @@ def load_task(name: str) -> Task:
         source = path.read_bytes()
     except OSError as error:
         raise ValueError(
-            f"the experiment's module {path} cannot be read ({error.strerror}): put it back; a run folder has a copy, "
-            "experiment.py, which `task` in its config.yaml may name"
+            f"the experiment's module {path} cannot be read ({error.strerror}): check its name; of a lost module "
+            "a run folder has a copy, experiment.py, which `task` in its config.yaml may name"
         ) from error
     return _of_source(path, source)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import lo_theory
 from lo_theory.cli import main
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.drawing import styled
-from lo_theory.lab.frame import Record, kind
+from lo_theory.lab.frame import Record, kind, pool, records
 from lo_theory.lab.panel import Panel, Sheet
 from tests.figures import placeholders
 
@@ -167,3 +170,55 @@ def test_a_folder_that_has_moved_shows_its_tables_by_its_copy(module: Path, caps
     (moved / "experiment.py").unlink()
     assert main(["table", str(moved)]) != 0
     assert "my_ones.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (
+            'measured("share")',
+            'measured("shaer")',
+            "a column of 'Share of ones' names 'shaer', which no line has: did you mean 'share'",
+        ),
+        (
+            'key("N"), key("P")',
+            'key("N"), "P"',
+            "the columns of 'Share of ones' are made by key, measured, text ...; got 'P'",
+        ),
+        ('y="share")', 'y="sahre")', "the panel 'ones' names 'sahre', which no line has: did you mean 'share'"),
+        (
+            '{"figure": Sheet(experiment.title, [Panel("ones", lines=lines(frame), x="N", y="share")], 1, (4, 3))}',
+            "None",
+            "figures is to return sheets by file name",
+        ),
+        (
+            "    yield Table(",
+            "    yield (",
+            "tables is to yield tables, Table(title, columns, lines); got one of tuple",
+        ),
+    ],
+)
+def test_what_is_no_table_or_names_nothing_is_refused(
+    module: Path, old: str, new: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert old in MODULE
+    module.write_text(MODULE.replace(old, new))
+    with placeholders():
+        assert main(["run", str(module), "--quiet", "--preset", "one"]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_frame_read_elsewhere_has_the_intervals_of_the_table(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with placeholders():
+        assert main(["run", str(module), "--quiet", "--preset", "one"]) == 0
+    (folder,) = folders()
+    module.unlink()
+    words = "import lo_theory; from lo_theory.lab.frame import kind, pool, records; "
+    words += f"frame = kind(lo_theory.read({str(folder)!r}), 'ones'); "
+    words += "print(records(pool(frame, ['N'], over=['draw']))[0].estimate('share'))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    runs = records(pool(kind(lo_theory.read(folder), "ones"), ["N"], over=["draw"]))[0]
+    assert done.stdout.strip() == str(runs.estimate("share"))
+    assert json.loads((folder / "done.json").read_text())["shares"] == {"ones": ["share"]}

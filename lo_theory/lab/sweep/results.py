@@ -258,8 +258,8 @@ def _write(target: Path, results: Results, facts: Mapping[str, Any]) -> None:
             "config.yaml": dump_yaml(common_settings(results.experiment)).encode(),
             "rows.jsonl": file_of(_by_unit(results.rows)),
         }
-        source = load_task(results.experiment.task).source
-        contents |= {} if source is None else {"experiment.py": source}
+        task = load_task(results.experiment.task)
+        contents |= {} if task.source is None else {"experiment.py": task.source}
         for name, content in contents.items():
             write_atomically(target / name, functools.partial(_put, content))
         write_tables(target, results.tables, results.tidy)
@@ -268,7 +268,7 @@ def _write(target: Path, results: Results, facts: Mapping[str, Any]) -> None:
         write_figures(target, results.experiment, results.rows)
         if results.complete:
             files = {name: digest(content) for name, content in contents.items()}
-            write_json(target / "done.json", {**facts, "rows": len(results.rows), "files": files})
+            write_json(target / "done.json", {**facts, **task.shares, "rows": len(results.rows), "files": files})
 
 
 def _by_unit(rows: Sequence[Row]) -> list[Row]:
