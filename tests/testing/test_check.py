@@ -268,6 +268,7 @@ def test_the_table_is_text_and_its_rows_have_names():
         (3, "check takes a sampler"),
         (ExactPosterior, "check takes a sampler"),
         ((ExactPosterior(NAE), margin()), "a tuple"),
+        (lo_theory.as_module(ExactPosterior(NAE)), r"Oracle is a network: check the posterior that from_logits\(network, problem\)"),
     ],
 )
 def test_what_is_no_subject_is_refused(subject, words):
@@ -276,7 +277,7 @@ def test_what_is_no_subject_is_refused(subject, words):
 
 
 def test_bad_arguments_are_refused():
-    for options, words in (({"n": 10}, "needs n >= 200"), ({"level": 1.0}, "level is a probability")):
+    for options, words in (({"n": 10}, "needs n >= 200 draws for its tests, got 10$"), ({"level": 1.0}, "level is a probability")):
         with pytest.raises(ValueError, match=words):
             check(NAE, NAE, **options)
     for make, words in (
