@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         bert = hugging_face()
     except ImportError:
-        print("\ntransformers is not installed (pip install lo_theory[interop]): no BERT")
+        print("\ntransformers is not installed (pip install '.[interop]'): no BERT")
         return
     posterior = from_logits(bert, PROBLEM, ids={"latent": [5, 6], "observation": [7, 8]}, mask_id=4)
     print(f"\nBertForMaskedLM, random weights\n{evaluate(posterior, PROBLEM, sequences=given.sequences)!r}")

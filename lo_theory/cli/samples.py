@@ -123,7 +123,7 @@ def _export(options: argparse.Namespace) -> None:
     if unknown:
         raise ValueError(f"there is no frozen problem {unknown[0]!r}: known are {', '.join(FROZEN)}, and all")
     if not options.to.is_dir():
-        raise ValueError(f"--to {options.to}: there is no such folder")
+        raise ValueError(f"--to {options.to}: there is no such folder; make it first")
     for name in FROZEN if "all" in options.names else dict.fromkeys(options.names):
         frozen = freeze(name)
         print(*write_frozen(frozen, options.to, options.format), frozen.version)

@@ -300,8 +300,9 @@ def _tables(frame: Frame) -> Iterator[Table]:
         ),
         cells,
         notes="Per cent, with 95 % intervals over sequences. Self-consistent: observations with the likeliest value "
-        "given the generated latents; unpaired: agreement with an unrelated sequence of the data; dead ends: "
-        "sequences that became impossible on the way, as the exact posterior sees it.",
+        "given the generated latents; wholly consistent: sequences of positive probability; unpaired: agreement with "
+        "an unrelated sequence of the data; dead ends: sequences that became impossible on the way, as the exact "
+        "posterior sees it.",
     )
     yield Table(
         "Diversity: have they the law of the data?",

@@ -91,6 +91,7 @@ class Frozen:
 
 
 _FIXED = ("prior", "scopes", "table", "order", "sequences", "masked")
+_BY_SEQUENCE = ("sequences", "masked", "marginals", "log_evidence", "log_prob")
 
 _MEANING = {
     "prior": "P(latent i = value)",
@@ -207,7 +208,7 @@ def _write_parquet(frozen: Frozen, path: Path) -> None:
     except ImportError as error:
         raise ValueError("--format parquet needs pyarrow: pip install pyarrow, or take --format npz") from error
     n = len(frozen.arrays["sequences"])
-    rows = {name: array for name, array in frozen.arrays.items() if len(array.shape) and len(array) == n}
+    rows = {name: frozen.arrays[name] for name in _BY_SEQUENCE}
     rest = {name: array.tolist() for name, array in frozen.arrays.items() if name not in rows}
     columns = {name: list(array.reshape(n, -1)) if array.ndim > 1 else array for name, array in rows.items()}
     metadata = {"lo_theory": json.dumps({"version": frozen.version, "format": FORMAT, **rest})}

@@ -8,7 +8,7 @@ from typing import Any
 from lo_theory.diffusion import OneAtATime
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import LODistribution
-from lo_theory.problem.seams import check_count, checked
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 from lo_theory.testing.claims import Claims
 from lo_theory.testing.of_decoders import decoder_checks
@@ -50,7 +50,8 @@ def check(
         raise ValueError(f"level is a probability in (0, 1), got {level}")
     kind = _kind(subject)
     number = _N[kind] if n is None else n
-    check_count(number - _LEAST + 1, f"check needs n >= {_LEAST} draws for its tests, got {number}")
+    if number < _LEAST:
+        raise ValueError(f"check needs n >= {_LEAST} draws for its tests, got {number}")
     key, stated = Key(seed).fold("check"), Claims() if claims is None else claims
     if hasattr(subject, "plan"):
         subject = (ExactPosterior(problem), subject, OneAtATime())
@@ -79,6 +80,10 @@ def _kind(subject: Any) -> str:
     for member, kind in (("marginals", "posterior"), ("plan", "decoder"), ("sample", "mask law")):
         if hasattr(subject, member) and not isinstance(subject, type):
             return kind
+    if hasattr(subject, "forward") and not isinstance(subject, type):
+        raise ValueError(
+            f"{type(subject).__name__} is a network: check the posterior that from_logits(network, problem) makes of it"
+        )
     if callable(subject) and not isinstance(subject, type):
         return "sampler"
     raise ValueError(

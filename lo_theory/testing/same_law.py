@@ -149,8 +149,10 @@ def same_law(
             raise ValueError(
                 f"draws are whole numbers, {support.shape[1]} each; got {draws.dtype} of shape {draws.shape}"
             )
-        counts = row_counts(np.maximum(rows, 0), support)
-        counts[-1] += (rows < 0).any(axis=1).sum()
+        least, largest = support.min(), support.max()
+        inside = ((rows >= least) & (rows <= largest)).all(axis=1)
+        counts = row_counts(rows[inside].astype(np.int64) - least, support - least)
+        counts[-1] += n - inside.sum()
         return _compare(counts, np.append(law, 0.0), support, level, power)
     values = draws.ravel().astype(np.float64)
     places = np.minimum((distribution.cdf(values) * _BINS).astype(np.int64), _BINS - 1)
@@ -181,7 +183,13 @@ def _listed(distribution: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         return rows.astype(np.int64), p / p.sum()
     if isinstance(distribution, Mapping):
         outcomes, law = list(distribution), np.array(list(distribution.values()), np.float64)
-        support = np.array([outcome if isinstance(outcome, tuple) else (outcome,) for outcome in outcomes], np.int64)
+        try:
+            given = np.array([outcome if isinstance(outcome, tuple) else (outcome,) for outcome in outcomes])
+        except ValueError:  # tuples of different lengths
+            given = np.empty(0)
+        if given.ndim != 2 or given.dtype.kind not in "iub":
+            raise ValueError(f"outcomes are whole numbers, or tuples of as many each; got {outcomes[:3]}")
+        support = given.astype(np.int64)
     else:
         law = np.asarray(distribution, np.float64)
         support = np.arange(law.size, dtype=np.int64)[:, None]

@@ -84,13 +84,14 @@ def test_the_file_is_read_without_the_package_as_its_card_shows(form: str, tmp_p
 
 
 def test_parquet_holds_the_problem_in_its_metadata(tmp_path: Path) -> None:
-    frozen = freeze("condensed", 40)
+    frozen = freeze("condensed", 32)  # as many as the information curve has numbers
     path, _ = write_frozen(frozen, tmp_path, "parquet")
     table = parquet.read_table(path)
     content = json.loads(table.schema.metadata[b"lo_theory"])
     assert content["version"] == frozen.version
     assert np.array_equal(content["scopes"], frozen.arrays["scopes"])
     assert np.array_equal(content["table"], frozen.arrays["table"])
+    assert np.array_equal(content["information_curve"], frozen.arrays["information_curve"])
     marginals = np.stack(table["marginals"].to_numpy()).reshape(frozen.arrays["marginals"].shape)
     assert np.array_equal(marginals, frozen.arrays["marginals"])
 

@@ -28,7 +28,7 @@ from lo_theory.diffusion import (
     vanilla,
 )
 from lo_theory.posterior import ExactPosterior
-from lo_theory.posterior.weak import MarginalsOnly, Sharpened
+from lo_theory.posterior.weak import MarginalsOnly, Mixed, Sharpened
 from lo_theory.problem import LODistribution, nae_sat, random_slab, sparse_parity
 from lo_theory.testing import Claims, Judge, check, holm, mean_test, z_test
 from lo_theory.testing.strategies import problems
@@ -132,6 +132,14 @@ def test_a_claim_allows_for_a_known_gap():
         "fair coins: calibrated, and far from exact"
     )
     assert check(weak, PARITY, n=1_000, claims=Claims(kl=0.5)).ok
+
+
+def test_a_known_gap_is_a_claim_that_chance_does_not_refute():
+    mixed = Mixed(ExactPosterior(NAE), MarginalsOnly(NAE), 0.05)  # KL 0.0142 nats per token
+    name = "KL to the exact marginals"
+    verdicts = [check(mixed, NAE, seed=seed, n=1_000, claims=Claims(kl=0.0143))[name].verdict for seed in range(3)]
+    assert verdicts == ["pass"] * 3
+    assert check(mixed, NAE, n=1_000, claims=Claims(kl=0.012))[name].verdict == "FAIL"
 
 
 def test_rounding_of_a_network_is_no_fault():
@@ -268,6 +276,7 @@ def test_the_table_is_text_and_its_rows_have_names():
         (3, "check takes a sampler"),
         (ExactPosterior, "check takes a sampler"),
         ((ExactPosterior(NAE), margin()), "a tuple"),
+        (lo_theory.as_module(ExactPosterior(NAE)), r"Oracle is a network: check the posterior that from_logits\(network, problem\)"),
     ],
 )
 def test_what_is_no_subject_is_refused(subject, words):
@@ -276,7 +285,7 @@ def test_what_is_no_subject_is_refused(subject, words):
 
 
 def test_bad_arguments_are_refused():
-    for options, words in (({"n": 10}, "needs n >= 200"), ({"level": 1.0}, "level is a probability")):
+    for options, words in (({"n": 10}, "needs n >= 200 draws for its tests, got 10$"), ({"level": 1.0}, "level is a probability")):
         with pytest.raises(ValueError, match=words):
             check(NAE, NAE, **options)
     for make, words in (

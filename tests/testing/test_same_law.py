@@ -56,6 +56,9 @@ def test_kinds_of_laws_and_samplers():
     generator = np.random.default_rng(0)
     assert_same_law(lambda n: generator.integers(0, 2, n), {0: 0.5, 1: 0.5})
     assert_same_law(lambda n: generator.integers(0, 2, (n, 2)), {(a, b): 0.25 for a in (0, 1) for b in (0, 1)})
+    assert_same_law(lambda n: generator.choice([-1, 1], n), {-1: 0.5, 1: 0.5})
+    found = same_law(lambda n: generator.choice([-3, 0, 10**18], n), {0: 0.5, 1: 0.5}, n=900)
+    assert (found.p_value, found.n) == (0.0, 900)
     with pytest.raises(AssertionError, match=r"ANOTHER LAW: outcome \[0\] came .* times, expected 6,000"):
         assert_same_law(multinomial(moved(0.05)), LAW)
     with pytest.raises(AssertionError, match="an outcome that is impossible came"):
@@ -88,6 +91,8 @@ def test_gumbel_noise_in_float32_repeats_itself_and_in_float64_does_not():
         (lambda n: np.zeros(3, int), LAW, "gave 3"),
         (lambda n: np.zeros(n), LAW, "whole numbers"),
         (lambda n: np.zeros(n, int), [0.5, 0.6], "sum 1.1"),
+        (lambda n: np.zeros(n, int), {"a": 1.0}, r"whole numbers, or tuples of as many each; got \['a'\]"),
+        (lambda n: np.zeros(n, int), {(0, 1): 0.5, (1,): 0.5}, "tuples of as many each"),
         (lambda key, n: nae_sat(3, 3, seed=0).sample(key, n), nae_sat(40, 3, seed=0), "smaller problem"),
     ],
 )
