@@ -19,6 +19,7 @@ SHOWN = (
     "*.md",
     "docs/*.md",
     "docs/_site/*.js",
+    "docs/_site/*.css",
     "examples/*.py",
     "notebooks/*.ipynb",
     "experiments/*.yaml",

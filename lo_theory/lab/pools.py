@@ -220,7 +220,7 @@ def _own_key(distributed: Any) -> Any:
         return distributed.Security.temporary()
     except ImportError as error:
         raise ValueError(
-            "--dask local needs the package cryptography (pip install 'lo_theory[cluster]'): without it every user of "
+            "--dask local needs the package cryptography (pip install cryptography): without it every user of "
             "this machine could run code in the workers; without --dask the cells go to processes of this machine"
         ) from error
 
@@ -269,7 +269,7 @@ class Dask(Pool):
             import distributed
         except ImportError as error:
             raise ValueError(
-                "--dask needs the packages of the extra cluster: pip install 'lo_theory[cluster]'"
+                "--dask needs the packages of the extra cluster: pip install dask distributed cryptography"
             ) from error
         self.address = address
         self._running: dict[Any, Job] = {}

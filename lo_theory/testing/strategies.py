@@ -1,6 +1,6 @@
 """Hypothesis strategies: small problems of every kind, and the predicates, laws, orders and contexts they are made of.
 
-Needs hypothesis, which the extra ``testing`` brings: ``pip install 'lo_theory[testing]'``. Everything shrinks: latents,
+Needs hypothesis, which the extra ``testing`` brings. Everything shrinks: latents,
 observations, values and masks are drawn one by one.
 """
 

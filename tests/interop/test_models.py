@@ -13,7 +13,7 @@ import torch
 from lo_theory import ExactPosterior, as_module, evaluate, from_logits
 from lo_theory.problem import MASK
 
-pytest.importorskip("transformers", "4.50", reason="the extra is not installed: pip install lo_theory[interop]")
+pytest.importorskip("transformers", "4.50", reason="the extra is not installed: pip install '.[interop]'")
 
 EXAMPLE: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "outside_models.py"))
 PROBLEM = EXAMPLE["PROBLEM"]

@@ -19,7 +19,7 @@ from lo_theory.problem.observations import flip
 from lo_theory.testing.p_values import binomial, chi_square
 from tests.budget import accept, reject
 
-pytest.importorskip("diffusers", "0.42", reason="the extra is not installed: pip install lo_theory[interop]")
+pytest.importorskip("diffusers", "0.42", reason="the extra is not installed: pip install '.[interop]'")
 
 EXAMPLE: dict[str, Any] = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "diffusers_schedulers.py"))
 EQUAL, INDEPENDENT, NAE = EXAMPLE["PROBLEMS"].values()

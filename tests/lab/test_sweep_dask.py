@@ -28,12 +28,12 @@ from tests.processes import wait_until
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None,
-    reason="dask and distributed are not installed: pip install 'lo_theory[cluster]'",
+    reason="dask and distributed are not installed: pip install '.[cluster]'",
 )
 
 needs_key = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None or importlib.util.find_spec("cryptography") is None,
-    reason="dask or cryptography is not installed: pip install 'lo_theory[cluster]'",
+    reason="dask or cryptography is not installed: pip install '.[cluster]'",
 )
 
 
@@ -42,7 +42,7 @@ def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     file = write_grid(tmp_path / "grid.yaml")
     assert main(["sweep", str(file), "--out", str(tmp_path), "--dask", "local"]) == 2
     assert capsys.readouterr().err == (
-        "lo-theory: --dask needs the packages of the extra cluster: pip install 'lo_theory[cluster]'\n"
+        "lo-theory: --dask needs the packages of the extra cluster: pip install dask distributed cryptography\n"
     )
 
 
