@@ -118,7 +118,7 @@ def test_differences_are_taken_training_by_training() -> None:
     assert [run.value for run in runs.runs("gap").values()] == pytest.approx(GAPS), "by each problem's own lines"
     reading = next(one for one in readings(frame, results.experiment.reference) if "self" in one.accuracy)
     assert reading.values[PAIR]["effect"] == pytest.approx(over_three(np.array(MARGIN) - VANILLA))
-    (line,) = [line for line in lines(results, "Which reading") if line["accuracy"] == "self-consistency"]
+    (line,) = [line for line in lines(results, "Which definition") if line["accuracy"] == "self-consistency"]
     assert line["adaptive -\nvanilla"] == "+3.0 ±4.9"
 
 
