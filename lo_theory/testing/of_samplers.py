@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from lo_theory.testing.twins import joint_law
 __all__ = ["data_checks", "sampler_checks"]
 
 _PER_CELL = 20  # draws for each sequence of the joint law, so that its chi-square is to be trusted
+_ROUNDING = 1e-9  # nats, of ln p(x) of sequences that are all as probable
+_LAGS = (1, 2, 3, 4, 8)  # between rows that are compared
 _FAMILY = 10  # a threshold at most so much below the family's level is allowed for in what is found
 
 
@@ -57,10 +60,10 @@ def data_checks(problem: LODistribution, tokens: NDArray[np.int8], level: float)
     return [
         whole,
         joint,
-        _first_moments(problem, tokens),
-        _second_moments(problem, tokens),
-        _probability(problem, tokens, joint.p_value is not None),
-        _independent(problem, tokens),
+        _first_moments(problem, tokens, level),
+        _second_moments(problem, tokens, level),
+        _probability(problem, tokens, joint.p_value is not None, level),
+        _independent(problem, tokens, level),
     ]
 
 
@@ -83,6 +86,11 @@ def _joint(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> C
     )
 
 
+def _errors(level: float, tests: int = 1) -> float:
+    """How many standard errors a mean must be off to be found with probability 0.99 in a family of the level."""
+    return float(stats.norm.isf(level / _FAMILY / tests / 2) + stats.norm.ppf(0.99))
+
+
 def _exact_tails(counts: NDArray[np.int64], n: int, laws: NDArray[np.float64]) -> tuple[float, tuple[int, ...]]:
     """P-value of the count that fits its binomial law least, times the number of counts, and its place."""
     tails = np.minimum(stats.binom.cdf(counts, n, laws), stats.binom.sf(counts - 1, n, laws))
@@ -91,7 +99,7 @@ def _exact_tails(counts: NDArray[np.int64], n: int, laws: NDArray[np.float64]) -
     return min(1.0, 2 * free * float(tails.min())), tuple(int(i) for i in place)
 
 
-def _first_moments(problem: LODistribution, tokens: NDArray[np.int8]) -> Check:
+def _first_moments(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
     name, n = "law of the data: single tokens", len(tokens)
     try:
         laws = problem.token_marginals
@@ -105,10 +113,11 @@ def _first_moments(problem: LODistribution, tokens: NDArray[np.int8]) -> Check:
         "every token has its own law",
         f"value {value} at position {place} came with share {counts[place, value] / n:.4g}, in the data "
         f"{laws[place, value]:.4g}",
+        f"finds a token whose share is off by {_errors(level, laws.size) * 0.5 / n**0.5:.2g} or more",
     )
 
 
-def _second_moments(problem: LODistribution, tokens: NDArray[np.int8]) -> Check:
+def _second_moments(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
     name, (count, q) = "law of the data: pairs of latents", problem.prior.shape
     if count < 2:
         return not_applicable(name, "there is one latent")
@@ -125,37 +134,67 @@ def _second_moments(problem: LODistribution, tokens: NDArray[np.int8]) -> Check:
         p_value,
         "latents are independent, as in the data",
         f"latents {pair[0]} and {pair[1]} of a sequence are correlated, and in the data they are independent",
+        f"finds a pair whose share is off by {_errors(level, len(first)) * 0.5 / len(tokens) ** 0.5:.2g} or more",
     )
 
 
-def _probability(problem: LODistribution, tokens: NDArray[np.int8], listed: bool) -> Check:
+def _probability(problem: LODistribution, tokens: NDArray[np.int8], listed: bool, level: float) -> Check:
     """Where the joint law is ``listed`` its test sees more than the mean, and only what is impossible counts here."""
     logs = problem.log_prob(tokens)
     impossible = int(np.isneginf(logs).sum())
     expected = -problem.entropy()
     fails = f"mean ln p(x) is {logs.mean():.4f} nats, of data {expected:.4f}"
+    finds = f"finds what is impossible if it comes once in {len(logs) / math.log(100):,.0f} sequences or more often"
+    if not listed and not impossible and logs.std() > _ROUNDING:
+        finds += f", and a mean that is off by {_errors(level) * logs.std() / len(logs) ** 0.5:.2g} nats or more"
     return statistical(
         "law of the data: probability",
         0.0 if impossible else 1.0 if listed else mean_test(logs, expected),
         "sequences are possible" if listed else "sequences are possible, and as probable as data",
         f"{impossible} of {len(tokens)} sequences are impossible" if impossible else fails,
+        finds,
     )
 
 
-def _independent(problem: LODistribution, tokens: NDArray[np.int8]) -> Check:
-    """Correlation of rows one apart, and of the rows of two halves: what two ranks would have drawn."""
-    n = len(tokens) // 2 * 2
-    features = (tokens[:n, :, None] == np.arange(problem.layout.n_values)).reshape(n, -1).astype(np.float64)
+def _independent(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
+    """Correlation of rows 1, 2, 3, 4 and 8 apart, and of the rows of two halves: what two ranks would have drawn.
+
+    Every row is in one pair at most, so that the pairs are independent.
+    """
+    name = "rows independent of each other"
+    if len(tokens) < 2:
+        return not_applicable(name, "there is one row")
+    features = (tokens[:, :, None] == np.arange(problem.layout.n_values)).reshape(len(tokens), -1).astype(np.float64)
     features -= features.mean(axis=0)
-    pairs = features[0::2], features[1::2]
-    halves = features[: n // 2], features[n // 2 :]
-    p_value = min(1.0, 2 * min(mean_test((one * other).sum(axis=1), 0.0) for one, other in (pairs, halves)))
+    apart = [lag for lag in (*_LAGS, len(tokens) // 2) if 2 * lag <= len(tokens)]
+    products = {lag: _pairs(features, lag) for lag in dict.fromkeys(apart)}
+    p_values = {lag: mean_test(values, 0.0) for lag, values in products.items()}
+    worst = min(p_values, key=lambda lag: p_values[lag])
+    own, errors = float(np.square(features).sum(axis=1).mean()), _errors(level, len(products))
+    share = max(_copies(errors, values, own) for values in products.values()) if own else 1.0
     return statistical(
-        "rows independent of each other",
-        p_value,
-        "neighbouring rows, and the two halves, are uncorrelated",
-        "rows of one batch, or of its two halves, resemble each other: they share random numbers",
+        name,
+        min(1.0, len(p_values) * p_values[worst]),
+        "rows 1, 2, 3, 4 and 8 apart, and the two halves, are uncorrelated",
+        f"rows that are {worst} apart resemble each other: they share random numbers",
+        f"finds copies in a share of {min(1.0, share):.2g} of such pairs or more",
     )
+
+
+def _copies(errors: float, products: NDArray[np.float64], own: float) -> float:
+    """The share s of copies that moves the mean of m products by ``errors`` of its standard errors.
+
+    A copy's product is ``own`` in the mean, so s own = errors sqrt((v + s own**2)/m), v the variance without copies.
+    """
+    m, k, v = len(products), errors**2, float(products.var()) / own**2
+    return (k + math.sqrt(k * k + 4 * m * k * v)) / (2 * m)
+
+
+def _pairs(features: NDArray[np.float64], lag: int) -> NDArray[np.float64]:
+    """Scalar products of rows that are ``lag`` apart, of each two blocks of ``lag`` rows."""
+    blocks = features[: len(features) // (2 * lag) * 2 * lag].reshape(-1, 2, lag, features.shape[1])
+    products: NDArray[np.float64] = (blocks[:, 0] * blocks[:, 1]).sum(axis=2).ravel()
+    return products
 
 
 def _addressed(sampler: Any, key: Key, tokens: NDArray[np.int8]) -> Check:

@@ -129,6 +129,8 @@ class Report:
     @property
     def _caption(self) -> str:
         count = sum(check.p_value is not None for check in self.checks)
+        if not count:
+            return "No check here depends on chance: a right one passes all of them."
         tests = f"a test with a p-value (here {count})"
         return f"A right one fails {tests} with probability {self.level:g} at most, all together."
 

@@ -30,7 +30,8 @@ from lo_theory.diffusion import (
 from lo_theory.posterior import ExactPosterior
 from lo_theory.posterior.weak import MarginalsOnly, Mixed, Sharpened
 from lo_theory.problem import LODistribution, nae_sat, random_slab, sparse_parity
-from lo_theory.testing import Claims, Judge, check, holm, mean_test, z_test
+from lo_theory.rng import Key
+from lo_theory.testing import Claims, Judge, Report, check, holm, mean_test, z_test
 from lo_theory.testing.strategies import problems
 from tests.budget import accept, reject
 
@@ -158,7 +159,8 @@ def test_rounding_of_a_network_is_no_fault():
 
 
 @pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=[pytest.mark.soak] * (fault.check == "calibration")) for what, fault in FAULTS.items()]
+    "what",
+    [pytest.param(what, marks=[pytest.mark.soak] * (fault.check == "calibration")) for what, fault in FAULTS.items()],
 )
 def test_every_fault_of_the_gallery_is_found_by_the_check_that_it_names(what):
     fault = FAULTS[what]
@@ -276,7 +278,10 @@ def test_the_table_is_text_and_its_rows_have_names():
         (3, "check takes a sampler"),
         (ExactPosterior, "check takes a sampler"),
         ((ExactPosterior(NAE), margin()), "a tuple"),
-        (lo_theory.as_module(ExactPosterior(NAE)), r"Oracle is a network: check the posterior that from_logits\(network, problem\)"),
+        (
+            lo_theory.as_module(ExactPosterior(NAE)),
+            r"Oracle is a network: check the posterior that from_logits\(network, problem\)",
+        ),
     ],
 )
 def test_what_is_no_subject_is_refused(subject, words):
@@ -285,7 +290,10 @@ def test_what_is_no_subject_is_refused(subject, words):
 
 
 def test_bad_arguments_are_refused():
-    for options, words in (({"n": 10}, "needs n >= 200 draws for its tests, got 10$"), ({"level": 1.0}, "level is a probability")):
+    for options, words in (
+        ({"n": 10}, "needs n >= 200 draws for its tests, got 10$"),
+        ({"level": 1.0}, "level is a probability"),
+    ):
         with pytest.raises(ValueError, match=words):
             check(NAE, NAE, **options)
     for make, words in (
@@ -298,3 +306,27 @@ def test_bad_arguments_are_refused():
             make()
     assert check(lambda n: np.zeros((n, 3), int), NAE).failed == ("well formed",)
     assert check(lambda n: np.full((n, 32), -1), NAE).failed == ("everything revealed at the end",)
+
+
+@pytest.mark.parametrize("problem", [nae_sat(8, 24, seed=0), nae_sat(20, 80, seed=0)], ids=["small", "large"])
+@pytest.mark.parametrize("lag", [1, 3, 8])
+def test_copies_a_few_rows_apart_are_found_in_the_share_that_is_stated(problem: LODistribution, lag: int) -> None:
+    """Copies of the share that the check says it finds with probability 0.99, in every one of eight seeds."""
+    n = 2000
+    share = float(check(problem, problem, n=n)["rows independent of each other"].finds.split()[6])
+    assert 0 < share < 0.2
+
+    def copying(key: Key, count: int) -> np.ndarray:
+        tokens = problem.sample(key, count).copy()
+        firsts = np.flatnonzero(np.arange(count) // lag % 2 == 0)
+        firsts = firsts[firsts + lag < count]
+        chosen = firsts[key.fold("copies").generator().random(len(firsts)) < share * 1.2]
+        tokens[chosen + lag] = tokens[chosen]
+        return tokens
+
+    verdicts = [check(copying, problem, n=n, seed=seed)["rows independent of each other"].ok for seed in range(8)]
+    assert verdicts == [False] * 8
+
+
+def test_a_report_without_tests_of_chance_says_so() -> None:
+    assert "depends on chance" in str(Report.of("it", "a problem", 1e-3, ()))
