@@ -199,9 +199,13 @@ def _experiment(base: dict[str, Any], task: Task) -> Experiment:
     shared = {name: base.pop(name) for name in _shared(task) if name in base}
     given, reference = base.pop("rows", None), base.pop("reference", None)
     rows = [merge(shared, row) for row in ([{}] if given is None else given)]
+    made = tuple(build(task.row, row, f"rows[{i}]") for i, row in enumerate(rows))
+    if task.source is not None:  # what a user's row leaves open must be writable too, before anything is computed
+        for i, row in enumerate(made):
+            build(task.row, plain(row), f"rows[{i}]")
     return Experiment(
         **base,
-        rows=tuple(build(task.row, row, f"rows[{i}]") for i, row in enumerate(rows)),
+        rows=made,
         reference=None if reference is None else build(task.reference, reference, "reference"),
     )
 

@@ -27,7 +27,7 @@ def test_a_gru_and_a_transformer_of_ones_own_are_trained_and_judged(
     EXAMPLE["main"](["--steps", "2", "--sequences", "4"])
     shown = capsys.readouterr().out
     assert shown.count("Losses by mask law") == shown.count("Does it beat Bayes?") == 2
-    assert "transformers is not installed (pip install lo_theory[interop])" in shown
+    assert "transformers is not installed (pip install '.[interop]')" in shown
     assert {path.name for path in tmp_path.iterdir()} == {"recurrent.html", "attentive.html"}
 
 

@@ -125,6 +125,7 @@ def test_a_yaml_file_names_a_module_beside_it_and_a_sweep_computes_it_in_process
         (MODULE.replace('"ones": Kind', '"decode": Kind'), "is a kind of rows of lo_theory"),
         (MODULE.replace('{"draw": draw}', '{"drawn": draw}'), "have no key 'drawn'"),
         (MODULE.replace('"N": n', '"M": n'), "rows[0].problem"),
+        (MODULE.replace("    n: int = 50", "    n: int = 50\n    odd: dict = None"), "rows[0].odd"),
         (MODULE.replace("(frozen=True)", ""), "is to be a dataclass that is frozen"),
         (MODULE.replace("seed: int = 0", "other: int = 0"), "Row has no field seed"),
         (
