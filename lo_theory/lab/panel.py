@@ -243,7 +243,7 @@ def _name_places(axes: Axes, names: Sequence[str]) -> None:
     to be side by side, and then as many as there is room for.
     """
     shared = [(name, [i for i, _ in part]) for name, part in itertools.groupby(enumerate(names), lambda it: it[1])]
-    place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    place, figure = axes.get_subplotspec(), axes.figure.figure  # older matplotlib has no get_figure(root=True)
     width = 1.0  # inches, less than the axes have: what is beside them takes the rest
     if place is not None and figure is not None:
         width = 0.8 * len(place.colspan) * figure.get_size_inches()[0] / place.get_gridspec().ncols
