@@ -14,6 +14,7 @@ from lo_theory.lab.config import resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.kinds import COMMON, KEYS, KINDS, columns_page
 from lo_theory.lab.progress import SilentProgress
+from lo_theory.lab.runs import read_config
 from lo_theory.lab.task import load_task
 from tests.lab.tiny import tiny
 
@@ -132,8 +133,9 @@ def published() -> set[str]:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = csv.DictReader(io.StringIO(content.decode()))
         if path.name.split(".")[0] in ("table", "classes"):
-            module = path.with_name("experiment.py")
-            own = load_task(str(module)).module.KINDS.values() if module.exists() else ()
+            has_settings = path.with_name("config.yaml").exists()
+            task = str(read_config(path.parent).get("task", "")) if has_settings else ""
+            own = load_task(task).module.KINDS.values() if task.endswith(".py") else ()
             found |= {line["metric"] for line in lines} - {metric for kind in own for metric in kind.metrics}
     return found
 

@@ -96,18 +96,20 @@ def _begun(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a run or of a sweep's part; ValueError where it is not the one that was recorded.
 
-    Of an experiment that is a module of the user's, which is no longer where it was: with the copy in the folder.
+    The module of a user's experiment is looked for beside it, as ``task`` names it; where it is no longer there, the
+    copy in the folder is taken.
     """
     for name in ("done.json", "started.json"):
         if (folder / name).exists():
             remedy = "fetch it again, or compute the run again in another --out"
             _require_digest(folder / "config.yaml", read_json(folder / name).get("files", {}), remedy)
             break
-    config, copy = read_yaml(folder / "config.yaml"), folder / "experiment.py"
+    config = read_yaml(folder / "config.yaml")
     task = config.get("task")
-    if isinstance(task, str) and task.endswith(".py") and copy.exists() and not Path(task).exists():
-        return {**config, "task": str(copy)}
-    return config
+    if not isinstance(task, str) or not task.endswith(".py"):
+        return config
+    module, copy = folder / task, folder / "experiment.py"
+    return {**config, "task": str(copy if copy.exists() and not module.exists() else module)}
 
 
 def _require_digest(path: Path, files: Mapping[str, Any], remedy: str) -> None:
