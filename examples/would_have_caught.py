@@ -111,6 +111,7 @@ class Corrector:
     rounds: int
     reads_flag: bool = True
     name: str = "corrector"
+    remasks: bool = True
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """See Policy."""

@@ -1,5 +1,6 @@
 """Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
 
+from lo_theory.diffusion.catalogue import POLICIES
 from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
@@ -35,23 +36,25 @@ from lo_theory.diffusion.masks import (
 from lo_theory.diffusion.orders import ORDERS, AlongOrder, order_losses, reading_order
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
 from lo_theory.diffusion.policies import (
-    POLICIES,
-    BinomialRule,
-    Counts,
-    FixedCount,
     Noise,
-    OneAtATime,
     Policy,
-    RevealCurve,
-    Schedule,
     TopK,
     View,
     entropy,
     fixed_order,
     margin,
-    schedule_counts,
     top_probability,
     vanilla,
+)
+from lo_theory.diffusion.schedules import (
+    SCHEDULES,
+    BinomialRule,
+    Counts,
+    FixedCount,
+    OneAtATime,
+    RevealCurve,
+    Schedule,
+    schedule_counts,
 )
 from lo_theory.diffusion.statistics import Sums
 
@@ -59,6 +62,7 @@ __all__ = [
     "LAWS",
     "ORDERS",
     "POLICIES",
+    "SCHEDULES",
     "AlongOrder",
     "Bernoulli",
     "BinomialRule",

@@ -97,6 +97,37 @@ def confidence(out, probs, masked, values, kind):
 
 
 @jit()
+def first_equal(first, tokens):
+    """Fill int64 ``first`` [n] with the number of the first row of int8 ``tokens`` [n, L] that is equal to each row.
+
+    A hash table with open addressing; rows that it finds are compared. Cost: n L, where rows of one hash are equal.
+    """
+    slots = 2
+    while slots < 2 * tokens.shape[0]:
+        slots *= 2
+    table = np.full(slots, -1, np.int64)
+    for i in range(tokens.shape[0]):
+        mixed = np.int64(1)
+        for position in range(tokens.shape[1]):
+            mixed = (mixed * 131 + tokens[i, position] + 2) % 281474976710597  # a prime below 2**48
+        slot = mixed % slots
+        while True:
+            j = table[slot]
+            if j < 0:
+                table[slot], first[i] = i, i
+                break
+            equal = True
+            for position in range(tokens.shape[1]):
+                if tokens[i, position] != tokens[j, position]:
+                    equal = False
+                    break
+            if equal:
+                first[i] = j
+                break
+            slot = (slot + 1) % slots
+
+
+@jit()
 def fill_noise(out, start, key0, key1, gaussian):
     """Fill float64 ``out`` [B, L] with standard Gaussian noise (Box and Muller, two words each), or standard Gumbel."""
     words = np.empty(2 * out.shape[1], np.uint64)

@@ -52,7 +52,8 @@ class Contexts(Record):
 
     def ask(self, posterior: Posterior, name: str | None = None) -> Marginals:
         """What ``posterior`` answers, its form and values known good. Cost: B rows through it and the check."""
-        return ask(posterior, self.tokens, self.layout, name=name, start=self.start)
+        rows = range(self.start, self.start + len(self.tokens))
+        return ask(posterior, self.tokens, self.layout, name=name, rows=rows)
 
 
 def draw_contexts(

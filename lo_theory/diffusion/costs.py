@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lo_theory.diffusion.asking import Denoiser
 from lo_theory.diffusion.decode import DecodeOptions, Loop, Step
-from lo_theory.diffusion.policies import Policy, Schedule
+from lo_theory.diffusion.policies import Policy
+from lo_theory.diffusion.schedules import Schedule
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import ExactPosterior, Marginals, Posterior
-from lo_theory.posterior.protocol import POSTERIOR, ask, check_layout
+from lo_theory.posterior.protocol import POSTERIOR, check_layout
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout, Record
 from lo_theory.problem.seams import check_count, checked
@@ -47,7 +49,7 @@ class DecodeCost:
 
     A model that gives a true token the probability 0 makes the cost of that sequence infinite. ``infinite`` is 1 for
     such a sequence and 0 for others: its mean is their share. All nats are sums over the other sequences; ``kl`` counts
-    both. ``calls``: steps at which a sequence had something to reveal, the forwards of a decode of that sequence alone.
+    both. ``calls``: contexts that a sequence asks the denoiser about, the forwards of a decode of that sequence alone.
     """
 
     total: Sums
@@ -106,7 +108,7 @@ def decode_cost(
         model=Sums.of(model.sum(axis=1)),
         steps=tuple(StepCost(*map(Sums.of, values)) for values in by_step),
         infinite=Sums.of(~finite),
-        calls=Sums.of(paths.called.sum(axis=1)),
+        calls=Sums.of(paths.forwards.sum(axis=1)),
     )
 
 
@@ -145,13 +147,13 @@ def _loop(posterior: Posterior, policy: Policy, schedule: Schedule, key: Key, op
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Paths(Record):
-    """n sequences at T steps, arrays [n, T]: tokens ``revealed``; whether the sequence ``called`` for the posterior; in
+    """n sequences at T steps, arrays [n, T]: tokens ``revealed``; ``forwards``, the contexts asked of the denoiser; in
     nats ``drawn`` = sum of ln q(x_i | C) over what is revealed, ``alone`` = sum of ln p(x_i | C), and ``evidence`` =
-    ln p(C), nan at steps that were left out and once all is revealed.
+    ln p(C), nan at steps at which the sequence stays as it is.
     """
 
     revealed: NDArray[np.int64]
-    called: NDArray[np.bool_]
+    forwards: NDArray[np.int64]
     drawn: NDArray[np.float64]
     alone: NDArray[np.float64]
     evidence: NDArray[np.float64]
@@ -161,24 +163,26 @@ def _follow(loop: Loop, sequences: NDArray[np.int8], exact: Posterior | None) ->
     """Walk ``sequences`` int8[n, L], complete, along the path of ``loop``; ``alone`` and ``evidence`` by ``exact``."""
     if exact is not None:
         POSTERIOR.check(exact, "exact")
+        check_layout(exact.layout, loop.posterior.layout, "the exact posterior")
     layout, tokens = loop.posterior.layout, np.full(sequences.shape, MASK, np.int8)
     shape = (len(tokens), int(loop.row_steps(tokens).max(initial=0)))
-    counts, called = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
-    paths = _Paths(counts, called, np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
+    counts, forwards = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    paths = _Paths(counts, forwards, np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
 
     def walk(rows: slice, steps: Iterator[Step]) -> None:
         truth = sequences[rows]
+        judge = Denoiser(loop.posterior if exact is None else exact, len(truth), rows.start, name="the exact posterior")
         for at in steps:
             shown, step = _revealed(at, loop.policy.name), at.view.step
-            paths.revealed[rows, step], paths.called[rows, step] = shown.sum(axis=1), at.budget > 0
+            paths.revealed[rows, step], paths.forwards[rows, step] = shown.sum(axis=1), at.forwards
             paths.drawn[rows, step] = _log_laws(at.marginals, truth, shown, layout, loop.options.temperature)
             if exact is not None:
                 answer = at.marginals
                 if exact is not loop.posterior:
-                    answer = ask(exact, tokens[rows], layout, name="the exact posterior", start=at.view.start)
+                    answer = judge.at(tokens[rows], at.active)
                 paths.alone[rows, step] = _log_laws(answer, truth, shown, layout, 1.0)
-                paths.evidence[rows, step] = np.where(at.masked.any(axis=1), answer.log_evidence, np.nan)
-                _check_known(exact, paths.alone[rows, step] + answer.log_evidence, at)
+                paths.evidence[rows, step] = answer.log_evidence
+                _check_known(exact, np.where(at.active, paths.alone[rows, step] + answer.log_evidence, 0.0), at)
             np.copyto(tokens[rows], truth, where=shown)
 
     loop.by_chunk(tokens, walk)

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.policies import POLICY, SCHEDULE, Noise, Policy, Schedule, View, check_budget, check_plan
+from lo_theory.diffusion.asking import Denoiser
+from lo_theory.diffusion.policies import POLICY, Noise, Policy, View, check_plan
+from lo_theory.diffusion.schedules import SCHEDULE, Schedule, check_budget
 from lo_theory.posterior import Marginals, Posterior
-from lo_theory.posterior.protocol import POSTERIOR, ask
+from lo_theory.posterior.protocol import POSTERIOR
 from lo_theory.problem.layout import MASK, Record
 from lo_theory.problem.seams import check_count, check_threads, checked
 from lo_theory.rng import Key
@@ -72,13 +74,15 @@ class Decoded(Record):
 
     ``tokens`` int8[n, L]; ``step_revealed`` int32[n, L], the step that revealed each position (-1: given);
     ``dead_from`` int32[n], the first step whose context had evidence zero, as a posterior that knows its evidence
-    notices (-1: none); ``forwards`` rows sent through the posterior; ``seconds`` wall time.
+    notices (-1: none); ``forwards`` contexts that the rows ask the posterior about, each by itself; ``distinct`` how
+    many it was given, as equal ones of a chunk and step are asked once; ``seconds`` wall time.
     """
 
     tokens: NDArray[np.int8]
     step_revealed: NDArray[np.int32]
     dead_from: NDArray[np.int32]
     forwards: int
+    distinct: int
     seconds: float
 
     @property
@@ -114,8 +118,9 @@ def decode(
     At each step the schedule names how many positions to reveal, the posterior gives the marginals p(x_i | what is
     revealed), the policy names the positions, and their tokens are drawn independently from the marginals. One position
     a step samples the posterior's own joint law; several at once does not. Cost: one call of the posterior per chunk
-    and step. Tokens are drawn over the values of the role. Every answer of the posterior (see ``ask``), the policy and
-    the schedule is checked. Errors: ValueError that names what was answered, and by whom.
+    and step, for the distinct contexts of rows that have something to reveal. Tokens are drawn over the values of the
+    role. Every answer of the posterior (see ``ask``), the policy and the schedule is checked. Errors: ValueError that
+    names what was answered, and by whom.
     """
     loop = Loop(posterior, policy, schedule, key, DecodeOptions() if options is None else options)
     layout = posterior.layout
@@ -127,34 +132,38 @@ def decode(
     revealed = np.full(tokens.shape, -1, np.int32)
     dead_from = np.full(n, -1, np.int32)
 
-    def draw(rows: slice, steps: Iterator[Step]) -> int:
-        forwards = 0
+    def draw(rows: slice, steps: Iterator[Step]) -> tuple[int, int]:
+        forwards = distinct = 0
         for at in steps:
             written, dead, step, view = tokens[rows], dead_from[rows], at.view.step, at.view
-            forwards += len(written)
+            forwards, distinct = forwards + int(at.forwards.sum()), at.distinct
             dead[np.isneginf(at.marginals.log_evidence) & (dead < 0)] = step
             shape = (layout.values, step, loop.options.temperature, loop.options.argmax, view.start)
             masks, words = (at.masked, at.next_masked), view.key.fold("tokens").words()
             _kernels.reveal(written, revealed[rows], *masks, at.marginals.probs, *shape, *words)
-        return forwards
+        return forwards, distinct
 
-    forwards = sum(loop.by_chunk(tokens, draw))
-    return Decoded(tokens, revealed, dead_from, forwards, time.perf_counter() - began)
+    forwards, distinct = (sum(counts) for counts in zip(*loop.by_chunk(tokens, draw), strict=True))
+    return Decoded(tokens, revealed, dead_from, forwards, distinct, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
 class Step:
     """One step of a chunk of B rows, its tokens not yet written.
 
-    ``view`` is what the policy saw, ``marginals`` the answer of the posterior, ``budget`` int64[B] what the schedule
-    named; ``masked`` and ``next_masked`` bool[B, L] say what is hidden before and after it.
+    ``view`` is what the policy saw, ``marginals`` the answer of the posterior; ``active`` bool[B] says which rows it
+    was asked about, the others stay as they are. ``masked`` and ``next_masked`` bool[B, L] say what is hidden before
+    and after it; ``forwards`` int64[B] the contexts asked at this step by each row, those of the policy included;
+    ``distinct`` the contexts that the posterior was given in all steps up to this one.
     """
 
     view: View
     marginals: Marginals
-    budget: NDArray[np.int64]
+    active: NDArray[np.bool_]
     masked: NDArray[np.bool_]
     next_masked: NDArray[np.bool_]
+    forwards: NDArray[np.int64]
+    distinct: int
 
 
 @dataclass(frozen=True)
@@ -204,30 +213,48 @@ class Loop:
         return np.array(steps, np.int64)[which.ravel()]
 
     def _steps(self, tokens: NDArray[np.int8], start: int, row_steps: NDArray[np.int64]) -> Iterator[Step]:
-        """The steps of one chunk, whose first row is row ``start``; those that reveal nothing in any row are left out.
+        """The steps of one chunk, whose first row is row ``start``; those at which no row is active are left out.
+
+        A row is active while it has something to reveal; with a policy that remasks, at all its steps.
 
         ``tokens`` [B, L] of a step are written before the next one is asked for.
         """
         layout, options, masked = self.posterior.layout, self.options, tokens == MASK
         steps, own = int(row_steps.max()), row_steps[start : start + len(tokens)]
+        denoiser, memory = Denoiser(self.posterior, len(tokens), start), dict[str, Any]()
+        remasks = bool(getattr(self.policy, "remasks", False))
         for step in range(steps):
             key = self.key.fold(step)
             budget = self.schedule.budget(step, _shown(masked), key, start)
             budget = check_budget(budget, len(tokens), self.schedule.name, start=start)
-            if not budget.any():
+            active = step < own if remasks else (budget > 0) & masked.any(axis=1)
+            if not active.any():
                 continue
-            marginals = ask(self.posterior, tokens, layout, start=start)
+            marginals = denoiser.at(tokens, active)
             shown = replace(marginals, probs=_shown(marginals.probs))
-            view = View(_shown(tokens), _shown(masked), shown, layout, step, steps, key, start, options.noise, own)
+            seen = (_shown(tokens), _shown(masked), shown, layout, step, steps, key, start, options.noise, own)
+            view = View(*seen, _shown(active), denoiser, memory)
             next_masked = check_plan(self.policy.plan(view, budget), masked.shape, self.policy.name)
+            next_masked[~active] = masked[~active]
+            if not remasks:
+                self._check_only_reveals(view, next_masked)
             if options.observer is not None:
                 options.observer(view, next_masked)
-            yield Step(view, marginals, budget, masked, next_masked)
+            yield Step(view, marginals, active, masked, next_masked, denoiser.forwards, denoiser.distinct)
             masked = next_masked
         if masked.any():
             left = int(masked.sum())
             raise ValueError(
                 f"{self.schedule.name} with {self.policy.name} left {left} positions hidden after {steps} steps"
+            )
+
+    def _check_only_reveals(self, view: View, next_masked: NDArray[np.bool_]) -> None:
+        again = next_masked & ~view.masked
+        if again.any():
+            row, position = (int(i) for i in np.argwhere(again)[0])
+            raise ValueError(
+                f"{self.policy.name} hides position {position} of row {view.start + row} again at step {view.step}: a "
+                "policy that may do so has the attribute remasks = True"
             )
 
 

@@ -116,7 +116,8 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
         contexts = np.where(decoded.step_revealed < steps[:, None], tokens, MASK).astype(np.int8)
         parts = []
         for first in range(0, len(contexts), BATCH):
-            evidence = ask(exact, contexts[first : first + BATCH], exact.layout, start=first).log_evidence
+            part = contexts[first : first + BATCH]
+            evidence = ask(exact, part, exact.layout, rows=range(first, first + len(part))).log_evidence
             if np.isnan(evidence).any():
                 row = first + int(np.argmax(np.isnan(evidence)))
                 raise ValueError(

@@ -145,7 +145,8 @@ class AlongOrder:
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once, None, :]
             contexts = np.where(self._hidden, np.int8(MASK), part)
-            probs = ask(self.posterior, contexts.reshape(-1, length), self.posterior.layout, start=first * length).probs
+            numbers = range(first * length, (first + len(contexts)) * length)
+            probs = ask(self.posterior, contexts.reshape(-1, length), self.posterior.layout, rows=numbers).probs
             parts.append(probs.reshape(*contexts.shape, -1)[:, np.arange(length), places])
         return np.concatenate(parts) if parts else np.empty((0, length, self.posterior.layout.n_values))
 

@@ -19,7 +19,7 @@ from lo_theory.lab.schema import closest, require_distinct, setting
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
-    from lo_theory.diffusion import Policy
+    from lo_theory.diffusion import Policy, Schedule
     from lo_theory.diffusion.masks import MaskLaw
     from lo_theory.problem import Layout
 
@@ -43,7 +43,15 @@ def policy(text: str) -> Policy:
     return made
 
 
-def _made(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: str) -> Any:
+def schedule(text: str, steps: int) -> Schedule:
+    """Make the schedule named by ``cosine``, or by ``beta(2,1)`` for one that takes numbers, for ``steps`` steps."""
+    from lo_theory.diffusion import SCHEDULES
+
+    made: Schedule = _made(text, SCHEDULES, "schedule", "schedules", steps)
+    return made
+
+
+def _made(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: str, *first: int) -> Any:
     match = _NAMED.match(text.replace(" ", ""))
     name = match.group(1) if match else text
     if match is None or name not in known:
@@ -51,16 +59,16 @@ def _made(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: 
             f"unknown {kind} {text!r}: the closest is {closest(name, list(known))} ({kinds}: {', '.join(known)})"
         )
     try:
-        return known[name](*_numbers(known[name], name, match.group(2) or ""))
+        return known[name](*first, *_numbers(known[name], name, match.group(2) or "", len(first)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{kind} {text!r}: {error}") from error
 
 
-def _numbers(maker: Callable[..., Any], name: str, text: str) -> list[int | float]:
-    """The numbers between the brackets of a name, as many as it takes; a reading order is no number."""
+def _numbers(maker: Callable[..., Any], name: str, text: str, given: int) -> list[int | float]:
+    """The numbers between the brackets of a name, as many as it takes after ``given``; a reading order is no number."""
     takes = [
         part
-        for part in inspect.signature(maker).parameters.values()
+        for part in list(inspect.signature(maker).parameters.values())[given:]
         if "tuple" not in str(part.annotation) and "ArrayLike" not in str(part.annotation)
     ]
     least = sum(part.default is part.empty for part in takes)
@@ -293,9 +301,9 @@ class Decoding:
     ``noise`` is that of the grid, and of the single cells that name none of their own.
 
     ``policies``: names in ``lo_theory.diffusion.POLICIES``, with numbers where one takes some, such as ``mine(0.5)``.
-    ``steps``: L, L/8 or an integer. ``schedule``: fixed_count splits the positions evenly, binomial is the paper's
-    rule. ``chunk`` sequences go through the denoiser at once. ``cost_sequences``: on so many true sequences the cost of
-    each decode that draws its tokens is measured; 0, on none.
+    ``steps``: L, L/8 or an integer. ``schedule``: a name in ``lo_theory.diffusion.SCHEDULES``; fixed_count splits the
+    positions evenly, binomial is the paper's rule. ``chunk`` sequences go through the denoiser at once.
+    ``cost_sequences``: on so many true sequences the cost of each decode that draws its tokens is measured; 0, on none.
     """
 
     sequences: int = setting(2000, least=2)
@@ -303,7 +311,7 @@ class Decoding:
     policies: tuple[str, ...] = ("vanilla", "top_probability", "margin")
     steps: tuple[str | int, ...] = ("L", "L/8")
     argmax: tuple[bool, ...] = (False,)
-    schedule: Literal["fixed_count", "binomial"] = "fixed_count"
+    schedule: str = "fixed_count"
     temperature: float = setting(1.0, above=0)
     noise: Noise | None = None
     extra: tuple[ExtraCell, ...] = ()
@@ -315,6 +323,7 @@ class Decoding:
             step_count(steps, 1)
         for name in (*self.policies, *(cell.policy for cell in self.extra)):
             policy(name)
+        schedule(self.schedule, 1)
 
     def cells(self) -> tuple[Cell, ...]:
         """All cells, each once; a denoiser's cells are together, the grid first."""

@@ -139,7 +139,8 @@ class CausalLearner:
                 rows = slice(first, min(n, first + options.chunk))
                 self._fill(tokens[rows], steps[rows], known, key, options, first)
         seconds = time.perf_counter() - began
-        return Decoded(tokens, steps, np.full(n, -1, np.int32), n * self.layout.length, seconds)
+        passes = n * self.layout.length
+        return Decoded(tokens, steps, np.full(n, -1, np.int32), passes, passes, seconds)
 
     def _fill(
         self,

@@ -6,6 +6,7 @@ reaches compiled code. Imports the problem room and one kernel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,7 +54,12 @@ class Posterior(Protocol):
 
 
 def ask(
-    posterior: Posterior, tokens: NDArray[np.int8], layout: Layout, *, name: str | None = None, start: int = 0
+    posterior: Posterior,
+    tokens: NDArray[np.int8],
+    layout: Layout,
+    *,
+    name: str | None = None,
+    rows: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> Marginals:
     """Return ``posterior.marginals(tokens)`` for checked tokens int8[B, L], once its form and values are known good.
 
@@ -61,8 +67,8 @@ def ask(
     that the role takes (the rest is dropped where tokens are drawn); log_evidence float[B], finite, -inf or nan;
     converged bool[B]. The answer has contiguous probabilities in float32 or float64. The posterior is given a copy of
     the tokens, its own to change. Cost: one pass over the B L V numbers, under 2 % of a decode of 2,000 sequences with
-    the exact posterior at (8, 24) (tests/bench/test_answer_bench.py). Errors: ValueError that names the row (counted
-    from ``start``), the position and the numbers.
+    the exact posterior at (8, 24) (tests/bench/test_answer_bench.py). Errors: ValueError that names the row (its
+    number in ``rows``, 0, 1, ... when left out), the position and the numbers.
     """
     POSTERIOR.check(posterior, "a posterior" if name is None else name)
     name = type(posterior).__name__ if name is None else name
@@ -72,7 +78,7 @@ def ask(
     if any(part is None for part in parts):
         raise ValueError(f"{name} must answer Marginals(probs, log_evidence, converged), got {type(answer).__name__}")
     shape = (len(tokens), layout.length, layout.n_values)
-    probs = check_laws(parts[0], shape, layout.values, name, start=start)
+    probs = check_laws(parts[0], shape, layout.values, name, rows=rows)
     evidence, converged = plain(parts[1], "log_evidence"), plain(parts[2], "converged")
     for part, array, kinds in (("log_evidence", evidence, "f"), ("converged", converged, "b")):
         if array.shape != shape[:1] or array.dtype.kind not in kinds:
@@ -81,7 +87,7 @@ def ask(
                 f"{array.dtype} of shape {array.shape}"
             )
     if (evidence == np.inf).any():
-        row = start + int(np.argmax(evidence == np.inf))
+        row = _number(rows, int(np.argmax(evidence == np.inf)))
         raise ValueError(
             f"{name} gives row {row} the log_evidence inf: it is finite, -inf (impossible) or nan (unknown)"
         )
@@ -100,7 +106,18 @@ def check_layout(own: Layout, layout: Layout, name: str) -> None:
         )
 
 
-def check_laws(probs: Any, shape: tuple[int, ...], values: NDArray[Any], name: str, *, start: int = 0) -> NDArray[Any]:
+def _number(rows: Sequence[int] | NDArray[np.int64] | None, row: int) -> int:
+    return row if rows is None else int(rows[row])
+
+
+def check_laws(
+    probs: Any,
+    shape: tuple[int, ...],
+    values: NDArray[Any],
+    name: str,
+    *,
+    rows: Sequence[int] | NDArray[np.int64] | None = None,
+) -> NDArray[Any]:
     """Return ``probs`` as contiguous float32 or float64 [B, L, V] of the given shape; ValueError unless all are laws.
 
     ``values`` int[L]: how many values the token at each position takes.
@@ -117,7 +134,8 @@ def check_laws(probs: Any, shape: tuple[int, ...], values: NDArray[Any], name: s
     laws: NDArray[Any] = np.require(given, kept, ("C", "W"))
     row, position, what = _answer_kernels.find_fault(laws, values)
     if what:
-        raise complain(laws[row, position], what, int(values[position]), f"{name} gives row {start + row}", position)
+        who = f"{name} gives row {_number(rows, row)}"
+        raise complain(laws[row, position], what, int(values[position]), who, position)
     return laws
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import DecodeOptions, OneAtATime, Policy, Schedule, View, decode
+from lo_theory.diffusion.asking import Denoiser
 from lo_theory.diffusion.contexts import at_truth
 from lo_theory.diffusion.policies import check_plan
 from lo_theory.posterior import Marginals, Posterior
@@ -45,7 +47,7 @@ class _Watched:
     out_of_order: int = 0
 
     def __post_init__(self) -> None:
-        self.name = self.policy.name
+        self.name, self.remasks = self.policy.name, bool(getattr(self.policy, "remasks", False))
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The plan of the policy, noted."""
@@ -184,7 +186,7 @@ def _along_its_path(
     each, one row at a time; None where it does not reveal exactly one position a step.
     """
     layout, likelihood, masked = problem.layout, np.ones(len(rows)), np.ones(rows.shape, np.bool_)
-    one = np.ones(1, np.int64)
+    one, denoiser, memories = np.ones(1, np.int64), Denoiser(posterior, 1), [dict[str, Any]() for _ in rows]
     for step in range(layout.length):
         tokens = np.where(masked, np.int8(MASK), rows)
         answer = ask(posterior, tokens, layout)
@@ -192,7 +194,8 @@ def _along_its_path(
         for row in range(len(rows)):
             it = slice(row, row + 1)
             seen = Marginals(answer.probs[it], answer.log_evidence[it], answer.converged[it])
-            view = View(tokens[it], masked[it].copy(), seen, layout, step, layout.length, key.fold(step))
+            place = (layout, step, layout.length, key.fold(step))
+            view = View(tokens[it], masked[it].copy(), seen, *place, denoiser=denoiser, memory=memories[row])
             following = check_plan(policy.plan(view, one), (1, layout.length), policy.name)[0]
             chosen = masked[row] & ~following
             if chosen.sum() != 1 or (following & ~masked[row]).any():

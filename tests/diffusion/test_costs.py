@@ -387,6 +387,7 @@ class Remask:
     """Hides the first position again at the second step."""
 
     name: str = "remask"
+    remasks: bool = True
 
     def plan(self, view, budget):
         left = fixed_order().plan(view, budget)

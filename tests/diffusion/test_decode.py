@@ -286,6 +286,7 @@ class Remask:
     """Reveals everything, then hides position 0 again once: what a remasking policy does."""
 
     name = "remask"
+    remasks = True
 
     def plan(self, view, budget):
         after = np.zeros_like(view.masked)
@@ -297,6 +298,7 @@ class HideAgain:
     """Reveals everything at once, and hides position 0 at step 1."""
 
     name = "hide_again"
+    remasks = True
 
     def plan(self, view, budget):
         after = np.zeros_like(view.masked)

@@ -139,7 +139,7 @@ def test_the_refusal_names_row_position_and_values():
     context = PROBLEM.sample(KEY, 3)
     context[2, 5] = MASK
     with pytest.raises(ValueError, match=r"Spoiled gives row 42 at position 5 no probabilities: \[0\.7 0\.2\] sums"):
-        ask(Spoiled(at_hidden([0.7, 0.2])), context, PROBLEM.layout, start=40)
+        ask(Spoiled(at_hidden([0.7, 0.2])), context, PROBLEM.layout, rows=range(40, 43))
 
 
 def test_a_softmax_in_single_precision_over_127_values_is_a_law():

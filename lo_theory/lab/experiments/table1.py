@@ -16,12 +16,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lo_theory.diffusion import (
-    BinomialRule,
     DecodeOptions,
-    FixedCount,
     Noise,
-    OneAtATime,
-    Schedule,
     Sums,
     decode,
     decode_cost,
@@ -54,6 +50,7 @@ from lo_theory.lab.settings import (
     check_laws,
     mask_law,
     policy,
+    schedule,
     step_count,
 )
 from lo_theory.lab.subject import Finding, Subject
@@ -213,7 +210,7 @@ def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> lis
     setting, key = s.row.decoding, s.key.fold("decode").fold(cell.name)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
-    denoiser, rule = _denoiser(s, cell.denoiser), (policy(cell.policy), _schedule(s, cell, steps))
+    denoiser, rule = _denoiser(s, cell.denoiser), (policy(cell.policy), schedule(cell.schedule, steps))
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
     decoded = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
     dead_ends: dict[str, Sums] = {}
@@ -232,12 +229,6 @@ def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> lis
 def _cost_sequences(s: Subject, cell: Cell) -> int:
     """On how many sequences the cost of a decode is measured; with argmax it has none that is finite."""
     return 0 if cell.argmax else s.row.decoding.cost_sequences
-
-
-def _schedule(s: Subject, cell: Cell, steps: int) -> Schedule:
-    if cell.schedule == "binomial":
-        return BinomialRule(steps)
-    return OneAtATime() if steps == s.distribution.layout.length else FixedCount(steps)
 
 
 _KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
