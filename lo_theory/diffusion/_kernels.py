@@ -20,6 +20,9 @@ Rounding in a posterior must not decide an order.
 """
 
 
+_PRIME = 2147483629  # below 2**31
+
+
 @jit()
 def draw_below(out, start, key0, key1, bound):
     """Fill int64 ``out`` [n] with uniform integers in [0, bound)."""
@@ -107,10 +110,12 @@ def first_equal(first, tokens):
         slots *= 2
     table = np.full(slots, -1, np.int64)
     for i in range(tokens.shape[0]):
-        mixed = np.int64(1)
+        mixed, block = np.int64(1), np.int64(0)
         for position in range(tokens.shape[1]):
-            mixed = (mixed * 131 + tokens[i, position] + 2) % 281474976710597  # a prime below 2**48
-        slot = mixed % slots
+            block = 131 * block + np.int64(tokens[i, position]) + 2
+            if position % 8 == 7:  # 131**8 < 2**63: a remainder for each eight tokens is enough
+                mixed, block = (131071 * mixed + block) % _PRIME, np.int64(0)
+        slot = (131071 * mixed + block) % _PRIME % slots
         while True:
             j = table[slot]
             if j < 0:

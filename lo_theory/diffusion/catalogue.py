@@ -1,4 +1,4 @@
-"""All policies by name, as experiment files write them: ``margin``, or ``threshold(0.9)`` for one that takes numbers."""
+"""All policies by name, as experiment files write them: ``margin``, or ``mine(0.9)`` for one that takes numbers."""
 
 from __future__ import annotations
 
