@@ -55,6 +55,8 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "policy": "which positions are revealed next",
         "steps": "steps of a decode",
         "schedule": "how many positions a step reveals",
+        "counts": "tokens revealed at each step",
+        "known": "tokens revealed, at random",
         "argmax": "whether the likeliest value is taken in place of a draw",
         "temperature": "temperature of the draws",
         "noise": "noise on the logits of a decode",
@@ -274,6 +276,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 model_error="its part from marginals that are not the exact ones",
                 calls="posterior calls that a decode of one sequence takes",
             ),
+        ),
+        "information": Kind(
+            "the information curve of a problem, and what random orders cost by it",
+            ("known", "schedule", "steps", "counts"),
+            _means(
+                entropy="entropy of a sequence as the sum of the curve, nats",
+                hidden_entropy="mean entropy of one hidden token, nats",
+                curve_cost="KL from the data to random order with these counts and exact marginals, nats a sequence",
+            )
+            | _singles(total_correlation="sum of the single tokens' entropies less that of the sequence, nats"),
         ),
         "generate": Kind(
             "complete sequences that a learner generates",

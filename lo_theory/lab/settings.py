@@ -31,7 +31,7 @@ def mask_law(text: str) -> MaskLaw:
     """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
     from lo_theory.diffusion.masks import LAWS
 
-    law: MaskLaw = _made(text, LAWS, "mask law", "laws")
+    law: MaskLaw = made_by_name(text, LAWS, "mask law", "laws")
     return law
 
 
@@ -39,7 +39,7 @@ def policy(text: str) -> Policy:
     """Make the decoding policy named by ``margin``, or by ``mine(0.5)`` for one in ``POLICIES`` that takes numbers."""
     from lo_theory.diffusion import POLICIES
 
-    made: Policy = _made(text, POLICIES, "policy", "policies")
+    made: Policy = made_by_name(text, POLICIES, "policy", "policies")
     return made
 
 
@@ -47,11 +47,12 @@ def schedule(text: str, steps: int) -> Schedule:
     """Make the schedule named by ``cosine``, or by ``beta(2,1)`` for one that takes numbers, for ``steps`` steps."""
     from lo_theory.diffusion import SCHEDULES
 
-    made: Schedule = _made(text, SCHEDULES, "schedule", "schedules", steps)
+    made: Schedule = made_by_name(text, SCHEDULES, "schedule", "schedules", steps)
     return made
 
 
-def _made(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: str, *first: int) -> Any:
+def made_by_name(text: str, known: Mapping[str, Callable[..., Any]], kind: str, kinds: str, *first: int) -> Any:
+    """Call what ``text`` names in ``known``, with ``first`` and the numbers in its brackets; ValueError says how."""
     match = _NAMED.match(text.replace(" ", ""))
     name = match.group(1) if match else text
     if match is None or name not in known:

@@ -220,7 +220,18 @@ def _load(name: str) -> Task:
 
 TASKS: Mapping[str, Callable[[], Task]] = {
     name: functools.partial(_load, name)
-    for name in ("table1", "thresholds", "figure4", "figure2", "orders", "families", "hardness", "recipes", "ratio")
+    for name in (
+        "table1",
+        "thresholds",
+        "figure4",
+        "figure2",
+        "orders",
+        "families",
+        "hardness",
+        "recipes",
+        "ratio",
+        "samplers",
+    )
 }
 """Every task of this package by the name that configurations use: the name of its module."""
 

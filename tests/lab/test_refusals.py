@@ -28,6 +28,11 @@ def family(**row: Any) -> dict[str, Any]:
     return one_row(**{"name": "a", "problem": NAE, **row})
 
 
+def rules(*every: Mapping[str, Any], **row: Any) -> dict[str, Any]:
+    given = {"rules": list(every)} if every else {}
+    return one_row(**{"name": "a", "problem": NAE, "denoisers": ["exact"], **given, **row})
+
+
 def hardness(**row: Any) -> dict[str, Any]:
     return one_row(**{"problem": NAE, "training": None, **row})
 
@@ -127,6 +132,19 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
             recipe(problem={"family": "sparse_parity", "N": 5, "P": 3, "k": 3, "noise": 0.5}, recipe="tuned"),
             "no gap to close",
         ),
+    ],
+    "samplers": [
+        (rules(name=" "), "name is empty"),
+        (rules(denoisers=[]), "at least one of denoisers"),
+        (rules(denoisers=["exactly"]), "unknown denoiser 'exactly': the closest is exact"),
+        (rules({"policies": ["margni"]}), "unknown policy 'margni': the closest is margin"),
+        (rules({"policies": ["vanilla"], "schedules": ["even"]}), "unknown schedule 'even'"),
+        (rules({"policies": []}), "policies is empty"),
+        (rules({"policies": ["vanilla"], "steps": ["L/0"]}), "steps are L"),
+        (rules({"policies": ["vanilla"], "denoisers": ["bp"]}), "rules name the denoiser bp, which is not among"),
+        (rules(denoisers=["exact", "model"], training=None), "denoisers name model, but training is null"),
+        (rules(problem=SLAB, denoisers=["exact", "few_rounds(2)"]), r"few_rounds\(2\) takes .* tables, not slabs"),
+        (rules(limit_states=2), "the exact posterior needs 32 states, over the limit of 2"),
     ],
     "thresholds": [
         (one_row(ensemble={"family": "sat", "k": 3}), r"family must be one of colouring, nae, xor"),
