@@ -58,10 +58,10 @@ REGISTRY: Mapping[str, Share] = {
     # examples
     "example: block sizes": Share(1),
     "example: block weights": Share(5),
-    "example: entropy bound": Share(1),
+    "example: expected errors": Share(1),
     "example: exact targets": Share(1),
     # diffusion
-    "decode keeps p_data": Share(6),
+    "decode keeps p_data": Share(14),
     "temperature": Share(3),
     "ties": Share(2),
     "oracle noise": Share(4),

@@ -1,6 +1,7 @@
 """Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
 
 from lo_theory.diffusion.catalogue import POLICIES
+from lo_theory.diffusion.confidence_rules import Prefix, entropy_bounded, factor, frechet, threshold
 from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
@@ -19,6 +20,7 @@ from lo_theory.diffusion.information import (
     information_curve,
 )
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
+from lo_theory.diffusion.lookahead_rules import information_gain, lookahead, position_calibrated
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import (
     LAWS,
@@ -56,6 +58,7 @@ from lo_theory.diffusion.schedules import (
     Schedule,
     schedule_counts,
 )
+from lo_theory.diffusion.stable_rules import stable, true_margin
 from lo_theory.diffusion.statistics import Sums
 
 __all__ = [
@@ -82,6 +85,7 @@ __all__ = [
     "Pattern",
     "PatternLosses",
     "Policy",
+    "Prefix",
     "RevealCurve",
     "Rotation",
     "Schedule",
@@ -102,24 +106,33 @@ __all__ = [
     "describe",
     "diversity",
     "entropy",
+    "entropy_bounded",
     "evidence",
+    "factor",
     "find_dead_ends",
     "find_leaks",
     "fixed_order",
+    "frechet",
     "gap_closed",
     "generated_accuracies",
     "infill_accuracies",
     "information_curve",
+    "information_gain",
     "leak_threshold",
     "log_likelihood",
+    "lookahead",
     "losses",
     "margin",
     "order_losses",
     "pattern_losses",
     "per_hidden",
+    "position_calibrated",
     "reading_order",
     "row_integers",
     "schedule_counts",
+    "stable",
+    "threshold",
     "top_probability",
+    "true_margin",
     "vanilla",
 ]

@@ -100,6 +100,29 @@ def confidence(out, probs, masked, values, kind):
 
 
 @jit()
+def count_stable(stable, before, probs, masked, active, values, kappa):
+    """Count in int64 ``stable`` [B, L] the steps in a row whose law moved by KL(now || before) < ``kappa``.
+
+    At hidden positions of ``active`` rows; -1 where there was no law before. ``before`` float64 [B, L, V] becomes
+    ``probs``.
+    """
+    for i in range(probs.shape[0]):
+        if not active[i]:
+            continue
+        for position in range(probs.shape[1]):
+            if not masked[i, position]:
+                continue
+            moved = 0.0
+            for value in range(values[position]):
+                p, q = np.float64(probs[i, position, value]), before[i, position, value]
+                if p > 0.0:
+                    moved += p * np.log(p / q) if q > 0.0 else np.inf
+                before[i, position, value] = p
+            still = stable[i, position] >= 0 and max(moved, 0.0) < kappa
+            stable[i, position] = stable[i, position] + 1 if still else 0
+
+
+@jit()
 def first_equal(first, tokens):
     """Fill int64 ``first`` [n] with the number of the first row of int8 ``tokens`` [n, L] that is equal to each row.
 

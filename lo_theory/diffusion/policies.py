@@ -29,6 +29,7 @@ __all__ = [
     "entropy",
     "fixed_order",
     "margin",
+    "reveal_best",
     "top_probability",
     "vanilla",
 ]
@@ -152,13 +153,20 @@ class TopK:
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mask after this step, bool[B, L]."""
-        scores = _check_scores(self.score(view), view, self.name)
-        if view.noise is not None and view.noise.scale > 0:
-            scores = _add_noise(scores, view, view.noise)
-        next_masked = view.masked.copy()
-        budget = check_budget(budget, len(next_masked), "the schedule", start=view.start)
-        _kernels.reveal_highest(next_masked, scores, budget, view.start, *view.key.fold("ties").words())
-        return next_masked
+        return reveal_best(view, self.score(view), budget, self.name)
+
+
+def reveal_best(view: View, scores: Any, budget: Any, name: str) -> NDArray[np.bool_]:
+    """Mask after revealing the ``budget`` int64[B] hidden positions of highest ``scores`` float64[B, L]: the step of
+    ``TopK``, its ties, noise and errors, for a rule called ``name`` that chooses the number itself.
+    """
+    given = _check_scores(scores, view, name)
+    if view.noise is not None and view.noise.scale > 0:
+        given = _add_noise(given, view, view.noise)
+    next_masked = view.masked.copy()
+    budget = check_budget(budget, len(next_masked), "the schedule", start=view.start)
+    _kernels.reveal_highest(next_masked, given, budget, view.start, *view.key.fold("ties").words())
+    return next_masked
 
 
 def _check_scores(scores: Any, view: View, name: str) -> NDArray[np.float64]:

@@ -158,7 +158,7 @@ def test_a_block_is_a_block_by_address_and_weighs_every_position_alike() -> None
 
 
 def test_with_bound_zero_the_policy_keeps_the_law_in_fewer_passes_and_with_a_large_bound_it_does_not() -> None:
-    policy, exact, n = example("policy").EntropyBounded, ExactPosterior(PROBLEM), 8000
+    policy, exact, n = example("policy").ExpectedErrors, ExactPosterior(PROBLEM), 8000
     states = np.array(list(itertools.product((0, 1), repeat=4)))
     weights = 2 ** np.arange(3, -1, -1)
 
@@ -169,21 +169,21 @@ def test_with_bound_zero_the_policy_keeps_the_law_in_fewer_passes_and_with_a_lar
         assert right == (bound == 0)
         return np.bincount(PROBLEM.layout.split(decoded.tokens)[0] @ weights, minlength=len(states))
 
-    accept("example: entropy bound", chi_square(counts(0.0), np.full(16, 1 / 16)))
+    accept("example: expected errors", chi_square(counts(0.0), np.full(16, 1 / 16)))
     counts(5.0)
 
 
 def test_the_policy_reveals_most_certain_positions_within_the_bound_and_at_least_the_budget() -> None:
-    policy, exact = example("policy").EntropyBounded, ExactPosterior(PROBLEM)
+    policy, exact = example("policy").ExpectedErrors, ExactPosterior(PROBLEM)
     tokens = np.where(Uniform().sample(KEY, (truth := PROBLEM.sample(KEY, 200)), PROBLEM.layout)[0][0], -1, truth)
     marginals = exact.marginals(tokens)
-    entropies = -np.where(marginals.probs > 0, marginals.probs * np.log(np.maximum(marginals.probs, 1e-300)), 0).sum(-1)
+    errors = 1 - marginals.probs.max(axis=-1)
     view = View(tokens, tokens < 0, marginals, PROBLEM.layout, 0, 10, KEY)
     for bound, least in itertools.product((0.0, 0.7, 1.5), (1, 2)):
         revealed = view.masked & ~policy(bound).plan(view, np.full(len(tokens), least))
-        for hidden, row, values in zip(view.masked, revealed, entropies, strict=True):
+        for hidden, row, values in zip(view.masked, revealed, errors, strict=True):
             order = sorted(values[hidden])
-            within = sum(sum(order[:count]) <= bound + 1e-9 for count in range(len(order)))
+            within = sum(sum(order[:count]) <= bound + 1e-9 for count in range(1, len(order) + 1))
             assert row.sum() == max(within, min(least, len(order)))
             assert sorted(values[row]) == pytest.approx(order[: row.sum()])
 

@@ -22,12 +22,13 @@ print(len({{recorded.data["dispatcher"] for _, recorded in found.buffer}}))
 """
 _USUAL = """
     from lo_theory import ExactPosterior, Key, decode, generated_accuracies, nae_sat
-    from lo_theory.diffusion import OneAtATime, Uniform, losses, margin
+    from lo_theory.diffusion import POLICIES, OneAtATime, Uniform, losses
     from lo_theory.posterior import BPPosterior
 
     problem = nae_sat(8, 24, seed=0)
     posterior = ExactPosterior(problem)
-    generated = decode(posterior, margin(), OneAtATime(), key=Key(2), n=20)
+    for make in POLICIES.values():
+        generated = decode(posterior, make(), OneAtATime(), key=Key(2), n=20)
     generated_accuracies(problem, generated.tokens, Key(3))
     losses(BPPosterior(problem), posterior, problem, Uniform(), key=Key(4), n=20)
 """

@@ -252,7 +252,7 @@ def test_decoders_that_break_a_promise():
 
     halved = check((ExactPosterior(PARITY), Half(), FixedCount(3)), PARITY, n=1_000)
     assert halved.failed == ("budget kept", "everything revealed at the end")
-    bounded = runpy.run_path(str(ROOT / "examples" / "policy.py"))["EntropyBounded"](0.0)
+    bounded = runpy.run_path(str(ROOT / "examples" / "policy.py"))["ExpectedErrors"](0.0)
     assert check(bounded, PARITY, n=1_000, claims=Claims(budget="least")).ok
 
 
