@@ -55,6 +55,11 @@ REGISTRY: Mapping[str, Share] = {
     "colouring thresholds, long": Share(4),
     "figure four, long": Share(2),
     "threshold intervals, long": Share(2),
+    # rules that hide again, correctors
+    "remasking": Share(14),
+    "correctors": Share(4),
+    "random sizes": Share(1),
+    "first hitting": Share(2),
     # examples
     "example: block sizes": Share(1),
     "example: block weights": Share(5),

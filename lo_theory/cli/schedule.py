@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lo_theory.cli.samples import add_families, family_problem
@@ -67,7 +68,10 @@ def _table(curve: InformationCurve, steps: int) -> Table:
         RevealCurve,
         best_counts,
         binomial_cost,
+        certificates,
+        certified_counts,
         counts_cost,
+        random_sizes_cost,
         schedule_counts,
     )
     from lo_theory.diffusion.statistics import Estimate
@@ -81,18 +85,24 @@ def _table(curve: InformationCurve, steps: int) -> Table:
     every = [(schedule.name, schedule_counts(schedule, length, Key(0))) for schedule in betas]
     name, least = min(every, key=lambda it: counts_cost(nats, it[1]))
     known = {"best": best_counts(nats, steps), f"best {name}": least, **counts}
-    lines = [_line(name, counts, _estimate(curve.cost(counts))) for name, counts in known.items()]
+    known |= {f"by {of} alone": certified_counts(length, steps, of) for of in ("TC", "DTC")}
+    lines = [_line(name, made, _estimate(curve.cost(made)), certificates(nats, made)) for name, made in known.items()]
     lines.sort(key=lambda line: line.value("nats"))
-    rule = Estimate(binomial_cost(curve.nats, steps), math.nan, math.nan)
-    lines.append(_line(f"binomial({steps})", None, rule))
-    columns = [key("schedule", left=True), measured("nats"), key("counts", "tokens at each step", left=True)]
+    for name, mean in (("random_sizes", random_sizes_cost), ("binomial", binomial_cost)):
+        lines.append(_line(f"{name}({steps})", None, Estimate(mean(nats, steps), math.nan, math.nan), {}))
+    bounds = [measured(of, f"by {of}", ".3f") for of in ("TC", "DTC", "MI")]
+    last = key("counts", "tokens at each step", left=True)
+    columns = [key("schedule", left=True), measured("nats"), *bounds, measured("Li, Cai", form=".3f"), last]
     return Table(f"Cost of {steps} steps in random order, nats a sequence", columns, lines, notes=_NOTE)
 
 
 _NOTE = (
     "KL from the law of the data to that of a sampler with exact marginals, 95 % intervals over sequences. best: of "
     "all counts the least on this curve; best beta: of beta(steps, a, b) with a and b from 1/8 to 8. binomial: the "
-    "paper's rule, in the mean over its counts."
+    "paper's rule, random_sizes: random counts whose mean cost is a known share of TC, both in the mean over their "
+    "counts. by TC, DTC, MI: upper bounds that know of the curve only TC (the cost of one step), DTC or MI = TC + DTC; "
+    "they can lie below a cost by the error of the curve. Li, Cai: arXiv 2505.21400. by TC alone, by DTC alone: the "
+    "counts with the least such bound."
 )
 
 
@@ -102,8 +112,11 @@ def _estimate(sums: Sums) -> Estimate:
     return Estimate(sums.mean, *sums.interval())
 
 
-def _line(name: str, counts: list[int] | None, nats: Estimate) -> Record:
+def _line(name: str, counts: list[int] | None, nats: Estimate, bounds: Mapping[str, float]) -> Record:
+    from lo_theory.diffusion.statistics import Estimate
     from lo_theory.lab.frame import Record
 
     words = "random" if counts is None else " ".join(map(str, counts))
-    return Record({"schedule": name, "counts": words}, {"nats": (nats, None)})
+    shown = {"Li, Cai" if "2505" in of else of: Estimate(bound, math.nan, math.nan) for of, bound in bounds.items()}
+    estimates = {"nats": nats, **shown}
+    return Record({"schedule": name, "counts": words}, {of: (estimate, None) for of, estimate in estimates.items()})

@@ -2,6 +2,7 @@
 
 from lo_theory.diffusion.catalogue import POLICIES
 from lo_theory.diffusion.confidence_rules import Prefix, entropy_bounded, factor, frechet, threshold
+from lo_theory.diffusion.correctors import Corrector, Gibbs, MovedLaw, Rehide, gibbs_sweep, moved_law
 from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
@@ -16,8 +17,12 @@ from lo_theory.diffusion.information import (
     InformationCurve,
     best_counts,
     binomial_cost,
+    certificates,
+    certified_counts,
+    correlations,
     counts_cost,
     information_curve,
+    random_sizes_cost,
 )
 from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.lookahead_rules import information_gain, lookahead, position_calibrated
@@ -48,14 +53,18 @@ from lo_theory.diffusion.policies import (
     top_probability,
     vanilla,
 )
+from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm
 from lo_theory.diffusion.schedules import (
     SCHEDULES,
     BinomialRule,
     Counts,
     FixedCount,
     OneAtATime,
+    RandomSizes,
     RevealCurve,
     Schedule,
+    first_hitting_times,
+    random_sizes_factor,
     schedule_counts,
 )
 from lo_theory.diffusion.stable_rules import stable, true_margin
@@ -64,21 +73,25 @@ from lo_theory.diffusion.statistics import Sums
 __all__ = [
     "LAWS",
     "ORDERS",
+    "P2",
     "POLICIES",
     "SCHEDULES",
     "AlongOrder",
     "Bernoulli",
     "BinomialRule",
     "ClassLoss",
+    "Corrector",
     "Counts",
     "DecodeCost",
     "DecodeOptions",
     "Decoded",
     "Diversity",
     "FixedCount",
+    "Gibbs",
     "InformationCurve",
     "Losses",
     "MaskLaw",
+    "MovedLaw",
     "Noise",
     "Observer",
     "OneAtATime",
@@ -86,6 +99,9 @@ __all__ = [
     "PatternLosses",
     "Policy",
     "Prefix",
+    "RandomSizes",
+    "ReMDM",
+    "Rehide",
     "RevealCurve",
     "Rotation",
     "Schedule",
@@ -98,7 +114,10 @@ __all__ = [
     "View",
     "best_counts",
     "binomial_cost",
+    "certificates",
+    "certified_counts",
     "conditional_accuracy",
+    "correlations",
     "counts_cost",
     "dead_checks",
     "decode",
@@ -111,10 +130,12 @@ __all__ = [
     "factor",
     "find_dead_ends",
     "find_leaks",
+    "first_hitting_times",
     "fixed_order",
     "frechet",
     "gap_closed",
     "generated_accuracies",
+    "gibbs_sweep",
     "infill_accuracies",
     "information_curve",
     "information_gain",
@@ -123,11 +144,16 @@ __all__ = [
     "lookahead",
     "losses",
     "margin",
+    "moved_law",
     "order_losses",
+    "p2",
     "pattern_losses",
     "per_hidden",
     "position_calibrated",
+    "random_sizes_cost",
+    "random_sizes_factor",
     "reading_order",
+    "remdm",
     "row_integers",
     "schedule_counts",
     "stable",

@@ -38,6 +38,16 @@ def draw_units(out, start, key0, key1):
 
 
 @jit()
+def draw_rows_of_units(out, start, key0, key1):
+    """Fill float64 ``out`` [n, m] with uniform numbers in [0, 1), one word each."""
+    words = np.empty(out.shape[1], np.uint64)
+    for i in range(out.shape[0]):
+        fill_words(words, start + i, key0, key1)
+        for j in range(out.shape[1]):
+            out[i, j] = unit(words[j])
+
+
+@jit()
 def hide_subsets(masked, start, key0, key1, positions, counts):
     """Hide ``counts[i]`` uniformly chosen ``positions`` in row i of bool ``masked`` [n, L]."""
     words = np.empty(positions.shape[0], np.uint64)
@@ -169,6 +179,56 @@ def fill_noise(out, start, key0, key1, gaussian):
                 out[i, position] = np.sqrt(2 * exponential) * np.cos(angle)
             else:
                 out[i, position] = -np.log(exponential)
+
+
+@jit()
+def remask(next_masked, hide, show, start, key0, key1):
+    """One step of a chain in bool ``next_masked`` [B, L], in place, one word a position.
+
+    What is revealed is hidden with probability ``hide`` float64[B, L], what is hidden is revealed with ``show``
+    float64[B].
+    """
+    words = np.empty(next_masked.shape[1], np.uint64)
+    for i in range(next_masked.shape[0]):
+        fill_words(words, start + i, key0, key1)
+        for position in range(next_masked.shape[1]):
+            drawn = unit(words[position])
+            next_masked[i, position] = drawn >= show[i] if next_masked[i, position] else drawn < hide[i, position]
+
+
+@jit()
+def size_factors(factors):
+    """Fill float64 ``factors`` [steps + 1, L + 1] with g(k, n): see ``RandomSizes``. Row 0 is not used."""
+    for n in range(factors.shape[1]):
+        factors[1, n] = 1.0 if n > 1 else 0.0
+        for k in range(2, factors.shape[0]):
+            total, spent = 0.0, 0.0
+            for size in range(1, n):
+                after = factors[k - 1, n - size]
+                chance = (1.0 - spent) / (1.0 + (n - size - 1) * after)
+                total += chance
+                spent += chance * (1.0 - after)
+            factors[k, n] = 1.0 - 1.0 / total if total > 1.0 else 0.0
+
+
+@jit()
+def draw_sizes(out, hidden, factors, start, key0, key1):
+    """Fill int64 ``out`` [n] with how many of ``hidden`` tokens a step reveals; ``factors`` g(k - 1, 0..L).
+
+    Each row needs a second pass over its sizes, as their chances are known up to their sum.
+    """
+    for i in range(out.shape[0]):
+        n = hidden[i]
+        level, out[i] = 0.0, min(n, 1)
+        for draw in range(2):
+            total, spent = 0.0, 0.0
+            for size in range(1, n):
+                chance = (1.0 - spent) / (1.0 + (n - size - 1) * factors[n - size])
+                total += chance
+                spent += chance * (1.0 - factors[n - size])
+                if draw and chance > 0.0 and total - chance <= level:
+                    out[i] = size
+            level = unit(philox(uint64(0), uint64(start + i), key0, key1)[0]) * total
 
 
 @jit()

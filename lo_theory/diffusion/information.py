@@ -7,7 +7,7 @@ after j are known costs s h_j - (h_j + ... + h_{j+s-1}) nats more than drawing t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.stats import binom
 
 from lo_theory.diffusion.contexts import BATCH, row_means
 from lo_theory.diffusion.masks import hide_subset
+from lo_theory.diffusion.schedules import random_sizes_factor
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
@@ -24,7 +25,17 @@ from lo_theory.problem.layout import MASK, Record
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
-__all__ = ["InformationCurve", "best_counts", "binomial_cost", "counts_cost", "information_curve"]
+__all__ = [
+    "InformationCurve",
+    "best_counts",
+    "binomial_cost",
+    "certificates",
+    "certified_counts",
+    "correlations",
+    "counts_cost",
+    "information_curve",
+    "random_sizes_cost",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -145,6 +156,82 @@ def best_counts(curve: ArrayLike, steps: int) -> list[int]:
         chosen.append(int(first[step, known]))
         known += chosen[-1]
     return chosen
+
+
+@checked
+def random_sizes_cost(curve: ArrayLike, steps: int) -> float:
+    """Expected ``counts_cost`` of ``RandomSizes(steps)``: g(steps, L) times the total correlation, exactly."""
+    h = _curve(curve)
+    return random_sizes_factor(len(h), steps) * correlations(h)["TC"]
+
+
+@checked
+def correlations(curve: ArrayLike) -> dict[str, float]:
+    """What of the dependence of L tokens a curve knows, in nats.
+
+    ``TC`` = sum_j (h_0 - h_j), the total correlation and the cost of one step; ``DTC`` = sum_j (h_j - h_{L-1}), the
+    dual total correlation; ``MI`` = TC + DTC = L (h_0 - h_{L-1}), the sum of the mutual informations I(x_i; others).
+    """
+    h = _curve(curve)
+    known = {"TC": float((h[0] - h).sum()), "DTC": float((h - h[-1]).sum())}
+    return {**known, "MI": known["TC"] + known["DTC"]}
+
+
+@checked
+def certificates(curve: ArrayLike, counts: Sequence[int]) -> dict[str, float]:
+    """Upper bounds in nats on ``counts_cost``, each from one number of the distribution, by source.
+
+    With b tokens known before a step of s: ``TC`` = TC max (s-1)/(L-b-1) and ``DTC`` = DTC max (s-1)/(b+1), which for
+    steps in a geometric row are the bounds of arXiv 2511.04647; ``MI`` = MI (max s - 1)/L, for equal steps the bound of
+    arXiv 2510.25544 by the average number of tokens a step *(second hand)*; ``MI, 2505.21400`` = MI
+    (2**ceil(log2 max s) - 1)/L. The first three are the best that TC, DTC or MI alone can say of these counts: some
+    curve reaches each.
+    They hold for curves that do not rise, as every distribution's does; one that is measured may, by its error.
+    """
+    known = correlations(curve)
+    h, sizes = _curve(curve), np.asarray(counts, np.int64)
+    _weights(counts, len(h))
+    before, most = np.cumsum(sizes) - sizes, int(sizes.max())
+    left = np.maximum(len(h) - before - 1, 1)
+    return {
+        "TC": known["TC"] * float(((sizes - 1) / left).max()),
+        "DTC": known["DTC"] * float(((sizes - 1) / (before + 1)).max()),
+        "MI": known["MI"] * (most - 1) / len(h),
+        "MI, 2505.21400": known["MI"] * (2 ** (most - 1).bit_length() - 1) / len(h),
+    }
+
+
+@checked
+def certified_counts(length: int, steps: int, known: str = "TC") -> list[int]:
+    """The counts of at most ``steps`` steps with the least certificate by TC or DTC alone: no curve is needed.
+
+    TC: as many as r (L-b-1) + 1 with b known, smaller and smaller; DTC: r (b+1) + 1, larger and larger, r as small as
+    the number of steps allows (geometric, as in arXiv 2511.04647). Errors: ValueError for another name.
+    """
+    if known not in _ROOM:
+        raise ValueError(f"counts are certified by {' or '.join(_ROOM)}, got {known!r}")
+    if not 1 <= steps <= length:
+        raise ValueError(f"L = {length} tokens are revealed in 1 to {length} steps, got {steps}")
+    ratios = sorted({(size - 1) / room for room in range(1, length + 1) for size in range(1, length + 1)})
+    low, high = 0, len(ratios) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_greedy(length, ratios[middle], known)) <= steps else (middle + 1, high)
+    return _greedy(length, ratios[low], known)
+
+
+_ROOM: dict[str, Callable[[int, int], int]] = {
+    "TC": lambda length, before: length - before - 1,
+    "DTC": lambda length, before: before + 1,
+}
+
+
+def _greedy(length: int, ratio: float, known: str) -> list[int]:
+    """Steps as large as the ratio of the certificate allows."""
+    counts: list[int] = []
+    while (before := sum(counts)) < length:
+        counts.append(min(length - before, 1 + int(ratio * _ROOM[known](length, before) + 1e-9)))
+    return counts
 
 
 def _curve(curve: ArrayLike) -> NDArray[np.float64]:

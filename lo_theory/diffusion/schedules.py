@@ -6,6 +6,7 @@ steps a decode takes. ``SCHEDULES`` makes one by name for a number of steps.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ __all__ = [
     "Counts",
     "FixedCount",
     "OneAtATime",
+    "RandomSizes",
     "RevealCurve",
     "Schedule",
     "check_budget",
+    "first_hitting_times",
+    "random_sizes_factor",
     "schedule_counts",
 ]
 
@@ -234,6 +238,74 @@ class RevealCurve:
         return hidden - np.where(left > 0, np.clip(kept, left, np.maximum(hidden - 1, 0)), 0)
 
 
+@checked
+@dataclass(frozen=True)
+class RandomSizes:
+    """``count`` steps of random sizes, whose mean cost in random order is the same share of TC for every distribution.
+
+    With n hidden tokens and k steps left, size s < n has the chance pi(s) proportional to
+    (1 - sum_{j<s} pi(j) (1 - g(k-1, n-j)))/(1 + (n-s-1) g(k-1, n-s)), with g(k, n) = 1 - 1/(sum over s of these), pi(j)
+    in the sum counted before it is divided, and g(1, n) = 1; for two steps pi(s) ~ 1/(n-s). The mean KL is then
+    g(count, L) TC, TC the total correlation, whatever the law of the data is: ``random_sizes_factor``. Random sizes
+    with a guarantee that scales as TC/steps are the idea of arXiv 2602.20126; the law here is derived from that aim
+    *(second hand: the paper's own law was out of reach)*.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        _check_steps(self.count)
+
+    @property
+    def name(self) -> str:
+        """``random_sizes(steps)``."""
+        return f"random_sizes({self.count})"
+
+    def steps(self, hidden: int) -> int:
+        """``count``, or fewer where fewer positions are hidden; a decode may end earlier."""
+        return min(self.count, hidden)
+
+    def budget(self, step: int, masked: NDArray[np.bool_], key: Key, start: int) -> NDArray[np.int64]:
+        """A size for each row, 1 .. hidden - 1, by address; at the last step all that is left. Cost: rows x hidden."""
+        hidden = masked.sum(axis=1)
+        left = max(1, self.count - step)
+        if left == 1:
+            return hidden
+        sizes, factors = np.empty(len(masked), np.int64), _size_factors(left - 1, masked.shape[1])[left - 1].copy()
+        _kernels.draw_sizes(sizes, hidden, factors, start, *key.fold("budget").words())
+        return sizes
+
+
+@functools.lru_cache(maxsize=64)
+def _size_factors(steps: int, length: int) -> NDArray[np.float64]:
+    """float64[steps + 1, length + 1]: g(k, n). O(steps length**2)."""
+    factors = np.zeros((steps + 1, length + 1))
+    _kernels.size_factors(factors)
+    return factors
+
+
+@checked
+def random_sizes_factor(length: int, steps: int) -> float:
+    """g(steps, L): the mean cost of ``RandomSizes(steps)`` in random order, as a share of the total correlation."""
+    _check_steps(steps)
+    return float(_size_factors(steps, length)[steps, length])
+
+
+@checked
+def first_hitting_times(key: Key, rows: int, hidden: int, *, start: int = 0) -> NDArray[np.float64]:
+    """When each of ``hidden`` masks is lifted on the way from time 1 to 0, one after the other: float64[rows, hidden].
+
+    t <- t u**(1/n) while n are left, u uniform (arXiv 2409.02908); each lifts one mask chosen uniformly. So it is
+    random order one at a time, and how many times fall into each of T equal intervals has the law of
+    ``BinomialRule(T)``. Row i has the address ``key``, ``start`` + i.
+    """
+    if rows < 0 or hidden < 0:
+        raise ValueError(f"rows and hidden are not negative, got {rows} and {hidden}")
+    units = np.empty((rows, hidden))
+    _kernels.draw_rows_of_units(units, start, *key.words())
+    return np.asarray(np.cumprod((1.0 - units) ** (1.0 / np.arange(hidden, 0, -1)), axis=1), np.float64)
+
+
 def _cosine(steps: int) -> Schedule:
     return RevealCurve(steps, "cosine")
 
@@ -247,5 +319,6 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "binomial": BinomialRule,
     "cosine": _cosine,
     "beta": _beta,
+    "random_sizes": RandomSizes,
 }
 """By name: a function of the number of steps, and of further numbers where it takes some."""

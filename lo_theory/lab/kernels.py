@@ -16,6 +16,7 @@ from lo_theory.diffusion import (
     Noise,
     OneAtATime,
     Pattern,
+    RandomSizes,
     Suffix,
     TwoRates,
     Uniform,
@@ -99,7 +100,8 @@ def _decode(problem: LODistribution) -> None:
     for name in POLICIES:
         generated = decode(exact, POLICIES[name](), OneAtATime(), key=_KEY, n=_ROWS)
         generated_accuracies(problem, generated.tokens, _KEY)
-    decode(exact, margin(), BinomialRule(4), key=_KEY, n=_ROWS, options=DecodeOptions(noise=Noise(0.5)))
+    for schedule in (BinomialRule(4), RandomSizes(4)):
+        decode(exact, margin(), schedule, key=_KEY, n=_ROWS, options=DecodeOptions(noise=Noise(0.5)))
 
 
 def _run_populations() -> None:

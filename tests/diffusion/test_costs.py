@@ -38,7 +38,7 @@ from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
 from lo_theory.testing import BruteForcePosterior, joint_law, z_test
 from tests.budget import accept, reject
-from tests.diffusion.test_decode import OTHER_CALLS, make, small_problem
+from tests.diffusion.test_decode import ONLY_REVEAL, OTHER_CALLS, make, small_problem
 from tests.diffusion.test_information import KNOWN, enumerated, problem
 
 KEY = Key(19)
@@ -63,7 +63,14 @@ def cost_of_all(posterior: Posterior, policy, schedule, distribution: LODistribu
     return decode_cost(posterior, policy, schedule, listed, key=KEY, n=n, **options)
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - set(ONLY_REVEAL)))
+def test_rules_that_hide_again_have_no_such_cost(name):
+    distribution = nae_sat(5, 10, seed=1)
+    with pytest.raises(ValueError, match="costs are those of rules that only reveal"):
+        decode_cost(ExactPosterior(distribution), POLICIES[name](0.5), BinomialRule(9), distribution, key=KEY, n=64)
+
+
+@pytest.mark.parametrize("name", ONLY_REVEAL)
 def test_the_exact_posterior_one_at_a_time_loses_nothing_under_any_policy(name):
     distribution = nae_sat(5, 10, seed=1)
     posterior = ExactPosterior(distribution)

@@ -60,7 +60,11 @@ def frequencies(rows, tokens):
     return np.bincount(found[found >= 0], minlength=len(rows)), int((found < 0).sum())
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
+ONLY_REVEAL = sorted(name for name in POLICIES if not getattr(POLICIES[name](), "remasks", False))
+"""Rules that hide again have laws and tests of their own (test_remasking.py): no schedule makes them one at a time."""
+
+
+@pytest.mark.parametrize("name", ONLY_REVEAL)
 def test_one_at_a_time_keeps_the_law_of_the_data_under_every_policy(name):
     """And several at a time does not: the wrong sampler."""
     distribution = small_problem()
@@ -94,7 +98,7 @@ def test_latents_first_is_exact_in_two_steps():
     reject("decode keeps p_data", chi_square(np.append(counts, impossible), np.append(p, 0.0)))
 
 
-@pytest.mark.parametrize("name", sorted(POLICIES))
+@pytest.mark.parametrize("name", ONLY_REVEAL)
 def test_exact_one_at_a_time_is_consistent_and_several_is_not(name):
     distribution = nae_sat(8, 24, seed=1)
     posterior = ExactPosterior(distribution)

@@ -6,9 +6,19 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom
 
-from lo_theory.diffusion import best_counts, binomial_cost, counts_cost, information_curve
+from lo_theory.diffusion import (
+    best_counts,
+    binomial_cost,
+    certificates,
+    certified_counts,
+    correlations,
+    counts_cost,
+    information_curve,
+)
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, LODistribution, nae
 from lo_theory.problem.distribution import entropies
@@ -160,6 +170,62 @@ def test_a_measured_cost_has_the_error_of_its_sequences() -> None:
     assert sums.standard_error == pytest.approx(
         np.std([counts_cost(h, [4, 2]) for h in curve.values], ddof=1) / 50**0.5
     )
+
+
+CURVES = [enumerated(problem(scopes)) for scopes in list(KNOWN)[:2]]
+CURVES += [np.array(list(KNOWN.values())[2][::-1]) * np.log(2)]
+CURVES += [np.repeat([1.0, 0.0], [1, 6]), np.repeat([1.0, 0.0], [6, 1]), np.full(5, 0.7)]  # copies, a parity, no order
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(CURVES) | st.lists(st.floats(0, 1), min_size=1, max_size=12), st.data())
+def test_no_cost_is_above_a_certificate(curve, data) -> None:
+    h = np.sort(np.asarray(curve, float))[::-1] if isinstance(curve, list) else curve
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(h) - 1)))) if len(h) > 1 else [])
+    counts = np.diff([0, *cuts, len(h)]).tolist()
+    cost, bounds = counts_cost(h, counts), certificates(h, counts)
+    assert cost <= min(bounds.values()) + 1e-9
+    assert cost <= correlations(h)["TC"] + 1e-9  # one step
+
+
+@pytest.mark.parametrize(
+    ("length", "counts"), [(7, [7]), (7, [3, 4]), (8, [1, 2, 5]), (9, [4, 3, 1, 1]), (6, [2, 2, 2])]
+)
+def test_certificates_are_reached_by_some_curve_so_that_a_smaller_one_is_wrong(length: int, counts: list[int]) -> None:
+    """Curves of one jump, after 1, 2, ... tokens, are the extreme ones of all that fall."""
+    jumps = [np.repeat([1.0, 0.0], [m, length - m]) for m in range(1, length)]
+    for name in ("TC", "DTC", "MI"):
+        shares = [counts_cost(h, counts) / bound for h in jumps if (bound := certificates(h, counts)[name]) > 0]
+        assert max(shares) == pytest.approx(1, abs=1e-12)
+        assert max(shares) > 0.99  # a bound of 99 % of this one would be below a cost
+
+
+def test_known_correlations() -> None:
+    copies, parity = np.repeat([1.0, 0.0], [1, 6]), np.repeat([1.0, 0.0], [6, 1])
+    assert correlations(copies) == {"TC": 6, "DTC": 1, "MI": 7}
+    assert correlations(parity) == {"TC": 1, "DTC": 6, "MI": 7}
+    for h in CURVES:
+        assert correlations(h)["TC"] == pytest.approx(counts_cost(h, [len(h)]), abs=1e-12)
+    assert certificates(parity, [4, 3])["MI, 2505.21400"] == certificates(parity, [4, 3])["MI"] == 3
+    assert certificates(parity, [5, 2])["MI, 2505.21400"] == 7 > certificates(parity, [5, 2])["MI"] == 4
+
+
+@pytest.mark.parametrize("known", ["TC", "DTC"])
+def test_certified_counts_have_the_least_certificate(known: str) -> None:
+    falling = np.linspace(1, 0, 8)
+    for steps in range(1, 9):
+        counts = certified_counts(8, steps, known)
+        every = [np.diff([0, *cut, 8]).tolist() for n in range(steps) for cut in itertools.combinations(range(1, 8), n)]
+        least = min(certificates(falling, one)[known] for one in every)
+        assert sum(counts) == 8
+        assert len(counts) <= steps
+        assert certificates(falling, counts)[known] == pytest.approx(least, abs=1e-12)
+    assert certified_counts(32, 4, "TC") == [21, 7, 3, 1]
+    assert certified_counts(32, 4, "DTC") == [2, 4, 8, 18]
+    with pytest.raises(ValueError, match="by TC or DTC, got 'MI'"):
+        certified_counts(8, 2, "MI")
+    with pytest.raises(ValueError, match="1 to 8 steps, got 9"):
+        certified_counts(8, 9)
 
 
 def test_bad_input_is_refused_by_name() -> None:

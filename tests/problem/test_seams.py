@@ -66,6 +66,7 @@ UNCHECKED = {
         "Losses",
         "Marginals",
         "MaskWindow",
+        "MovedLaw",
         "Oracle",
         "Overlap",
         "PatternLosses",
