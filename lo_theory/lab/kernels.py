@@ -88,7 +88,7 @@ def _ask_exact(problem: LODistribution) -> None:
 
 def _ask_bp(problem: LODistribution) -> None:
     tokens = problem.sample(_KEY, _ROWS)
-    tokens[:, :3] = -1
+    tokens[:, [0, 1, 2, -1]] = -1  # latents, and an observation
     for schedule in ("flooding", "sequential"):
         for closed_forms in (True, False):
             options = BPOptions(schedule=schedule, closed_forms=closed_forms, iterations=20)
