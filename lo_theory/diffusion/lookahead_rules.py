@@ -99,12 +99,14 @@ class _Calibrated:
 
     def __call__(self, view: View) -> Array:
         confidence, probs = top_probability().score(view), view.marginals.probs
-        allowed = np.arange(view.layout.n_values) < view.layout.values[:, None]
-        values = (allowed & (probs >= confidence[..., None] - 1 / _kernels.TIE)).argmax(axis=2)
         with np.errstate(divide="ignore"):
-            surprise = -np.log(self.frequencies(view))
-        weight = np.exp(-self.decay * np.arange(view.layout.length))
-        return weight * np.minimum(confidence * np.where(view.masked, surprise[values], 0.0), self.cap)
+            surprises, surprise = -np.log(self.frequencies(view)), np.zeros(confidence.shape)
+        for value in reversed(range(view.layout.n_values)):  # the lowest of equals is the last
+            likely = (probs[..., value] >= confidence - 1 / _kernels.TIE) & (value < view.layout.values)
+            np.copyto(surprise, surprises[value], where=likely & view.masked)
+        first = view.masked.argmax(axis=1)[:, None]  # counted from there, lest far positions be ties at zero
+        behind = np.maximum(np.arange(view.layout.length) - first, 0)
+        return np.exp(-self.decay * behind) * np.minimum(confidence * surprise, self.cap)
 
 
 @checked
@@ -128,8 +130,9 @@ def lookahead() -> TopK:
 
     score_i = sum_j I(x_i; x_j | C) = sum over the other hidden j of [H_j - E_{x_i ~ p(x_i | C)} H(x_j | x_i, C)], since
     E TC(rest | C, x_i) = TC(all hidden | C) - score_i, TC the total correlation. One step ahead, one position: for a
-    budget above one the k highest, which are not the best set. All hidden positions are candidates: up to V contexts
-    for each at every step, some V L**2 / 2 for a sequence one at a time, for small sizes and small chunks.
+    budget above one the k highest, which depend on one another and may lose more than random ones. All hidden positions
+    are candidates: up to V contexts for each at every step, some V L**2 / 2 for a sequence one at a time, for small
+    sizes and small chunks.
     """
     return TopK("lookahead", _Lookahead())
 
@@ -138,10 +141,11 @@ def lookahead() -> TopK:
 def position_calibrated(decay: float = 0.25, cap: float = 10.0, prior: ArrayLike | None = None) -> TopK:
     """score_i = exp(-``decay`` i) min(-p ln f(v), ``cap``): PC-Sampler (arXiv 2508.13021).
 
-    i = 0..L-1 is the position, v its most likely value (the lowest of equals) and p its probability, f(v) the frequency
-    of v: ``prior`` float[V], or the mean over positions of the denoiser's answer with nothing revealed, which costs one
-    forward a sequence (the paper counts a corpus). decay 0 and a flat prior: ``top_probability``, as long as the cap is
-    at least ln V. Errors: ValueError for a negative decay, a cap that is not positive, and a prior that is no law.
+    i is the position, counted from the first hidden one (a factor that changes no order), v its most likely value (the
+    lowest of equals) and p its probability, f(v) the frequency of v: ``prior`` float[V], or the mean over positions of
+    the denoiser's answer with nothing revealed, which costs one forward a sequence (the paper counts a corpus). decay 0
+    and a flat prior: ``top_probability``, as long as the cap is at least ln V. Errors: ValueError for a negative decay,
+    a cap that is not positive, and a prior that is no law.
     """
     if not 0 <= decay < np.inf:
         raise ValueError(f"decay is a finite number, not negative; got {decay}: 0 makes all positions equal")

@@ -403,8 +403,19 @@ def test_position_calibrated_is_its_formula():
         for i, j in np.argwhere(view.masked):
             p = view.marginals.probs[i, j]
             with np.errstate(divide="ignore"):
-                score = min(-p.max() * np.log(frequencies[p.argmax()]), cap) * np.exp(-decay * j)
+                score = min(-p.max() * np.log(frequencies[p.argmax()]), cap) * np.exp(
+                    decay * view.masked[i].argmax() - decay * j
+                )
             assert scores[i, j] == pytest.approx(score, abs=1e-12)
+
+
+def test_position_calibrated_tells_far_positions_apart():
+    """The discount of position 200 alone is 2e-22, a tie with all that follow; what the rule compares is their ratio."""
+    layout = nae_sat(25, 275, seed=0).layout
+    tokens = np.where(np.arange(300) < 200, 0, MASK).astype(np.int8)[None]
+    answer = Marginals(np.full((1, 300, 2), 0.5), np.zeros(1), np.ones(1, bool))
+    view = View(tokens, tokens == MASK, answer, layout, 0, 100, KEY)
+    assert np.flatnonzero(shown(position_calibrated(prior=FLAT), view, 7)[0]).tolist() == list(range(200, 207))
 
 
 def test_stable_reveals_what_was_stable_twice_and_is_sure():
