@@ -57,6 +57,8 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "schedule": "how many positions a step reveals",
         "counts": "tokens revealed at each step",
         "known": "tokens revealed, at random",
+    "claim": "what a decoding rule is claimed to do, as `sampler_claims.CLAIMS` names it",
+    "on": "the problem on which the claim is tested",
         "argmax": "whether the likeliest value is taken in place of a draw",
         "temperature": "temperature of the draws",
         "noise": "noise on the logits of a decode",
@@ -286,6 +288,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 curve_cost="KL from the data to random order with these counts and exact marginals, nats a sequence",
             )
             | _singles(total_correlation="sum of the single tokens' entropies less that of the sequence, nats"),
+        ),
+        "claim": Kind(
+            "two numbers of which a decoding rule is claimed to make the first at most the second, on one problem",
+            ("claim", "on"),
+            _means(measured="the first: nats a sequence, passes or a share", against="the second"),
         ),
         "generate": Kind(
             "complete sequences that a learner generates",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lo_theory.problem import Layout
 
 
-_NAMED = re.compile(r"^([a-z_]+)(?:\(([^()]*)\))?$")
+_NAMED = re.compile(r"^([a-z_][a-z0-9_]*)(?:\(([^()]*)\))?$")
 
 
 def mask_law(text: str) -> MaskLaw:

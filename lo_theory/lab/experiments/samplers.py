@@ -30,7 +30,7 @@ from lo_theory.diffusion import (
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.denoisers import NEED_TABLES, denoiser
-from lo_theory.lab.experiments import samplers_shown
+from lo_theory.lab.experiments import sampler_claims, samplers_shown
 from lo_theory.lab.frame import Frame
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Sheet
@@ -96,8 +96,9 @@ class Row:
     ``denoisers``: exact, bp, model, marginals, propagation, few_rounds(2), forgetful(0.25), mixed(0.3), sharpened(0.5).
     ``sequences``: true ones, on which costs are measured, the same for all rules. ``generated``: sequences that each
     rule writes and that are judged; 0, none. ``others``: at most so many of both with other denoisers than the exact
-    posterior. ``curve``: sequences of the information curve. ``limit_states``: the largest number of states that the
-    exact posterior may enumerate at once.
+    posterior. ``curve``: sequences of the information curve. ``claims``: sequences of each small problem on which the
+    claims of ``sampler_claims`` are tested, which do not depend on the row; 0, not with this row. ``limit_states``: the
+    largest number of states that the exact posterior may enumerate at once.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Row:
     generated: int = setting(0, least=0)
     others: int = setting(500, least=2)
     curve: int = setting(500, least=2)
+    claims: int = setting(0, least=0, late=True)
     seed: int = 0
     limit_states: int = setting(2**26, least=1, most=2**62 - 1)
     model: Model = field(default_factory=Model)
@@ -181,6 +183,8 @@ def units(s: Subject) -> Iterator[Unit]:
             ["training"] if of_model else (),
             forwards=sum(row.counts("model")) * sum(group.steps) if of_model else 0,
         )
+    if row.claims:
+        yield from sampler_claims.units(s, row.claims)
 
 
 def _curve(s: Subject) -> InformationCurve:
@@ -258,7 +262,8 @@ def _generated(s: Subject, group: Group, steps: int) -> dict[str, Sums]:
 
 
 def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
-    """Rules ranked, the frontier, weak and trained denoisers, rules that hide again, the information curves."""
+    """Claims, rules ranked, the frontier, weak and trained denoisers, rules that hide again, information curves."""
+    yield from sampler_claims.tables(frame)
     yield from samplers_shown.tables(frame, experiment)
 
 
