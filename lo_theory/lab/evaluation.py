@@ -21,6 +21,7 @@ from lo_theory.diffusion.contexts import draw_contexts
 from lo_theory.diffusion.losses import gap_share
 from lo_theory.diffusion.pattern_losses import pattern_losses
 from lo_theory.lab import measures
+from lo_theory.lab.costs import cost_table, measured_costs
 from lo_theory.lab.frame import Frame, Record, from_rows, of_kind
 from lo_theory.lab.rows import Row
 from lo_theory.lab.settings import check_laws, mask_law, policy, require_laws
@@ -45,6 +46,7 @@ from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
 _PROBED = 64  # contexts by which it is judged whether the exact posterior fits
+_COSTED = 256  # true sequences on which the cost of a decode is measured, at most
 _WIDTH = 118  # letters in a line of the tables as text
 
 
@@ -67,7 +69,7 @@ class Evaluation:
 
     @cached_property
     def tables(self) -> list[Table]:
-        """Losses by mask law, accuracies of decodes, diversity, accuracies in one pass, leaks."""
+        """Losses by mask law, accuracies of decodes, diversity, costs of decodes, accuracies in one pass, leaks."""
         return list(_tables(self.frame))
 
     def page(self, path: str | Path) -> Path:
@@ -106,8 +108,11 @@ def evaluate(
     model and by the exact posterior. Everything is addressed by ``seed``. ``limit``: states that the exact posterior
     may enumerate at once; where the problem's contexts take more it is left out, and with it KL, leaks and dead ends.
 
-    Cost: sequences * (laws + 1.25 L policies) rows through the model, and through the exact posterior. Errors:
-    ValueError for a law or policy that is none, and those of ``from_logits``.
+    The cost of each decode in nats is measured on at most 256 true sequences, of policies that hide nothing again.
+
+    Cost: sequences * (laws + 1.25 L policies) rows through the model, and through the exact posterior; for the costs of
+    decodes 1.25 L rows more for each of their sequences and policies. Errors: ValueError for a law or policy that is
+    none, and those of ``from_logits``.
     """
     check_count(sequences, "a model is evaluated on at least one sequence")
     laws = _default_masks(problem) if masks is None else tuple(masks)
@@ -210,6 +215,8 @@ class _Judge:
                     seen = decoded if name == "exact" else find_dead_ends(self.exact, decoded)
                     ends = measures.dead_ends(self.problem, seen)
                 metrics = measures.generated(self.problem, decoded.tokens, key.fold("judge"), ends)
+                rule, n = (made, schedule), min(self.n, _COSTED)
+                metrics |= measured_costs(denoiser, rule, self.problem, key=key, n=n, exact=self.exact)
                 found.append(Finding("decode", {"denoiser": name, "policy": text, "steps": steps}, metrics))
         return found
 
@@ -314,6 +321,7 @@ def _tables(frame: Frame) -> Iterator[Table]:
         notes="In brackets what as many exact samples give. ! where 999 of 1000 exact samplers stay below. TV: total "
         "variation distance, N <= 12.",
     )
+    yield cost_table(cells, _WHO)
     yield Table(
         "One pass, no decoding",
         (key("denoiser", left=True), *(percent(name) for name in ("conditional", "infill", "infill_drawn"))),

@@ -114,6 +114,12 @@ _JUDGED = _LOSSES | _means(
     evidence="ln wealth of a bet that the model knows more than the context: large means a leak",
 )
 _CERTAIN = _shares(deterministic="share of contexts that leave one assignment of the latents")
+_COSTS = _shares(infinite_cost="true sequences of which the denoiser excludes a token on the decoder's path") | _means(
+    cost="ln p(x) - ln q(x along the decoder's path), nats per true sequence, where finite",
+    dependence_error="its part from drawing tokens of one step independently",
+    model_error="its part from marginals that are not the exact ones",
+    calls="posterior calls that a decode of one sequence takes",
+)
 _GENERATED = (
     _shares(
         self_consistency="share of generated observations with the likeliest value given the generated latents",
@@ -270,14 +276,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 alive_steps="share of steps before that",
                 dead_checks="of the observations, those revealed after that",
                 live_errors="of the observations, wrong ones among those revealed before",
-                infinite_cost="true sequences of which the denoiser excludes a token on the decoder's path",
             )
-            | _means(
-                cost="ln p(x) - ln q(x along the decoder's path), nats per true sequence, where finite",
-                dependence_error="its part from drawing tokens of one step independently",
-                model_error="its part from marginals that are not the exact ones",
-                calls="posterior calls that a decode of one sequence takes",
-            ),
+            | _COSTS,
         ),
         "information": Kind(
             "the information curve of a problem, and what random orders cost by it",
@@ -302,7 +302,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 forwards="sequences sent through the network",
                 passes="passes of the network a sequence",
                 seconds="seconds a sequence, of the wall",
-            ),
+            )
+            | _COSTS,
         ),
         "uncertainty": Kind("what a mask law leaves open, nats", ("law",), _OPEN),
         "cell": Kind(

@@ -304,7 +304,8 @@ class Decoding:
     ``policies``: names in ``lo_theory.diffusion.POLICIES``, with numbers where one takes some, such as ``mine(0.5)``.
     ``steps``: L, L/8 or an integer. ``schedule``: a name in ``lo_theory.diffusion.SCHEDULES``; fixed_count splits the
     positions evenly, binomial is the paper's rule. ``chunk`` sequences go through the denoiser at once.
-    ``cost_sequences``: on so many true sequences the cost of each decode that draws its tokens is measured; 0, on none.
+    ``cost_sequences``: on so many true sequences the cost of each decode that draws its tokens and
+    hides none again is measured; 0, on none.
     """
 
     sequences: int = setting(2000, least=2)

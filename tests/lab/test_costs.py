@@ -87,3 +87,38 @@ def test_without_the_exact_posterior_the_cost_is_the_total_alone(tmp_path: Path)
     finished = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
     ((_, rows),) = of_decodes(finished).items()
     assert set(rows) == COSTS - {"dependence_error", "model_error"}
+
+
+def test_orders_and_rules_that_hide_again(tmp_path: Path) -> None:
+    """A masked learner of ``orders`` has its costs where they are asked for; a token drawn twice has none."""
+    document = tiny_of("orders")
+    document["generation"] = {
+        **{"sequences": 16, "policies": ["vanilla", "remdm_cap(0.2)"], "chunk": 8, "cost_sequences": 24}
+    }
+    finished = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in finished.rows:
+        if row.keys["kind"] == "generate" and row.metric in COSTS:
+            found.setdefault((row.keys["learner"], row.keys["policy"]), {})[row.metric] = row
+    ((place, rows),) = found.items()
+    assert place == ("mdm", "vanilla")
+    assert set(rows) == COSTS
+    assert rows["cost"].sums.n == 24
+    assert rows["calls"].sums.mean == 14
+    assert abs(rows["dependence_error"].sums.mean) < 1e-12  # one token a step
+    assert rows["cost"].sums.mean == pytest.approx(rows["model_error"].sums.mean, abs=1e-12) != 0
+    assert len(shown(finished)[TITLE].lines) == 1
+
+
+def test_a_decode_takes_any_schedule_by_name(tmp_path: Path) -> None:
+    """Each named schedule draws other counts; its cost is that of its counts."""
+    found = {}
+    for name in ("fixed_count", "binomial", "cosine", "beta(2,1)", "random_sizes"):
+        more = {"denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L/4"], "argmax": [False]}
+        rows = of_decodes(run(tmp_path, **more, schedule=name, cost_sequences=200))
+        ((_, found[name]),) = rows.items()
+    costs = {name: rows["cost"].sums.mean for name, rows in found.items()}
+    assert len(set(costs.values())) == len(costs)
+    assert costs["random_sizes"] > costs["fixed_count"] > 0
+    with pytest.raises(ValueError, match="the closest is cosine"):
+        run(tmp_path, schedule="cosin")

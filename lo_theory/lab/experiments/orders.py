@@ -20,6 +20,7 @@ from lo_theory.diffusion.orders import AlongOrder, OrderLosses, closed_form, ord
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.costs import cost_table, measured_costs
 from lo_theory.lab.drawing import COLOURS, MODEL_SHADES, ORDER_SHADES, SHADING
 from lo_theory.lab.frame import Frame, Record, beside, each, of_kind, parts
 from lo_theory.lab.learning import training_sheet
@@ -99,13 +100,15 @@ class Evaluation:
 class Generation:
     """``sequences`` drawn from every learner, ``chunk`` at once; the masked ones one token a step by each policy.
 
-    ``policies``: as in ``Decoding``; the policy fixed_order is latents first.
+    ``policies``: as in ``Decoding``; the policy fixed_order is latents first. ``cost_sequences``: on so many true
+    sequences the cost of each policy is measured, with the exact posterior beside it where ``evaluation.exact``.
     """
 
     sequences: int = setting(2000, least=2)
     policies: tuple[str, ...] = ("vanilla", "margin", "fixed_order")
     temperature: float = setting(1.0, above=0)
     chunk: int = setting(512, least=1)
+    cost_sequences: int = setting(0, least=0, late=True)
 
     def __post_init__(self) -> None:
         for name in self.policies:
@@ -369,9 +372,12 @@ def _decode(s: Subject, one: MaskedLearner, name: str) -> list[Finding]:
     """Decoding with a masked learner after the whole training, one token a step."""
     setting, learner = s.row.generation, masked(s, s.row, one, s.row.training.steps)
     key, options = s.key.fold("generate").fold(one.name).fold(name), _options(s)
-    posterior = s.watched(s.model(learner))
-    drawn = decode(posterior, policy(name), OneAtATime(), key=key, n=setting.sequences, options=options)
-    return [_generated(s, _keys(one.name, learner, policy=name), drawn, key, one_pass=False)]
+    posterior, rule = s.watched(s.model(learner)), (policy(name), OneAtATime())
+    drawn = decode(posterior, *rule, key=key, n=setting.sequences, options=options)
+    found = _generated(s, _keys(one.name, learner, policy=name), drawn, key, one_pass=False)
+    n, exact = setting.cost_sequences, _exact(s) if s.row.evaluation.exact else None
+    more = measured_costs(posterior, rule, s.distribution, key=key, n=n, exact=exact, options=options)
+    return [found._replace(metrics={**found.metrics, **more})]
 
 
 def _options(s: Subject) -> DecodeOptions:
@@ -462,6 +468,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         "many exact samples; N <= 12). A sequence: calls of the network; their worth in passes over all L positions "
         "(a causal network keeps what it has read); milliseconds of wall time as it ran, beside what else was running.",
     )
+    yield cost_table(generated, names, ["row"])
 
 
 def _compute_table(lines: Sequence[Record], experiment: Experiment) -> Table:

@@ -20,13 +20,13 @@ from lo_theory.diffusion import (
     Noise,
     Sums,
     decode,
-    decode_cost,
     find_dead_ends,
     losses,
 )
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, difference_texts, seed_texts
+from lo_theory.lab.costs import cost_table, measured_costs
 from lo_theory.lab.drawing import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
 from lo_theory.lab.experiments.table1_readings import (
     effects_sheet,
@@ -221,8 +221,7 @@ def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> lis
     metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
     if n := _cost_sequences(s, cell):
         exact = denoiser if knows else _denoiser(s, "exact") if s.row.evaluation.exact else None
-        cost = decode_cost(denoiser, *rule, s.distribution, key=key, n=n, exact=exact, options=options)
-        metrics |= measures.costs(cost)
+        metrics |= measured_costs(denoiser, rule, s.distribution, key=key, n=n, exact=exact, options=options)
     return [Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)]
 
 
@@ -317,7 +316,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         "below. TV: total variation distance between the sequences and p_data, N <= 12 (what as many exact samples "
         "give).",
     )
-    yield _costs(found)
+    yield cost_table(found.cells, _CELL, ["row"])
     yield Table(
         "One pass, no decoding",
         (PAIR, _DENOISER, percent("conditional"), percent("infill"), percent("infill_drawn", "infill, drawn")),
@@ -356,24 +355,6 @@ def _accuracies(found: _Measured) -> Table:
     notes += found.experiment.paper
     columns += [only(lambda line: bool(line.denoiser != "paper"), column) for column in ours]
     return Table(found.experiment.heading, columns, found.with_published, ["row"], notes)
-
-
-def _costs(found: _Measured) -> Table:
-    """What decodes cost in nats, where that was asked for (``decoding.cost_sequences``)."""
-    return Table(
-        "What each decode costs",
-        (
-            *(*_CELL, measured("cost", form="z.3f"), measured("dependence_error", "dependence", "z.3f")),
-            *(measured("model_error", "model", "z.3f"), percent("infinite_cost", "infinite")),
-            mean("calls", form=".1f"),
-        ),
-        [line for line in found.cells if "infinite_cost" in line.metrics],
-        ["row"],
-        notes="Nats per true sequence along the decoder's own path, with 95 % intervals over sequences. Cost: ln of "
-        "the data's probability less ln of the decoder's; dependence: tokens of one step drawn independently; model: "
-        "marginals that are not the exact ones. Infinite: per cent of sequences of which the denoiser excludes a "
-        "token; they are not in the means. Calls: posterior calls that one sequence takes.",
-    )
 
 
 def _models(found: _Measured) -> Table:
