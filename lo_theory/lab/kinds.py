@@ -287,7 +287,12 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 hidden_entropy="mean entropy of one hidden token, nats",
                 curve_cost="KL from the data to random order with these counts and exact marginals, nats a sequence",
             )
-            | _singles(total_correlation="sum of the single tokens' entropies less that of the sequence, nats"),
+            | _singles(
+                total_correlation="sum of the single tokens' entropies less that of the sequence, nats",
+                bound_tc="upper bound on `curve_cost` from the total correlation alone",
+                bound_dtc="upper bound from the dual total correlation alone",
+                bound_mi="upper bound from the sum of the two alone",
+            ),
         ),
         "claim": Kind(
             "two numbers of which a decoding rule is claimed to make the first at most the second, on one problem",

@@ -141,7 +141,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         (rules({"policies": ["vanilla"], "schedules": ["even"]}), "unknown schedule 'even'"),
         (rules({"policies": []}), "policies is empty"),
         (rules({"policies": ["vanilla"], "steps": ["L/0"]}), "steps are L"),
-        (rules({"policies": ["vanilla"], "denoisers": ["bp"]}), "rules name the denoiser bp, which is not among"),
+        (rules({"policies": ["vanilla"], "denoisers": ["mixed(3)"]}), r"share lies in \[0, 1\], got 3"),
         (rules(denoisers=["exact", "model"], training=None), "denoisers name model, but training is null"),
         (rules(problem=SLAB, denoisers=["exact", "few_rounds(2)"]), r"few_rounds\(2\) takes .* tables, not slabs"),
         (rules(limit_states=2), "the exact posterior needs 32 states, over the limit of 2"),

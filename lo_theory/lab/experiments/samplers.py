@@ -22,6 +22,7 @@ from lo_theory.diffusion import (
     Schedule,
     Sums,
     best_counts,
+    certificates,
     decode,
     decode_cost,
     information_curve,
@@ -51,8 +52,8 @@ class Rules:
 
     ``schedules``: names in ``lo_theory.diffusion.SCHEDULES``; ``best``, the counts that cost least in random order on
     the problem's own information curve; ``by_role``, all tokens of the first role and then all others, in two steps.
-    A policy that chooses how many tokens by itself takes up to ``steps``. ``denoisers``: those of the row that they are
-    measured with, all where it is empty.
+    A policy that chooses how many tokens by itself takes up to ``steps``. ``denoisers``: they are measured with those
+    of the row that are named here, with all where it is empty.
     """
 
     policies: tuple[str, ...]
@@ -123,9 +124,6 @@ class Row:
             raise ValueError("a row needs at least one of denoisers and one of rules")
         for text in self.denoisers:
             denoiser(text)
-        asked = [text for rules in self.rules for text in rules.denoisers if text not in self.denoisers]
-        if asked:
-            raise ValueError(f"rules name the denoiser {asked[0]}, which is not among denoisers: add it there")
         if self.trains and self.training is None:
             raise ValueError("denoisers name model, but training is null: give training, or leave model out")
         if self.training is not None:
@@ -208,7 +206,13 @@ def _information(s: Subject) -> Iterator[Finding]:
         equal = schedule_counts(FixedCount(steps), length, s.key)
         for name, counts in (("best", best_counts(curve.nats, steps)), ("fixed_count", equal)):
             keys = {"schedule": name, "steps": steps, "counts": " ".join(map(str, counts))}
-            yield Finding("information", keys, {"curve_cost": curve.cost(counts)})
+            bounds = certificates(curve.nats, counts)
+            named = measures.singles({metric: bounds[of] for metric, of in _BOUNDS.items()})
+            yield Finding("information", keys, {"curve_cost": curve.cost(counts), **named})
+
+
+_BOUNDS = {"bound_tc": "TC", "bound_dtc": "DTC", "bound_mi": "MI"}
+"""Metric -> certificate."""
 
 
 def _total_correlation(s: Subject) -> dict[str, float]:

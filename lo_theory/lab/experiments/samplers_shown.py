@@ -1,7 +1,7 @@
 """Tables and figures of the experiment on decoding rules: nats lost against forward passes, the frontier, who is on it.
 
-A rule is compared with the best random order in as many passes, from the information curve: between two whole numbers
-of passes on the straight line, which a sampler reaches that draws its number of steps.
+A rule is compared with the best random order in as many steps, from the information curve: between two whole numbers
+of steps on the straight line, which a sampler reaches that draws its number of steps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lo_theory.lab.frame import Frame, Record, of_kind, parts
 from lo_theory.lab.panel import Axes, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, text, with_expected
 
+_KNOW_ROLES = ("fixed_order", "position_calibrated")  # by their places, latents first
 _BUDGETS = (2, 4, 8, 16)  # passes at which rules are compared, and L
 _FLOOR = 1e-2  # nats: less is drawn here
 
@@ -37,11 +38,11 @@ class Found:
         self.remasking = [line for line in self.judged if "infinite_cost" not in line.metrics]
 
     def _beside(self, line: Record) -> Record:
-        """The line with the cost of the best random order in as many passes."""
-        best = self.random[line.row]
+        """The line with the steps that it takes one after the other, and the best random order in as many."""
+        best, taken = self.random[line.row], min(line.value("calls"), line.steps)
         steps, nats = [point.steps for point in best], [point.value("curve_cost") for point in best]
-        there = float(np.interp(line.value("calls"), steps, nats))
-        return line.plus(Record({}, {"random_cost": (Estimate(there, math.nan, math.nan), {})}))
+        found = {"taken": taken, "random_cost": float(np.interp(taken, steps, nats))}
+        return line.plus(Record({}, {name: (Estimate(value, math.nan, math.nan), {}) for name, value in found.items()}))
 
 
 def _steps(line: Record) -> int:
@@ -65,6 +66,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
 
 _RULE = (key("policy", left=True), key("schedule", left=True))
 _PASSES = mean("calls", "passes", ".1f")
+_TAKEN = mean("taken", "steps", ".1f")
 _COST = measured("cost", "nats lost", "z.3f")
 _RANDOM = mean("random_cost", "best\nrandom", "z.3f")
 
@@ -81,7 +83,7 @@ def _frontier(found: Found) -> Table:
     """The cheapest rule in at most so many passes."""
     lines = []
     for part in parts(found.priced, "row", "denoiser"):
-        blind = [line for line in part if line.policy != "fixed_order"]
+        blind = [line for line in part if family(line) not in _KNOW_ROLES]
         for budget, within in _at_budgets(blind):
             least = within[0].estimate("cost")
             level = [line for line in within if line.estimate("cost").low <= least.high]
@@ -94,9 +96,10 @@ def _frontier(found: Found) -> Table:
         ["row", "denoiser"],
         notes="Nats per sequence, 95 % intervals over sequences: KL of the decoder's law from the data's, along its "
         "own order. Best random: the optimal counts of a random order with exact marginals in as many passes. Level "
-        "with it: rules within the budget whose interval overlaps, itself included. The fixed order, latents first, is "
-        "left out: it knows which tokens are latents. With exact marginals it costs nothing in two passes, since the "
-        "latents are independent and so are the observations given them.",
+        "with it: rules within the budget whose interval overlaps, itself included. Rules that know the places of the "
+        "latents are left out (fixed order, position calibrated): with exact marginals, latents first and then all "
+        "observations costs nothing in two passes, since the latents are independent and so are the observations given "
+        "them.",
     )
 
 
@@ -107,18 +110,18 @@ def _ranked(found: Found) -> Table:
     for part in parts(exact, "row"):
         least = 1.0
         for budget in (*_BUDGETS, part[0].length):
-            own = [line for line in part if least < line.value("calls") <= budget and line.value("calls") < line.length]
+            own = [line for line in part if least < line.value("taken") <= budget and line.value("taken") < line.length]
             lines += [line.plus(budget=budget) for line in sorted(own, key=lambda line: line.value("cost"))]
             least = budget
     return Table(
-        "Rules with the exact posterior, ranked at comparable numbers of passes",
-        (key("name", "problem", left=True), key("budget", "up to"), *_RULE, _PASSES, _COST, _RANDOM, _over()),
+        "Rules with the exact posterior, ranked at comparable numbers of steps",
+        (key("name", "problem", left=True), key("budget", "up to"), *_RULE, _TAKEN, _PASSES, _COST, _RANDOM, _over()),
         lines,
         ["row", "budget"],
         notes="The exact posterior has no model error: the cost is what comes of drawing tokens of one step "
-        "independently. Up to: more passes than the line above it, and no more than this; one pass a token costs "
-        "nothing in any order and is left out. Over: the cost above (+) or below (-) the best random order in as many "
-        "passes.",
+        "independently. Up to: so many steps one after the other, and more than in the section before; one step a "
+        "token costs nothing in any order and is left out. Passes: contexts that are asked, those of rules that look "
+        "ahead included. Over: the cost above (+) or below (-) the best random order in as many steps.",
     )
 
 
@@ -153,7 +156,7 @@ def _adaptive(found: Found) -> Table:
             *(key("name", "problem", left=True), key("denoiser", left=True), key("steps")),
             *(measured(f"cost {name}", name.replace("_", "\n"), "z.3f") for name in orders),
             *(mean(f"model_error {name}", f"of it model,\n{name}", "z.3f") for name in ("vanilla", "margin")),
-            percent("excluded", "infinite"),
+            mean("excluded", "infinite", ".1f", 100),
         ),
         lines,
         ["row", "steps"],
@@ -196,23 +199,32 @@ def _curves(found: Found) -> Table:
     """The information curve of each problem: entropy, total correlation, the best counts beside equal ones."""
     whole = {line.row: line for line in found.information if "entropy" in line.metrics}
     equal = [line for line in found.information if line.get("schedule") == "fixed_count"]
-    equals = {(line.row, line.steps): line.metrics["curve_cost"] for line in equal}
+    equals = {(line.row, line.steps): line for line in equal}
     lines = []
     for row, part in found.random.items():
         for line in (line for line in part if line.steps in (1, *_BUDGETS)):
-            lines.append(line.plus(whole[row], Record({}, {"equal": equals[row, line.steps]}), counts=line.counts))
+            other = equals[row, line.steps]
+            lines.append(line.plus(whole[row], Record({}, {"equal": other.metrics["curve_cost"]}), counts=line.counts))
     return Table(
         "Random order by the information curve",
         (
             *(key("name", "problem", left=True), measured("entropy"), mean("total_correlation", "total\ncorrelation")),
             *(key("steps"), measured("equal", "equal steps", "z.3f"), measured("curve_cost", "best steps", "z.3f")),
-            key("counts", "best counts", left=True),
+            *(mean(f"bound_{of}", f"by {of.upper()}", "z.3f") for of in ("tc", "dtc", "mi")),
+            text("best counts", lambda line: _shortened(line.counts)),
         ),
         lines,
         ["row"],
         notes="Nats per sequence. Equal and best steps: KL from the data to random order with exact marginals; the "
-        "best counts are the least on this curve, by a dynamic programme. One step costs the total correlation.",
+        "best counts are the least on this curve, by a dynamic programme. By TC, DTC, MI: upper bounds on the best "
+        "steps that know only the total correlation, its dual or their sum. One step costs the total correlation.",
     )
+
+
+def _shortened(counts: str) -> str:
+    """At most so many counts as a line of a table has room for."""
+    numbers = counts.split()
+    return counts if len(numbers) <= 8 else " ".join([*numbers[:6], "...", numbers[-1]])
 
 
 _BLUE, _SKY, _ORANGE = "#08519c", "#6baed6", "#d95f02"
@@ -263,18 +275,23 @@ def _nats(line: Record) -> Estimate:
 def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """A panel for each problem with the exact posterior, and on a second sheet one for each other denoiser."""
     found = Found(frame)
-    exact = [part for part in parts(found.priced, "row", "denoiser") if part[0].denoiser == "exact"]
-    others = [part for part in parts(found.priced, "row", "denoiser") if part[0].denoiser != "exact"]
-    made = {"figure": _sheet(f"{experiment.heading}, exact posterior", found, exact, 3)}
+    every = {(part[0].row, part[0].denoiser): part for part in parts(found.priced, "row", "denoiser")}
+    rows, who = (list(dict.fromkeys(place[i] for place in every)) for i in (0, 1))
+    exact = [every.get((row, "exact")) for row in rows]
+    others = [every.get((row, name)) for row in rows for name in who if name != "exact"]
+    made = {"figure": _sheet(f"{experiment.heading}, exact posterior", found, exact, min(3, len(rows)), 4.6)}
     if others:
-        made["denoisers"] = _sheet(f"{experiment.heading}, other denoisers", found, others, 4)
+        made["denoisers"] = _sheet(f"{experiment.heading}, other denoisers", found, others, len(who) - 1, 3.6)
     return made
 
 
-def _sheet(title: str, found: Found, shown: Sequence[Sequence[Record]], columns: int) -> Sheet:
-    columns = min(columns, len(shown))
-    panels = [_panel(found, part, labelled=i % columns == 0) for i, part in enumerate(shown)]
-    size = (4.6 * columns, 1.3 + 3.6 * -(-len(panels) // columns))
+def _sheet(title: str, found: Found, shown: Sequence[Sequence[Record] | None], columns: int, width: float) -> Sheet:
+    """Panels ``width`` inches wide; None leaves a place empty."""
+    labelled = [not any(shown[i - i % columns : i]) for i in range(len(shown))]  # the first of each row
+    panels = [
+        _panel(found, part, labelled=first) if part else None for part, first in zip(shown, labelled, strict=True)
+    ]
+    size = (width * columns, 1.3 + 0.8 * width * -(-len(panels) // columns))
     return Sheet(title, panels, columns, size, entries=min(5, 2 * columns))
 
 
