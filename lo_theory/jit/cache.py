@@ -40,7 +40,7 @@ config: Any = numba_config  # made at run time, so a type checker knows none of 
 __all__ = ["KernelCache", "digest_of_sources", "kernel_folders"]
 
 _PACKAGE = Path(__file__).parent.parent
-_MADE_OF = ("jit", "rng.py", "problem", "posterior", "thresholds", "diffusion")  # not neural, lab, cli
+_MADE_OF = ("jit", "rng.py", "problem", "posterior", "thresholds", "diffusion", "neural/_kernels.py")
 _PREFIX = "lo_theory-kernels-"
 _DIGEST = hashlib.sha256().digest_size
 _VERSIONS = (sys.version, numba.__version__, llvmlite.__version__, np.__version__)
@@ -55,7 +55,7 @@ def digest_of_sources() -> str:
     Costs some 0.3 ms; a file is read again when its time or size has changed since the last call in this process.
     """
     with contextlib.suppress(OSError):
-        found = [path for name in _MADE_OF for path in (_PACKAGE / name, *(_PACKAGE / name).rglob("*.py"))]
+        found = [path for name in _MADE_OF for path in (*_PACKAGE.glob(name), *(_PACKAGE / name).rglob("*.py"))]
         # Editors keep locks and copies beside a file, named as no module can be: ".#rng.py", a link to nowhere.
         sources = sorted(path for path in found if path.suffix == ".py" and path.stem.isidentifier())
         return _digest(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in sources))
@@ -90,8 +90,8 @@ def kernel_folders() -> list[Path]:
 
 def _is_digested(module: str) -> bool:
     """Say whether the source of a module is in the digest: only its kernels can be kept."""
-    package, _, rest = module.partition(".")
-    return package == _PACKAGE.name and rest.split(".")[0] in {name.removesuffix(".py") for name in _MADE_OF}
+    made_of = {f"{_PACKAGE.name}.{name.removesuffix('.py').replace('/', '.')}" for name in _MADE_OF}
+    return any(module == name or module.startswith(f"{name}.") for name in made_of)
 
 
 def _require_own(path: Path) -> None:

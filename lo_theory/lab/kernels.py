@@ -9,6 +9,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 
+import numpy as np
+
 from lo_theory.diffusion import (
     POLICIES,
     BinomialRule,
@@ -27,6 +29,7 @@ from lo_theory.diffusion import (
 )
 from lo_theory.posterior import BPOptions, BPPosterior, ExactPosterior
 from lo_theory.problem import LODistribution, colouring, nae, nae_sat, random_slab, sparse_parity
+from lo_theory.problem.layout import MASK
 from lo_theory.rng import Key
 from lo_theory.thresholds import Dynamics, planted_ensemble, run_at_degree
 
@@ -66,6 +69,7 @@ def _compile_messages() -> None:
     # A context whose messages fall below what a float holds, which is what the kernels with exponents are for.
     BPPosterior(nae_sat(5, 15, seed=3)).marginals([[-1, 1, -1, -1, -1, 1, 1, 1, 0] + 11 * [1]])
     _run_populations()
+    _ask_network(nae_sat(10, 40, seed=0))
 
 
 _PARTS = (_compile_exact, _compile_messages)  # two thirds and one third of the work, with next to no kernel in common
@@ -93,6 +97,14 @@ def _ask_bp(problem: LODistribution) -> None:
         for closed_forms in (True, False):
             options = BPOptions(schedule=schedule, closed_forms=closed_forms, iterations=20)
             BPPosterior(problem, options=options).marginals(tokens)
+
+
+def _ask_network(problem: LODistribution) -> None:
+    from lo_theory.neural import TrainedPosterior, Transformer, TransformerConfig
+
+    length = problem.layout.length
+    config = TransformerConfig(layers=1, heads=1, width=8, n_values=problem.layout.n_values, length=length)
+    TrainedPosterior(Transformer(config, seed=0), problem.layout).marginals(np.full((_ROWS, length), MASK))
 
 
 def _decode(problem: LODistribution) -> None:

@@ -17,10 +17,10 @@ from torch.nn import functional
 from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import checked
 
-__all__ = ["SHAPES", "VECTOR", "Shape", "Transformer", "TransformerConfig"]
+__all__ = ["NORM_EPSILON", "SHAPES", "VECTOR", "Shape", "Transformer", "TransformerConfig"]
 
 _POSITIONS = ("learned", "rope", "both")
-_NORM_EPSILON = 1e-5
+NORM_EPSILON = 1e-5
 _HEAD_SCALE = 0.02
 VECTOR = 32
 """bfloat16 numbers in a 512-bit register: the keys of the CPU's attention are filled up to a multiple of it."""
@@ -118,7 +118,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        return functional.rms_norm(x, (x.shape[-1],), self.weight, _NORM_EPSILON)
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, NORM_EPSILON)
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -261,20 +261,31 @@ class Transformer(nn.Module):
         """
         if tokens.ndim != 2 or tokens.shape[1] != self.config.length:
             raise ValueError(f"tokens must have shape [B, {self.config.length}], got {list(tokens.shape)}")
-        ids = torch.where(tokens == MASK, self.config.n_values, tokens)
-        if self.config.pad_to is not None:
-            ids = functional.pad(ids, (0, self.config.pad_to - self.config.length), value=self.config.n_values + 1)
-        x: Tensor = self.tokens(ids)
-        if self.positions is not None:
-            x = x + self.positions.weight
-        rotation = (self.cosine, self.sine) if self.config.positions != "learned" else None
+        x = self.embed(self.ids(tokens))
         for block in self.blocks:
-            x = block(x, rotation)
+            x = block(x, self.rotation)
         x = self.norm(x[:, : self.config.length])
         # In float32 even under autocast: the bfloat16 grid is too coarse to rank margins near 1.
         with torch.autocast(x.device.type, enabled=False):
             result: Tensor = self.head(x.float())
         return result
+
+    def ids(self, tokens: Tensor) -> Tensor:
+        """Rows of the token embedding, int64[B, places], of int64[B, L]: the mask after the values, then the pad."""
+        ids = torch.where(tokens == MASK, self.config.n_values, tokens)
+        if self.config.pad_to is not None:
+            ids = functional.pad(ids, (0, self.config.pad_to - self.config.length), value=self.config.n_values + 1)
+        return ids
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first block reads, float32[B, places, width]."""
+        x: Tensor = self.tokens(ids)
+        return x if self.positions is None else x + self.positions.weight
+
+    @property
+    def rotation(self) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines of the rotary positions; None without them."""
+        return (self.cosine, self.sine) if self.config.positions != "learned" else None
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:

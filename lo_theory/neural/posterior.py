@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
 from lo_theory.neural.compiled import compile_network, compiling
+from lo_theory.neural.inference import Inference
 from lo_theory.neural.model import Transformer
 from lo_theory.posterior import Marginals
 from lo_theory.posterior.protocol import reveal
@@ -47,10 +48,11 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
 class TrainedPosterior:
     """Marginals of a bidirectional masked model: softmax over the V values at every position, float32.
 
-    Follows the Posterior protocol. The evidence is not known (nan), every row counts as converged. ``batch`` rows go
-    through the network at once; torch's thread count is used as set. Probabilities of values that a role cannot take
-    are the network's own, not removed. ``compiled``: the network through torch.compile, which pays on a GPU and takes
-    seconds to a minute at first; fewer rows than ``batch`` are then filled up to it, so that one shape is compiled.
+    Follows the Posterior protocol. The evidence is not known (nan), every row counts as converged. At most ``batch``
+    rows go through the network at once; torch's thread count is used as set. Probabilities of values that a role cannot
+    take are the network's own, not removed. ``compiled``: the network through torch.compile, which pays on a GPU and
+    takes seconds to a minute at first; fewer rows than ``batch`` are then filled up to it, so that one shape is
+    compiled.
     Of the problem only the length and the values are compared here; ``load_model(path, problem=fingerprint)`` refuses a
     network that was trained on another. Errors: ValueError for another length or other values, and a causal network.
     """
@@ -84,6 +86,11 @@ class TrainedPosterior:
         """Marginals of int8[B, L]: probs float32[B, L, V], one-hot where revealed. Cost: one forward pass a row."""
         rows = self.layout.check_tokens(tokens)
         probs = np.empty((*rows.shape, self.layout.n_values), np.float32)
+
+        if self.device.type == "cpu" and not self.compiled:
+            with torch.inference_mode():
+                inference = Inference(self.model, self.precision, len(rows))
+                return in_batches(rows, probs, min(self.batch, inference.at_once), inference.probabilities)
 
         def answer(part: NDArray[np.int8]) -> torch.Tensor:
             return torch.softmax(self._logits(torch.from_numpy(part).to(self.device, torch.int64)), dim=-1)
