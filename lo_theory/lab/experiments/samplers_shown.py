@@ -20,7 +20,7 @@ from lo_theory.lab.panel import Axes, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, text, with_expected
 
 _KNOW_ROLES = ("fixed_order", "position_calibrated")  # by their places, latents first
-_BUDGETS = (2, 4, 8, 16)  # passes at which rules are compared, and L
+_BUDGETS = (2, 4, 8, 16, 32, 64)  # passes at which rules are compared, and L
 _FLOOR = 1e-2  # nats: less is drawn here
 
 
@@ -43,6 +43,10 @@ class Found:
         steps, nats = [point.steps for point in best], [point.value("curve_cost") for point in best]
         found = {"taken": taken, "random_cost": float(np.interp(taken, steps, nats))}
         return line.plus(Record({}, {name: (Estimate(value, math.nan, math.nan), {}) for name, value in found.items()}))
+
+
+def _budgets(length: int) -> list[int]:
+    return [*(budget for budget in _BUDGETS if budget < length), length]
 
 
 def _steps(line: Record) -> int:
@@ -73,7 +77,7 @@ _RANDOM = mean("random_cost", "best\nrandom", "z.3f")
 
 def _at_budgets(lines: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
     """For each budget the lines of one problem and denoiser that need no more passes, cheapest first."""
-    for budget in (*_BUDGETS, lines[0].length) if lines else ():
+    for budget in _budgets(lines[0].length) if lines else ():
         within = [line for line in lines if line.value("calls") <= budget + 1e-9 and not line.value("infinite_cost")]
         if within:
             yield budget, sorted(within, key=lambda line: (line.value("cost"), line.value("calls")))
@@ -109,7 +113,7 @@ def _ranked(found: Found) -> Table:
     lines = []
     for part in parts(exact, "row"):
         least = 1.0
-        for budget in (*_BUDGETS, part[0].length):
+        for budget in _budgets(part[0].length):
             own = [line for line in part if least < line.value("taken") <= budget and line.value("taken") < line.length]
             lines += [line.plus(budget=budget) for line in sorted(own, key=lambda line: line.value("cost"))]
             least = budget
