@@ -21,6 +21,7 @@ from lo_theory.lab.table import Table, key, largest, mean, measured, number, per
 
 _KNOW_ROLES = ("fixed_order", "position_calibrated")  # by their places, latents first
 _BUDGETS = (2, 4, 8, 16, 32, 64)  # passes at which rules are compared, and L
+_DIGITS = 6  # of nats: what differs by less costs the same
 _FLOOR = 1e-2  # nats: less is drawn here
 
 
@@ -80,7 +81,7 @@ def _at_budgets(lines: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
     for budget in _budgets(lines[0].length) if lines else ():
         within = [line for line in lines if line.value("calls") <= budget + 1e-9 and not line.value("infinite_cost")]
         if within:
-            yield budget, sorted(within, key=lambda line: (line.value("cost"), line.value("calls")))
+            yield budget, sorted(within, key=lambda line: (round(line.value("cost"), _DIGITS), line.value("calls")))
 
 
 def _frontier(found: Found) -> Table:
@@ -90,7 +91,7 @@ def _frontier(found: Found) -> Table:
         blind = [line for line in part if family(line) not in _KNOW_ROLES]
         for budget, within in _at_budgets(blind):
             least = within[0].estimate("cost")
-            level = [line for line in within if line.estimate("cost").low <= least.high]
+            level = [line for line in within if line.estimate("cost").low <= least.high + 10**-_DIGITS]
             lines.append(within[0].plus(budget=budget, level=len(level)))
     columns = (key("name", "problem", left=True), key("denoiser", left=True), key("budget", "at most"), *_RULE, _PASSES)
     return Table(
@@ -282,10 +283,12 @@ def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     every = {(part[0].row, part[0].denoiser): part for part in parts(found.priced, "row", "denoiser")}
     rows, who = (list(dict.fromkeys(place[i] for place in every)) for i in (0, 1))
     exact = [every.get((row, "exact")) for row in rows]
-    others = [every.get((row, name)) for row in rows for name in who if name != "exact"]
+    names = [name for name in who if name != "exact"]
+    judged = [row for row in rows if any((row, name) in every for name in names)]
+    others = [every.get((row, name)) for row in judged for name in names]
     made = {"figure": _sheet(f"{experiment.heading}, exact posterior", found, exact, min(3, len(rows)), 4.6)}
     if others:
-        made["denoisers"] = _sheet(f"{experiment.heading}, other denoisers", found, others, len(who) - 1, 3.6)
+        made["denoisers"] = _sheet(f"{experiment.heading}, other denoisers", found, others, len(names), 3.6)
     return made
 
 
@@ -305,7 +308,7 @@ def _panel(found: Found, part: Sequence[Record], *, labelled: bool) -> Panel:
     rules = [line for line in lines if line.schedule != "by_role"]
     known = [line.plus(line="any", steps=line.value("calls")) for line in lines if line.schedule == "by_role"]
     random = [line.plus(line="random") for line in found.random[part[0].row]]
-    who = "" if part[0].denoiser == "exact" else f", {part[0].denoiser}"
+    who = "" if part[0].denoiser == "exact" else f"\n{part[0].denoiser}"
 
     def dress(axes: Axes) -> None:
         axes.set_xscale("log", base=2)
