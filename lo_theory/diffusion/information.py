@@ -183,9 +183,9 @@ def certificates(curve: ArrayLike, counts: Sequence[int]) -> dict[str, float]:
 
     With b tokens known before a step of s: ``TC`` = TC max (s-1)/(L-b-1) and ``DTC`` = DTC max (s-1)/(b+1), which for
     steps in a geometric row are the bounds of arXiv 2511.04647; ``MI`` = MI (max s - 1)/L, for equal steps the bound of
-    arXiv 2510.25544 by the average number of tokens a step *(second hand)*; ``MI, 2505.21400`` = MI
-    (2**ceil(log2 max s) - 1)/L. The first three are the best that TC, DTC or MI alone can say of these counts: some
-    curve reaches each.
+    arXiv 2510.25544 by the average number of tokens a step; ``MI, 2505.21400`` = MI (2**ceil(log2 max s) - 1)/L. The
+    bounds of these three papers are *second hand*, the first three derived anew: they are the best that TC, DTC or MI
+    alone can say of these counts, as some curve reaches each.
     They hold for curves that do not rise, as every distribution's does; one that is measured may, by its error.
     """
     known = correlations(curve)

@@ -264,13 +264,13 @@ CLAIMS: Mapping[str, Claim] = {
     ),
     "threshold": Claim(
         "Fast-dLLM, 2505.22618",
-        "mitigating dependency violations and maintaining generation quality",
+        "selectively decodes tokens exceeding a confidence threshold, [...] maintaining generation quality",
         "threshold(0.9) costs nothing",
         _free("threshold(0.9)"),
     ),
     "factor": Claim(
         "Fast-dLLM, 2505.22618",
-        "the greedy parallel decoding is equivalent to the greedy sequential one (its theorem, in our words)",
+        "selectively decodes tokens exceeding a confidence threshold, mitigating dependency violations",
         "what factor(1) reveals at once is, taken as most likely tokens, the most likely string",
         _mode("factor(1)"),
     ),
@@ -318,7 +318,7 @@ CLAIMS: Mapping[str, Claim] = {
     ),
     "position": Claim(
         "PC-Sampler, 2508.13021",
-        "suppressing the premature selection of trivial tokens (a summary's words)",
+        "Position-Aware Calibration of Decoding Bias in Masked Diffusion Models (title)",
         "position_calibrated(0.25, 10) costs no more than top probability, four tokens a step (latents come first in "
         "these sequences, which its discount by position happens to favour)",
         _no_dearer("position_calibrated(0.25,10)", "top_probability"),
@@ -338,7 +338,7 @@ CLAIMS: Mapping[str, Claim] = {
     ),
     "corrector": Claim(
         "Gibbs sampling",
-        "redrawing one token given all others keeps the law (textbooks)",
+        "(textbook, not quoted: redrawing one token given all others keeps the law)",
         "one position chosen at random and redrawn leaves the law of the data as it is",
         _moved(Gibbs("random", 1)),
     ),
@@ -393,7 +393,7 @@ CLAIMS: Mapping[str, Claim] = {
     ),
     "cosine": Claim(
         "MaskGIT, 2202.04200",
-        "few tokens at first, more later, is its choice among schedules (in our words)",
+        "(its schedule, not quoted: few tokens at first, more later)",
         "the cosine costs no more than equal steps, in random order",
         _cosine,
     ),
