@@ -53,7 +53,7 @@ from lo_theory.diffusion.policies import (
     top_probability,
     vanilla,
 )
-from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm
+from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
     SCHEDULES,
     BinomialRule,
@@ -154,6 +154,10 @@ __all__ = [
     "random_sizes_factor",
     "reading_order",
     "remdm",
+    "remdm_cap",
+    "remdm_confidence",
+    "remdm_loop",
+    "remdm_rescale",
     "row_integers",
     "schedule_counts",
     "stable",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.posterior.protocol import ask, reveal
+from lo_theory.problem.layout import plain
 
 __all__ = ["Denoiser"]
 
@@ -24,7 +27,11 @@ class Denoiser:
         self.forwards, self.distinct = np.zeros(rows, np.int64), 0
 
     def __call__(self, tokens: NDArray[np.int8], rows: NDArray[np.intp]) -> Marginals:
-        """What the posterior says of contexts int8[n, L], context i asked for row ``rows[i]``, 0..B-1."""
+        """What the posterior says of contexts int8[n, L], context i asked for row ``rows[i]``, 0..B-1.
+
+        Errors: ValueError unless ``rows`` names one of the B rows for each context.
+        """
+        rows = self._check_rows(rows, len(tokens))
         self.forwards += np.bincount(rows, minlength=len(self.forwards))
         first = np.empty(len(tokens), np.int64)
         _kernels.first_equal(first, tokens)
@@ -36,6 +43,21 @@ class Denoiser:
             return answer
         place = (np.cumsum(own) - 1)[first]
         return Marginals(answer.probs[place], answer.log_evidence[place], answer.converged[place])
+
+    def _check_rows(self, rows: Any, contexts: int) -> NDArray[np.intp]:
+        given = plain(rows, "rows")
+        if given.shape != (contexts,) or given.dtype.kind not in "iu":
+            raise ValueError(
+                f"rows must say for which row each of {contexts} contexts is asked, int64[{contexts}]; got "
+                f"{given.dtype}{list(given.shape)}"
+            )
+        wrong = (given < 0) | (given >= len(self.forwards))
+        if wrong.any():
+            raise ValueError(
+                f"a context is asked for one of the {len(self.forwards)} rows of the view, 0 to "
+                f"{len(self.forwards) - 1}; got row {given[wrong.argmax()]}"
+            )
+        return given.astype(np.intp, copy=False)
 
     def at(self, tokens: NDArray[np.int8], active: NDArray[np.bool_]) -> Marginals:
         """Marginals of one step for all rows int8[B, L], asked for those that are ``active`` bool[B], at least one.

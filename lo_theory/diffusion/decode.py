@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
 from lo_theory.diffusion.asking import Denoiser
-from lo_theory.diffusion.policies import POLICY, Noise, Policy, View, check_plan
+from lo_theory.diffusion.policies import POLICY, Noise, Policy, View, check_plan, hides_again
 from lo_theory.diffusion.schedules import SCHEDULE, Schedule, check_budget
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.posterior.protocol import POSTERIOR
@@ -222,7 +222,7 @@ class Loop:
         layout, options, masked = self.posterior.layout, self.options, tokens == MASK
         steps, own = int(row_steps.max()), row_steps[start : start + len(tokens)]
         denoiser, memory = Denoiser(self.posterior, len(tokens), start), dict[str, Any]()
-        remasks = bool(getattr(self.policy, "remasks", False))
+        remasks = hides_again(self.policy)
         for step in range(steps):
             key = self.key.fold(step)
             budget = self.schedule.budget(step, _shown(masked), key, start)

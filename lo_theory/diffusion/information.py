@@ -22,7 +22,7 @@ from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.problem.distribution import LODistribution, entropies
 from lo_theory.problem.layout import MASK, Record
-from lo_theory.problem.seams import check_count, checked
+from lo_theory.problem.seams import check_count, checked, is_whole
 from lo_theory.rng import Key
 
 __all__ = [
@@ -104,8 +104,8 @@ def counts_cost(curve: ArrayLike, counts: Sequence[int]) -> float:
 
 def _weights(counts: Sequence[int], length: int) -> NDArray[np.float64]:
     """float64[L]: what each h_j weighs in the cost of ``counts``."""
-    if any(count < 1 for count in counts) or sum(counts) != length:
-        raise ValueError(f"counts are positive and sum to L = {length}, got {list(counts)}")
+    if not all(is_whole(count) and count >= 1 for count in counts) or sum(counts) != length:
+        raise ValueError(f"counts are positive and sum to L = {length}, whole numbers; got {list(counts)}")
     weights = np.full(length, -1.0)
     weights[np.cumsum([0, *counts[:-1]])] += counts
     return weights

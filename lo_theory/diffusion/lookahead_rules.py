@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
+from lo_theory.diffusion.contexts import BATCH
 from lo_theory.diffusion.policies import TopK, View, entropy, top_probability
 from lo_theory.problem.layout import MASK, plain
 from lo_theory.problem.seams import checked
@@ -27,7 +28,10 @@ def _asking(view: View) -> NDArray[np.bool_]:
 
 
 def _entropy_left(view: View, candidates: NDArray[np.bool_]) -> Array:
-    """float64[B, L]: sum over the other hidden j of E_{x_i ~ p(x_i | C)} H(x_j | x_i, C), at ``candidates`` i."""
+    """float64[B, L]: sum over the other hidden j of E_{x_i ~ p(x_i | C)} H(x_j | x_i, C), at ``candidates`` i.
+
+    Asks ``BATCH`` contexts at once, equal ones one after the other, so that they are asked together.
+    """
     rows, positions = np.nonzero(candidates)
     left, layout = np.zeros(candidates.shape), view.layout
     if not len(rows):
@@ -38,9 +42,15 @@ def _entropy_left(view: View, candidates: NDArray[np.bool_]) -> Array:
     which, values = np.nonzero(laws)  # a value of probability 0 needs no answer
     contexts = view.tokens[rows[which]]
     contexts[np.arange(len(which)), positions[which]] = values
-    answer, entropies = view.ask(contexts, rows[which]), np.zeros(contexts.shape)
-    _kernels.confidence(entropies, answer.probs, contexts == MASK, layout.values, 2)
-    left[rows, positions] = np.bincount(which, -entropies.sum(axis=1) * laws[which, values], minlength=len(rows))
+    first, found = np.empty(len(which), np.int64), np.empty(len(which))
+    _kernels.first_equal(first, contexts)
+    order = np.argsort(first, kind="stable")
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        answer, entropies = view.ask(contexts[part], rows[which[part]]), np.zeros((len(part), layout.length))
+        _kernels.confidence(entropies, answer.probs, contexts[part] == MASK, layout.values, 2)
+        found[part] = -entropies.sum(axis=1)
+    left[rows, positions] = np.bincount(which, found * laws[which, values], minlength=len(rows))
     return left
 
 
@@ -88,13 +98,14 @@ class _Calibrated:
                     "one frequency for each"
                 )
             return np.array(self.prior)
-        asked = view.memory.setdefault("asked", np.zeros(len(view.tokens), np.bool_))
+        memory = view.memory.setdefault("position_calibrated", {})  # the same for all of them
+        asked = memory.setdefault("asked", np.zeros(len(view.tokens), np.bool_))
         new = np.flatnonzero(_asking(view).any(axis=1) & ~asked)
         if len(new):
             answer = view.ask(np.full((len(new), view.layout.length), MASK, np.int8), new)
-            view.memory["frequencies"] = answer.probs[0].astype(np.float64).mean(axis=0)
+            memory["frequencies"] = answer.probs[0].astype(np.float64).mean(axis=0)
             asked[new] = True
-        frequencies: Array = view.memory["frequencies"]
+        frequencies: Array = memory["frequencies"]
         return frequencies
 
     def __call__(self, view: View) -> Array:

@@ -28,6 +28,7 @@ __all__ = [
     "check_plan",
     "entropy",
     "fixed_order",
+    "hides_again",
     "margin",
     "reveal_best",
     "top_probability",
@@ -126,6 +127,11 @@ class Policy(Protocol):
         ...
 
 
+def hides_again(policy: Policy) -> bool:
+    """Whether a policy may hide what is revealed: its attribute ``remasks``, False where it has none."""
+    return bool(getattr(policy, "remasks", False))
+
+
 POLICY = Seam("a policy", ("name", "plan"), "margin()")
 
 
@@ -162,7 +168,7 @@ def reveal_best(view: View, scores: Any, budget: Any, name: str) -> NDArray[np.b
     """
     given = _check_scores(scores, view, name)
     if view.noise is not None and view.noise.scale > 0:
-        given = _add_noise(given, view, view.noise)
+        given = _add_noise(given, view, view.noise, name)
     next_masked = view.masked.copy()
     budget = check_budget(budget, len(next_masked), "the schedule", start=view.start)
     _kernels.reveal_highest(next_masked, given, budget, view.start, *view.key.fold("ties").words())
@@ -180,7 +186,7 @@ def _check_scores(scores: Any, view: View, name: str) -> NDArray[np.float64]:
     return np.require(given, np.float64, ("C", "W"))
 
 
-def _add_noise(scores: NDArray[np.float64], view: View, noise: Noise) -> NDArray[np.float64]:
+def _add_noise(scores: NDArray[np.float64], view: View, noise: Noise, name: str) -> NDArray[np.float64]:
     """Noise is addressed by (step, row, position), so that chunks and threads do not change it."""
     added = np.empty(scores.shape)
     _kernels.fill_noise(added, view.start, *view.key.fold("noise").words(), noise.law == "gaussian")
@@ -189,8 +195,8 @@ def _add_noise(scores: NDArray[np.float64], view: View, noise: Noise) -> NDArray
         return scores + scaled
     if (scores[view.masked] < 0).any():
         raise ValueError(
-            "logarithmic noise needs scores that are not negative, such as probabilities and margins: "
-            "take plain noise for the entropy and for a fixed order"
+            f"{name} has negative scores, and logarithmic noise needs scores that are not negative, such as "
+            "probabilities and margins: take plain noise for it"
         )
     return np.log(np.maximum(scores, np.finfo(np.float64).tiny)) + scaled
 

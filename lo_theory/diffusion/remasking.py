@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,8 @@ class ReMDM:
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mask after this step, bool[B, L]; draws have the address (step, row, position)."""
-        free, steps = _free(view), np.full(len(view.masked), view.steps)
+        free = _free(view.memory.setdefault(self.name, {}), view)
+        steps = np.full(len(view.masked), view.steps)
         steps = np.maximum(steps if view.row_steps is None else view.row_steps, 1)
         progress, then = (np.minimum((view.step + k) / steps, 1.0) for k in (0, 1))
         now, after = self.revealed(progress), self.revealed(then)
@@ -121,7 +123,8 @@ def _loop(rule: ReMDM, view: View, most: Shares, times: tuple[Shares, Shares]) -
 
 
 def _confidence(rule: ReMDM, view: View, most: Shares, times: tuple[Shares, Shares]) -> Sigma:
-    weights = np.where(_free(view) & ~view.masked, np.exp(-_drawn_with(view)), 0.0)
+    memory = view.memory.setdefault(rule.name, {})
+    weights = np.where(_free(memory, view) & ~view.masked, np.exp(-_drawn_with(memory, view)), 0.0)
     total = weights.sum(axis=1, keepdims=True)
     return rule.strength * most[:, None] * weights / np.where(total > 0, total, 1.0), np.zeros_like(most)
 
@@ -135,15 +138,14 @@ _FORMS: dict[str, Callable[[ReMDM, View, Shares, tuple[Shares, Shares]], Sigma]]
 }
 
 
-def _free(view: View) -> NDArray[np.bool_]:
+def _free(memory: dict[str, Any], view: View) -> NDArray[np.bool_]:
     """bool[B, L]: positions that were hidden when the decode began."""
-    free: NDArray[np.bool_] = view.memory.setdefault("free", view.masked.copy())
+    free: NDArray[np.bool_] = memory.setdefault("free", view.masked.copy())
     return free
 
 
-def _drawn_with(view: View) -> NDArray[np.float64]:
+def _drawn_with(memory: dict[str, Any], view: View) -> NDArray[np.float64]:
     """float64[B, L]: the probability with which each revealed token was drawn, by the marginals of that step."""
-    memory = view.memory
     drawn: NDArray[np.float64] = memory.setdefault("drawn", np.ones(view.masked.shape))
     if "masked" in memory:
         new = memory["masked"] & ~view.masked
@@ -202,7 +204,7 @@ class P2:
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mask after this step, bool[B, L]. Cost: one context for each position revealed since the decode began."""
-        free = _free(view)
+        free = _free(view.memory.setdefault(self.name, {}), view)
         shown, likely = free & ~view.masked, top_probability().score(view)
         if self.eta > 0:
             active = np.ones(len(shown), np.bool_) if view.active is None else view.active

@@ -18,7 +18,7 @@ from scipy import special
 
 from lo_theory.diffusion import _kernels
 from lo_theory.problem.layout import plain
-from lo_theory.problem.seams import Seam, checked
+from lo_theory.problem.seams import Seam, checked, is_whole
 from lo_theory.rng import Key
 
 __all__ = [
@@ -77,6 +77,8 @@ def check_budget(budget: Any, rows: int, name: str, *, start: int = 0) -> NDArra
 @checked
 def schedule_counts(schedule: Schedule, hidden: int, key: Key) -> list[int]:
     """How many of ``hidden`` masked positions a schedule reveals at each of its steps; steps of none are left out."""
+    if hidden < 0:
+        raise ValueError(f"the number of hidden positions is not negative, got {hidden}")
     masked, counts = np.ones((1, hidden), np.bool_), []
     for step in range(schedule.steps(hidden)):
         budget = schedule.budget(step, masked, key.fold(step), 0)
@@ -173,8 +175,8 @@ class Counts:
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.counts or min(self.counts) < 1:
-            raise ValueError(f"counts are positive numbers of positions, one a step, got {list(self.counts)}")
+        if not self.counts or not all(is_whole(count) and count >= 1 for count in self.counts):
+            raise ValueError(f"counts are positive whole numbers of positions, one a step, got {list(self.counts)}")
 
     @property
     def name(self) -> str:
@@ -288,6 +290,8 @@ def _size_factors(steps: int, length: int) -> NDArray[np.float64]:
 def random_sizes_factor(length: int, steps: int) -> float:
     """g(steps, L): the mean cost of ``RandomSizes(steps)`` in random order, as a share of the total correlation."""
     _check_steps(steps)
+    if length < 1:
+        raise ValueError(f"a sequence has at least one token, got length = {length}")
     return float(_size_factors(steps, length)[steps, length])
 
 

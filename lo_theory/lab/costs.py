@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lo_theory.diffusion import DecodeOptions, Policy, Schedule, Sums, decode_cost
+from lo_theory.diffusion.policies import hides_again
 from lo_theory.lab import measures
 from lo_theory.lab.frame import Record
 from lo_theory.lab.table import Column, Table, mean, measured, percent
@@ -26,7 +27,7 @@ def measured_costs(
     options: DecodeOptions | None = None,
 ) -> dict[str, Sums]:
     """Metrics of ``decode_cost`` on ``n`` true sequences; nothing for n = 0, and of a rule that hides again."""
-    if not n or getattr(rule[0], "remasks", False):
+    if not n or hides_again(rule[0]):
         return {}
     return measures.costs(decode_cost(denoiser, *rule, distribution, key=key, n=n, exact=exact, options=options))
 

@@ -10,6 +10,7 @@ from lo_theory.diffusion.masks import hide_subset
 from lo_theory.lab.settings import made_by_name
 from lo_theory.lab.subject import Subject
 from lo_theory.posterior import Forgetful, MarginalsOnly, Mixed, Posterior, PropagationOnly, Sharpened, few_rounds
+from lo_theory.problem.seams import checked
 
 Maker = Callable[[Subject], Posterior]
 """Makes a denoiser of a row at work, whose settings have ``limit_states``."""
@@ -41,6 +42,7 @@ def _propagation() -> Maker:
     return lambda s: PropagationOnly(s.distribution)
 
 
+@checked
 def _few_rounds(rounds: int) -> Maker:
     _require(rounds >= 1, f"rounds must be at least 1, got {rounds}")
     return lambda s: few_rounds(s.distribution, rounds)

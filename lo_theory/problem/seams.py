@@ -20,7 +20,7 @@ import numpy as np
 
 from lo_theory.rng import Key
 
-__all__ = ["Seam", "check_count", "check_key", "check_threads", "checked"]
+__all__ = ["Seam", "check_count", "check_key", "check_threads", "checked", "is_whole"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,7 +60,8 @@ def check_key(key: Any, name: str = "key") -> None:
         raise ValueError(f"{name} must be an address for randomness, such as {hint}; got {key!r}")
 
 
-def _is_whole(number: Any) -> bool:
+def is_whole(number: Any) -> bool:
+    """Whether ``number`` is a whole number, of Python or numpy; a truth value and 2.0 are none."""
     return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
@@ -72,7 +73,7 @@ def check_count(n: int, sentence: str) -> None:
 
 def check_threads(threads: Any, name: str = "threads") -> None:
     """Raise ValueError unless ``threads`` is a whole number of threads or processes that one process can start."""
-    if not _is_whole(threads) or not 1 <= threads <= _MOST_AT_ONCE:
+    if not is_whole(threads) or not 1 <= threads <= _MOST_AT_ONCE:
         raise ValueError(f"{name} must be a whole number from 1 to {_MOST_AT_ONCE}, got {threads!r}")
 
 
@@ -122,7 +123,7 @@ def _is_instance(value: Any, kind: type) -> bool:
 
 
 _TESTS: dict[type, Callable[[Any, type], bool]] = {
-    int: lambda value, kind: _is_whole(value),
+    int: lambda value, kind: is_whole(value),
     float: lambda value, kind: isinstance(value, numbers.Real) and not isinstance(value, bool),
     bool: lambda value, kind: isinstance(value, (bool, np.bool_)),
 }

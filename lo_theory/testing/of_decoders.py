@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lo_theory.diffusion import DecodeOptions, OneAtATime, Policy, Schedule, View, decode
 from lo_theory.diffusion.asking import Denoiser
 from lo_theory.diffusion.contexts import at_truth
-from lo_theory.diffusion.policies import check_plan
+from lo_theory.diffusion.policies import check_plan, hides_again
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.posterior.weak import Sharpened
@@ -47,7 +47,7 @@ class _Watched:
     out_of_order: int = 0
 
     def __post_init__(self) -> None:
-        self.name, self.remasks = self.policy.name, bool(getattr(self.policy, "remasks", False))
+        self.name, self.remasks = self.policy.name, hides_again(self.policy)
 
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """The plan of the policy, noted."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,22 @@ from lo_theory.diffusion import (
     DecodeOptions,
     FixedCount,
     OneAtATime,
+    Policy,
     View,
     _kernels,
     decode,
     decode_cost,
     fixed_order,
+    information_gain,
+    lookahead,
+    lookahead_rules,
     margin,
+    remdm_confidence,
+    stable,
     vanilla,
 )
 from lo_theory.diffusion.asking import Denoiser
+from lo_theory.diffusion.contexts import BATCH
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, nae_sat
 from lo_theory.rng import Key
@@ -131,6 +139,97 @@ def test_a_view_outside_a_decode_has_nothing_to_ask() -> None:
     view = View(tokens, tokens == MASK, EXACT.marginals(tokens), PROBLEM.layout, 0, 1, KEY)
     with pytest.raises(ValueError, match="no denoiser to ask"):
         view.ask(tokens, np.zeros(1, np.intp))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([99], r"one of the 3 rows of the view, 0 to 2; got row 99"),
+        ([-1], "got row -1"),
+        ([0, 1], r"for which row each of 1 contexts is asked, int64\[1\]; got int64\[2\]"),
+        ([0.5], r"got float64\[1\]"),
+    ],
+)
+def test_rows_that_are_none_of_the_view_are_refused(rows, words) -> None:
+    tokens = np.full((3, LENGTH), MASK, np.int8)
+    view = View(tokens, tokens == MASK, EXACT.marginals(tokens), PROBLEM.layout, 0, 1, KEY, denoiser=Denoiser(EXACT, 3))
+    with pytest.raises(ValueError, match=words):
+        view.ask(tokens[:1], np.array(rows))
+
+
+@dataclass
+class Both:
+    """Reveals what two rules both would, and keeps what the first planned; ``apart``: the second has its own memory."""
+
+    rules: tuple[Policy, Policy]
+    apart: bool
+    name: str = "both"
+    remasks: bool = True
+    plans: list[np.ndarray] = field(default_factory=list)
+    other: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self, view: View, budget: np.ndarray) -> np.ndarray:
+        self.plans.append(self.rules[0].plan(view, budget))
+        second = replace(view, memory=self.other) if self.apart else view
+        return self.plans[-1] & self.rules[1].plan(second, budget)
+
+
+@pytest.mark.parametrize("second", [stable(0.5, 0.5), stable(0.05, 0.6)], ids=["another rule", "the same rule"])
+def test_two_rules_in_one_policy_do_not_mix_what_they_remember(second) -> None:
+    posterior = ExactPosterior(nae_sat(4, 6, seed=1, noise=0.1))
+    policies = [Both((stable(0.05, 0.6), second), apart) for apart in (False, True)]
+    for policy in policies:
+        decode(posterior, policy, BinomialRule(8), key=KEY, n=30)
+    together, apart = (policy.plans for policy in policies)
+    assert len(together) == 8
+    assert all(map(np.array_equal, together, apart))
+
+
+@dataclass
+class Stage:
+    """Two rules one after the other: the second sees what the first has hidden or revealed."""
+
+    first: Policy
+    second: Policy
+    apart: bool
+    name: str = "stages"
+    remasks: bool = True
+    plans: list[np.ndarray] = field(default_factory=list)
+    other: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self, view: View, budget: np.ndarray) -> np.ndarray:
+        memory = self.other if self.apart else view.memory
+        tokens = np.maximum(view.tokens, 0)  # some value at what is revealed only in between
+        between = replace(view, masked=self.first.plan(view, budget), tokens=tokens, memory=memory)
+        self.plans.append(self.second.plan(between, budget))
+        return self.plans[-1]
+
+
+def test_rules_that_hide_again_do_not_share_what_was_drawn() -> None:
+    plans = []
+    for apart in (False, True):
+        policy = Stage(remdm_confidence(1.0), remdm_confidence(0.9), apart)
+        decode(EXACT, policy, BinomialRule(8), key=KEY, n=30)
+        plans.append(policy.plans)
+    assert all(map(np.array_equal, *plans))
+
+
+@pytest.mark.parametrize("rule", [lookahead(), information_gain(4)], ids=lambda rule: rule.name)
+def test_rules_that_look_ahead_ask_in_batches(rule, monkeypatch) -> None:
+    tokens = np.where(np.arange(LENGTH) < 4, PROBLEM.sample(KEY, 400), MASK).astype(np.int8)
+    asked: list[int] = []
+
+    def ask(contexts, rows):
+        asked.append(len(contexts))
+        return EXACT.marginals(contexts)
+
+    view = View(tokens, tokens == MASK, EXACT.marginals(tokens), PROBLEM.layout, 0, 1, KEY, denoiser=ask)
+    scores = rule.score(view)
+    assert len(asked) > 1
+    assert max(asked) <= BATCH
+    for batch in (7, 10**6):
+        monkeypatch.setattr(lookahead_rules, "BATCH", batch)
+        assert np.array_equal(rule.score(view), scores)
 
 
 class Again:

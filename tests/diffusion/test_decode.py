@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lo_theory import diffusion
 from lo_theory.diffusion import (
     POLICIES,
     BinomialRule,
@@ -25,6 +26,7 @@ from lo_theory.diffusion import (
     vanilla,
 )
 from lo_theory.diffusion import _kernels as kernels
+from lo_theory.diffusion.policies import hides_again
 from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import LODistribution, TableObservations, nae_sat
 from lo_theory.problem.layout import MASK
@@ -60,7 +62,7 @@ def frequencies(rows, tokens):
     return np.bincount(found[found >= 0], minlength=len(rows)), int((found < 0).sum())
 
 
-ONLY_REVEAL = sorted(name for name in POLICIES if not getattr(POLICIES[name](), "remasks", False))
+ONLY_REVEAL = sorted(name for name in POLICIES if not hides_again(POLICIES[name]()))
 """Rules that hide again have laws and tests of their own (test_remasking.py): no schedule makes them one at a time."""
 
 
@@ -350,6 +352,11 @@ def test_a_policy_may_hide_a_revealed_position_again():
     decoded = decode(posterior, Remask(), BinomialRule(2), key=KEY, n=10)
     assert (decoded.tokens >= 0).all()
     assert (decoded.step_revealed[:, 0] == 1).all()
+
+
+def test_every_rule_that_has_a_name_is_exported():
+    assert all(getattr(diffusion, name) is make for name, make in POLICIES.items())
+    assert set(POLICIES) <= set(diffusion.__all__)
 
 
 def noisy_order(posterior, policy):

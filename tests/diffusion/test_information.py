@@ -35,11 +35,35 @@ KNOWN = {  # scopes: mask sizes 1, 2, ... in units of ln 2, from the entropies o
         *(0.570597, 0.792142, 0.889833, 0.905639),
     ],
 }
+COSTS = {  # scopes by number, counts: units of ln 2. Sum over steps of s (H_{j+1} - H_j), less H_L
+    (0, (4,)): 0.811278124459,  # the entropy of a coin of 1/4: 2 - 3/4 log2 3
+    (1, (3, 3)): 0.657489910258,
+    (1, (4, 2)): 0.611278124459,
+    (1, (2, 2, 2)): 0.404841567591,
+    (1, (3, 1, 2)): 0.289589344906,
+    (2, (3, 3, 2)): 0.750136794176,
+    (2, (3, 2, 3)): 0.688992014531,
+    (2, (2, 2, 2, 2)): 0.525219304871,
+    (2, (3, 2, 2, 1)): 0.412031746597,
+}
 
 
 def problem(scopes: tuple[tuple[int, ...], ...]) -> LODistribution:
     n = 1 + max(itertools.chain(*scopes))
     return LODistribution(np.full((n, 2), 0.5), predicate_observations(nae(2, 3), np.array(scopes, np.int32)))
+
+
+def subset_entropies(distribution: LODistribution) -> np.ndarray:
+    """float64[L + 1]: H_k, the mean entropy of k tokens, by counting strings, which are equally likely."""
+    rows, weights = joint_law(distribution)
+    assert np.allclose(weights, weights[0], rtol=1e-12)
+    mean = np.zeros(rows.shape[1] + 1)
+    for size in range(1, len(mean)):
+        chosen = list(itertools.combinations(range(rows.shape[1]), size))
+        for positions in chosen:
+            shares = np.unique(rows[:, positions], axis=0, return_counts=True)[1] / len(rows)
+            mean[size] -= shares @ np.log(shares) / len(chosen)
+    return mean
 
 
 def enumerated(distribution: LODistribution) -> np.ndarray:
@@ -102,22 +126,32 @@ def test_rows_are_addressed_and_orders_are_nested() -> None:
     assert (hidden[1:] <= hidden[:-1]).all()
 
 
-@pytest.mark.parametrize(
-    ("scopes", "counts", "fixed", "best", "least"),
-    [
-        (next(iter(KNOWN)), [4], 0.811280, [4], 0.811280),
-        (list(KNOWN)[1], [3, 3], 0.657491, [4, 2], 0.611280),
-        (list(KNOWN)[1], [2, 2, 2], 0.404842, [3, 1, 2], 0.289591),
-        (list(KNOWN)[2], [3, 3, 2], 0.750137, [3, 2, 3], 0.688992),
-        (list(KNOWN)[2], [2, 2, 2, 2], None, [3, 2, 2, 1], 0.412032),
-    ],
-)
-def test_costs_and_best_schedules_are_the_known_ones(scopes, counts, fixed, best, least) -> None:
-    curve = np.array(KNOWN[scopes][::-1])
-    if fixed is not None:
-        assert counts_cost(curve, counts) == pytest.approx(fixed, abs=2e-6)
-    assert best_counts(curve, len(best)) == best
-    assert counts_cost(curve, best) == pytest.approx(least, abs=2e-6)
+@pytest.mark.parametrize("scopes", list(KNOWN))
+def test_the_known_values_are_differences_of_subset_entropies(scopes: tuple[tuple[int, ...], ...]) -> None:
+    """h_j = H_{j+1} - H_j, with no posterior at all."""
+    curve = np.diff(subset_entropies(problem(scopes)))
+    assert curve[::-1] / np.log(2) == pytest.approx(KNOWN[scopes], abs=1e-6)
+    assert curve == pytest.approx(enumerated(problem(scopes)), abs=1e-12)
+
+
+@pytest.mark.parametrize(("which", "counts"), COSTS)
+def test_the_known_costs_are_those_of_the_curve(which: int, counts: tuple[int, ...]) -> None:
+    scopes = list(KNOWN)[which]
+    mean, known = subset_entropies(problem(scopes)), COSTS[which, counts] * np.log(2)
+    before = np.cumsum((0, *counts[:-1]))
+    assert np.array(counts) @ (mean[before + 1] - mean[before]) - mean[-1] == pytest.approx(known, abs=1e-9)
+    assert counts_cost(enumerated(problem(scopes)), counts) == pytest.approx(known, abs=1e-9)
+
+
+@pytest.mark.parametrize(("which", "best"), [(0, (4,)), (1, (4, 2)), (1, (3, 1, 2)), (2, (3, 2, 3)), (2, (3, 2, 2, 1))])
+def test_the_best_counts_are_the_known_ones(which: int, best: tuple[int, ...]) -> None:
+    curve = enumerated(problem(list(KNOWN)[which]))
+    assert tuple(best_counts(curve, len(best))) == best
+    assert all(
+        COSTS[which, best] <= cost
+        for (other, counts), cost in COSTS.items()
+        if (other, len(counts)) == (which, len(best))
+    )
 
 
 def test_the_best_counts_are_best_of_all() -> None:
@@ -229,8 +263,10 @@ def test_certified_counts_have_the_least_certificate(known: str) -> None:
 
 
 def test_bad_input_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"counts are positive and sum to L = 3, got \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"counts are positive and sum to L = 3, whole numbers; got \[1, 1\]"):
         counts_cost([1.0, 0.5, 0.2], [1, 1])
+    with pytest.raises(ValueError, match=r"sum to L = 3, whole numbers; got \[1\.5, 1\.5\]"):
+        counts_cost([1.0, 0.5, 0.2], [1.5, 1.5])
     with pytest.raises(ValueError, match="in 1 to 3 steps, got 4"):
         best_counts([1.0, 0.5, 0.2], 4)
     with pytest.raises(ValueError, match="a curve is float"):

@@ -189,7 +189,9 @@ def test_logarithmic_noise_asks_about_hidden_positions_only():
         return TopK("mine", lambda v: scores).plan(seen, np.full(3, 2))
 
     assert (plan(np.where(masked, 0.5, -1.0)).sum(axis=1) == 3).all()
-    with pytest.raises(ValueError, match="not negative"):
+    with pytest.raises(
+        ValueError, match=r"^mine has negative scores, and .* not negative, .*: take plain noise for it"
+    ):
         plan(np.where(masked, -0.5, 1.0))
     assert (plan(np.where(masked, 0.5, np.nan)).sum(axis=1) == 3).all()
     with pytest.raises(ValueError, match=r"nan for row 1 at position 4"):

@@ -21,6 +21,7 @@ from lo_theory.diffusion import (
     top_probability,
     vanilla,
 )
+from lo_theory.diffusion.policies import hides_again
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import MASK, nae_sat
 from lo_theory.rng import Key
@@ -33,7 +34,7 @@ KEY = Key(53)
 TRIPLE = problem(((0, 1, 2),))
 EXACT = ExactPosterior(TRIPLE)
 PROBLEM = nae_sat(4, 8, seed=2)
-RULES = [name for name in POLICIES if getattr(POLICIES[name](), "remasks", False)]
+RULES = [name for name in POLICIES if hides_again(POLICIES[name]())]
 FORMS = ("cap", "rescale", "confidence", "loop")
 
 
@@ -111,8 +112,9 @@ def test_confidence_hides_what_was_drawn_with_little_probability() -> None:
     tokens = np.zeros((n, 4), np.int8)
     memory = {"free": np.ones((n, 4), bool), "drawn": np.tile(drawn, (n, 1))}
     masked = np.zeros((n, 4), bool)
-    view = View(tokens, masked, EXACT.marginals(tokens), TRIPLE.layout, 3, 6, KEY, memory=memory)
-    hidden = remdm(1.0, "confidence").plan(view, np.ones(n, np.int64))
+    rule = remdm(1.0, "confidence")
+    view = View(tokens, masked, EXACT.marginals(tokens), TRIPLE.layout, 3, 6, KEY, memory={rule.name: memory})
+    hidden = rule.plan(view, np.ones(n, np.int64))
     weights = np.exp(-drawn)
     sigma = 2 / 3 * weights / weights.sum()
     accept("remasking", z_test(hidden[:, 0], sigma[0]))
@@ -123,11 +125,11 @@ def test_the_probability_remembered_is_that_of_the_step_that_drew() -> None:
     seen: list[tuple] = []
 
     def look(view: View, after: np.ndarray) -> None:
-        memory = view.memory["drawn"].copy()
+        memory = view.memory[rule.name]["drawn"].copy()
         seen.append((view.tokens.copy(), view.masked.copy(), view.marginals.probs.copy(), memory))
 
-    options = DecodeOptions(observer=look)
-    decode(EXACT, remdm(1.0, "confidence"), BinomialRule(6), key=KEY, n=50, options=options)
+    options, rule = DecodeOptions(observer=look), remdm(1.0, "confidence")
+    decode(EXACT, rule, BinomialRule(6), key=KEY, n=50, options=options)
     again = 0
     for (_, hidden, probs, _), (tokens, masked, _, memory) in itertools.pairwise(seen):
         new = hidden & ~masked

@@ -442,7 +442,7 @@ def test_stable_reveals_what_was_stable_twice_and_is_sure():
     assert together > 20
 
 
-def test_true_margin_reads_the_answer_and_loses_less_than_any_rule():
+def test_true_margin_reads_the_answer_and_loses_less_here():
     view = asked(WEAK)
     truth = np.where(CONTEXTS == MASK, 1, CONTEXTS)
     scores = true_margin(truth).score(view)

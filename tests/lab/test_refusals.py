@@ -137,6 +137,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         (rules(name=" "), "name is empty"),
         (rules(denoisers=[]), "at least one of denoisers"),
         (rules(denoisers=["exactly"]), "unknown denoiser 'exactly': the closest is exact"),
+        (rules(denoisers=["few_rounds(1.5)"]), r"few_rounds\(1\.5\)': rounds must be a whole number; got 1\.5"),
         (rules({"policies": ["margni"]}), "unknown policy 'margni': the closest is margin"),
         (rules({"policies": ["vanilla"], "schedules": ["even"]}), "unknown schedule 'even'"),
         (rules({"policies": []}), "policies is empty"),
