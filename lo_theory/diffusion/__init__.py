@@ -21,6 +21,7 @@ from lo_theory.diffusion.information import (
     certified_counts,
     correlations,
     counts_cost,
+    every_best_counts,
     information_curve,
     random_sizes_cost,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "diversity",
     "entropy",
     "entropy_bounded",
+    "every_best_counts",
     "evidence",
     "factor",
     "find_dead_ends",

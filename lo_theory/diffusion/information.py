@@ -33,6 +33,7 @@ __all__ = [
     "certified_counts",
     "correlations",
     "counts_cost",
+    "every_best_counts",
     "information_curve",
     "random_sizes_cost",
 ]
@@ -140,10 +141,23 @@ def best_counts(curve: ArrayLike, steps: int) -> list[int]:
     Of equal costs the one whose later steps are larger. Errors: ValueError unless 1 <= steps <= L.
     """
     h = _curve(curve)
+    if not 1 <= steps <= len(h):
+        raise ValueError(f"L = {len(h)} tokens are revealed in 1 to {len(h)} steps, got {steps}")
+    return _chosen(_first_steps(h, steps), steps)
+
+
+@checked
+def every_best_counts(curve: ArrayLike) -> list[list[int]]:
+    """``best_counts`` in 1, 2, ... L steps, by one dynamic programme of O(L**3)."""
+    h = _curve(curve)
+    first = _first_steps(h, len(h))
+    return [_chosen(first, steps) for steps in range(1, len(h) + 1)]
+
+
+def _first_steps(h: NDArray[np.float64], steps: int) -> NDArray[np.intp]:
+    """int[steps + 1, L]: the first count of the best so many steps, by the tokens known before."""
     length = len(h)
-    if not 1 <= steps <= length:
-        raise ValueError(f"L = {length} tokens are revealed in 1 to {length} steps, got {steps}")
-    least, first = np.full((steps + 1, length + 1), np.inf), np.zeros((steps + 1, length + 1), np.intp)
+    least, first = np.full((steps + 1, length + 1), np.inf), np.zeros((steps + 1, length), np.intp)
     least[0, length] = 0.0
     for step in range(1, steps + 1):
         for known in range(length):
@@ -151,6 +165,10 @@ def best_counts(curve: ArrayLike, steps: int) -> list[int]:
             costs = counts * h[known] + least[step - 1, known + counts]
             best = int(costs.argmin())
             least[step, known], first[step, known] = costs[best], counts[best]
+    return first
+
+
+def _chosen(first: NDArray[np.intp], steps: int) -> list[int]:
     chosen, known = [], 0
     for step in range(steps, 0, -1):
         chosen.append(int(first[step, known]))

@@ -55,6 +55,17 @@ ORDER_SHADES: Mapping[str, str] = MappingProxyType(
 BP_SHADES: Mapping[str, str] = MappingProxyType({"planted": "#7f2704", "random": "#d95f02", "noise": "#fdae6b"})
 """Belief propagation by where its messages start."""
 
+RULE_SHADES: Mapping[str, str] = MappingProxyType(
+    {
+        **{"vanilla": "#08519c", "other vanilla": "#6baed6", "fixed_order": "#737373"},
+        **{"margin": "#d95f02", "top_probability": "#fdae6b", "entropy": "#fdae6b"},
+        **{"threshold": "#54278f", "factor": "#807dba", "frechet": "#807dba"},
+        **{"entropy_bounded": "#ae017e", "stable": "#f768a1", "position_calibrated": "#8c510a"},
+        **{"information_gain": "#006d2c", "lookahead": "#41ab5d"},
+    }
+)
+"""Decoding rules: random order blue, by one score orange, by confidence violet, looking ahead green."""
+
 CATEGORICAL = (
     *("#08519c", "#3182bd", "#6baed6", "#a6c8e4", "#a63603", "#e6550d"),
     *("#fd9a4d", "#54278f", "#006d2c", "#31a354", "#8fce8b", "#737373"),

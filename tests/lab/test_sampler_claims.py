@@ -76,13 +76,13 @@ def shown(*numbers: tuple[str, Sums, Sums]) -> list[str]:
 def test_a_verdict_follows_the_numbers() -> None:
     nothing, noise, much = Sums.single(0.0), Sums.of([1.0, -0.9] * 50), Sums.of([1.0, 0.9] * 50)
     small, large = ("L = 4", nothing, nothing), ("L = 8", much, nothing)
-    assert shown(small, ("L = 8", noise, nothing))[3] == "holds"
+    assert shown(small, ("L = 8", noise, nothing))[3] == "not refuted"
     line = shown(small, large, ("L = 10", much, nothing))
-    assert line[3] == "fails"
+    assert line[3] == "refuted"
     assert line[4] == "L = 8: 0.95 against 0"
     assert line[5] == "L = 10: 0.95 against 0"
-    assert shown(small, ("L = 8", nothing, much))[3] == "holds"
-    assert shown(("L = 8", Sums.single(2e-6), nothing))[3] == "fails"
+    assert shown(small, ("L = 8", nothing, much))[3] == "not refuted"
+    assert shown(("L = 8", Sums.single(2e-6), nothing))[3] == "refuted"
 
 
 def test_a_frame_without_claims_has_no_table() -> None:

@@ -80,9 +80,9 @@ def test_the_best_counts_are_never_above_equal_ones_and_more_steps_never_cost_mo
             {line.steps: line.value("curve_cost") for line in lines_of(finished, "information", row=row, schedule=name)}
             for name in ("best", "fixed_count")
         )
-        assert best.keys() == equal.keys()
-        assert all(best[steps] <= equal[steps] + 1e-9 for steps in best)
-        assert any(best[steps] < equal[steps] - 1e-3 for steps in best), "they are not the same"
+        assert sorted(best) == list(range(1, max(equal) + 1))
+        assert all(best[steps] <= equal[steps] + 1e-9 for steps in equal)
+        assert any(best[steps] < equal[steps] - 1e-3 for steps in equal), "they are not the same"
         costs = [best[steps] for steps in sorted(best)]
         assert costs == sorted(costs, reverse=True)
 
@@ -141,6 +141,29 @@ def test_a_share_of_the_observations_is_forgotten_the_same_each_time() -> None:
 def test_a_denoiser_that_is_none_is_refused_by_name(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         denoiser(text)
+
+
+def test_a_run_of_rules_that_hide_again_alone_has_tables_and_no_frontier(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path, rules=[{"policies": ["remdm_cap(0.1)"], "schedules": ["binomial"], "steps": [3]}], generated=8
+    )
+    shown = {table.title: table for table in tables(resolve(run.config), run.rows)}
+    assert len(shown["Rules that hide again"].lines) == 1
+    assert not (run.folder / "figure.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("rules", "complaint"),
+    [
+        ({"policies": ["vanilla"], "denoisers": ["mixed(0.3)"]}, r"no rule is measured with exact: rules name mixed"),
+        ({"policies": ["vanilla"], "schedules": ["bset"]}, r"unknown schedule 'bset': .*random_sizes, best, by_role"),
+        ({"policies": ["vanilla"], "schedules": ["best(3)"]}, r"best"),
+        ({"policies": ["vanilla"], "steps": []}, r"steps is empty"),
+    ],
+)
+def test_rules_that_measure_nothing_are_refused(rules: Mapping[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        resolve(tiny_of("samplers", rows=[{"name": "a", "problem": PARITY, "denoisers": ["exact"], "rules": [rules]}]))
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lo_theory.diffusion import (
+    SCHEDULES,
     Counts,
     FixedCount,
     InformationCurve,
@@ -24,19 +25,20 @@ from lo_theory.diffusion import (
     best_counts,
     certificates,
     decode,
-    decode_cost,
+    every_best_counts,
     information_curve,
     schedule_counts,
 )
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.costs import measured_costs
 from lo_theory.lab.denoisers import NEED_TABLES, denoiser
 from lo_theory.lab.experiments import sampler_claims, samplers_shown
 from lo_theory.lab.frame import Frame
 from lo_theory.lab.learning import training_sheet
 from lo_theory.lab.panel import Sheet
 from lo_theory.lab.problems import Problem
-from lo_theory.lab.schema import setting
+from lo_theory.lab.schema import closest, setting
 from lo_theory.lab.settings import Model, Objective, Training, policy, schedule, step_count
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Table
@@ -68,6 +70,11 @@ class Rules:
         for text in self.policies:
             policy(text)
         for text in self.schedules:
+            known = [*SCHEDULES, *_OF_PROBLEM]
+            if text.partition("(")[0].strip() not in known:
+                raise ValueError(
+                    f"unknown schedule {text!r}: the closest is {closest(text, known)} ({', '.join(known)})"
+                )
             if text not in _OF_PROBLEM:
                 schedule(text, 1)
         for steps in self.steps:
@@ -122,6 +129,12 @@ class Row:
             raise ValueError("name is empty: tables and figures need one")
         if not self.denoisers or not self.rules:
             raise ValueError("a row needs at least one of denoisers and one of rules")
+        if not self.groups(1):
+            asked = sorted({text for rules in self.rules for text in rules.denoisers})
+            raise ValueError(
+                f"no rule is measured with {', '.join(self.denoisers)}: rules name {', '.join(asked)}; a name must be "
+                "the same text in both"
+            )
         for text in self.denoisers:
             denoiser(text)
         if self.trains and self.training is None:
@@ -202,9 +215,12 @@ def _information(s: Subject) -> Iterator[Finding]:
     for known, sums in enumerate(curve.hidden):
         yield Finding("information", {"known": known}, {"hidden_entropy": sums})
     asked = {steps for group in s.row.groups(length) for steps in group.steps}
-    for steps in sorted(asked | {min(length, round(2 ** (k / 2))) for k in range(20)}):
+    for steps, best in enumerate(every_best_counts(curve.nats), 1):
+        if steps not in asked:
+            yield Finding("information", {"schedule": "best", "steps": steps}, {"curve_cost": curve.cost(best)})
+            continue
         equal = schedule_counts(FixedCount(steps), length, s.key)
-        for name, counts in (("best", best_counts(curve.nats, steps)), ("fixed_count", equal)):
+        for name, counts in (("best", best), ("fixed_count", equal)):
             keys = {"schedule": name, "steps": steps, "counts": " ".join(map(str, counts))}
             bounds = certificates(curve.nats, counts)
             named = measures.singles({metric: bounds[of] for metric, of in _BOUNDS.items()})
@@ -245,13 +261,10 @@ def _decodes(s: Subject, group: Group) -> Iterator[Finding]:
 
 def _cost(s: Subject, group: Group, steps: int) -> dict[str, Sums]:
     """Nats per true sequence, on sequences that all rules share; nothing for a rule that hides again."""
-    rule, row = policy(group.policy), s.row
-    if getattr(rule, "remasks", False):
-        return {}
-    posterior, exact = s.watched(denoiser(group.denoiser)(s)), s.watched(s.exact(row.limit_states))
-    exact = posterior if group.denoiser == "exact" else exact
-    key, plan, (n, _) = s.key.fold("cost"), _schedule(s, group.schedule, steps), row.counts(group.denoiser)
-    return measures.costs(decode_cost(posterior, rule, plan, s.distribution, key=key, n=n, exact=exact))
+    row, posterior = s.row, s.watched(denoiser(group.denoiser)(s))
+    exact = posterior if group.denoiser == "exact" else s.watched(s.exact(row.limit_states))
+    rule, (n, _) = (policy(group.policy), _schedule(s, group.schedule, steps)), row.counts(group.denoiser)
+    return measured_costs(posterior, rule, s.distribution, key=s.key.fold("cost"), n=n, exact=exact)
 
 
 def _generated(s: Subject, group: Group, steps: int) -> dict[str, Sums]:
@@ -261,7 +274,7 @@ def _generated(s: Subject, group: Group, steps: int) -> dict[str, Sums]:
         return {}
     key, plan = s.key.fold("decode").fold(f"{group.name}({steps})"), _schedule(s, group.schedule, steps)
     decoded = decode(s.watched(denoiser(group.denoiser)(s)), rule, plan, key=key, n=n)
-    calls = {"calls": Sums.of(np.full(n, decoded.forwards / n))} if getattr(rule, "remasks", False) else {}
+    calls = {"calls": Sums.of(np.full(n, decoded.forwards / n))} if hides_again(rule) else {}
     return measures.generated(s.distribution, decoded.tokens, key.fold("judge"), calls)
 
 

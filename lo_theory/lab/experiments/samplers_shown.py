@@ -14,7 +14,7 @@ import numpy as np
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.drawing import COLOURS, marker
+from lo_theory.lab.drawing import COLOURS, RULE_SHADES, marker
 from lo_theory.lab.frame import Frame, Record, of_kind, parts
 from lo_theory.lab.panel import Axes, Logarithmic, Look, Panel, Sheet
 from lo_theory.lab.table import Table, key, largest, mean, measured, number, percent, text, with_expected
@@ -176,10 +176,12 @@ _ORDERS = ("vanilla", "margin", "top_probability", "entropy", "fixed_order")
 
 
 def _remasking(found: Found) -> Table:
-    """Rules that hide again, and beside them random order in as many steps."""
+    """Rules that hide again, and beside them random order and margin in as many steps."""
     places = {(line.row, line.denoiser, line.steps) for line in found.remasking}
     beside = [
-        line for line in found.judged if line.policy == "vanilla" and line.schedule in ("binomial", "fixed_count")
+        line
+        for line in found.judged
+        if line.policy in ("vanilla", "margin") and line.schedule in ("binomial", "fixed_count")
     ]
     own = [line for line in beside if (line.row, line.denoiser, line.steps) in places]
     lines = sorted([*own, *found.remasking], key=lambda line: (line.row, line.denoiser, line.steps))
@@ -194,7 +196,8 @@ def _remasking(found: Found) -> Table:
         lines if found.remasking else [],
         ["row", "denoiser", "steps"],
         notes="They have no exact cost, since a token that is drawn twice leaves no trace: their sequences are judged, "
-        "beside those of random order in as many steps. Per cent with 95 % intervals over sequences; distinct latent "
+        "beside those of random order and of margin in as many steps; ReMDM follows the binomial schedule. "
+        "Per cent with 95 % intervals over sequences; distinct latent "
         "strings and the total variation to p_data (N <= 12) with what as many exact samples give in brackets; bias z: "
         "the largest |z| of a latent's mean, ! where 999 of 1000 exact samplers stay below.",
     )
@@ -207,7 +210,7 @@ def _curves(found: Found) -> Table:
     equals = {(line.row, line.steps): line for line in equal}
     lines = []
     for row, part in found.random.items():
-        for line in (line for line in part if line.steps in (1, *_BUDGETS)):
+        for line in (line for line in part if line.steps in (1, *_BUDGETS) and (row, line.steps) in equals):
             other = equals[row, line.steps]
             lines.append(line.plus(whole[row], Record({}, {"equal": other.metrics["curve_cost"]}), counts=line.counts))
     return Table(
@@ -232,26 +235,31 @@ def _shortened(counts: str) -> str:
     return counts if len(numbers) <= 8 else " ".join([*numbers[:6], "...", numbers[-1]])
 
 
-_BLUE, _SKY, _ORANGE = "#08519c", "#6baed6", "#d95f02"
+_BLUE = RULE_SHADES["vanilla"]
 _OWN: Mapping[str, Look] = {
-    "threshold": {"color": "#54278f", "marker": "P", "label": "threshold"},
-    "factor": {"color": "#807dba", "marker": "X", "label": "factor, Frechet"},
-    "frechet": {"color": "#807dba", "marker": "X", "label": "factor, Frechet"},
-    "entropy_bounded": {"color": "#ae017e", "marker": "h", "label": "entropy bounded"},
-    "stable": {"color": "#f768a1", "marker": "p", "label": "stable"},
-    "information_gain": {"color": "#006d2c", "marker": "*", "label": "information gain"},
-    "lookahead": {"color": "#41ab5d", "marker": "d", "label": "lookahead"},
-    "position_calibrated": {"color": "#8c510a", "marker": "<", "label": "position calibrated"},
-    "margin": {"color": _ORANGE, "marker": "D", "label": "margin"},
-    "top_probability": {"color": "#fdae6b", "marker": "^", "label": "top probability, entropy"},
-    "entropy": {"color": "#fdae6b", "marker": "s", "label": "top probability, entropy"},
-    "fixed_order": {"color": "#737373", "marker": "v", "label": "fixed order, latents first"},
+    "threshold": {"color": RULE_SHADES["threshold"], "marker": "P", "label": "threshold"},
+    "factor": {"color": RULE_SHADES["factor"], "marker": "X", "label": "factor, Frechet"},
+    "frechet": {"color": RULE_SHADES["frechet"], "marker": "X", "label": "factor, Frechet"},
+    "entropy_bounded": {"color": RULE_SHADES["entropy_bounded"], "marker": "h", "label": "entropy bounded"},
+    "stable": {"color": RULE_SHADES["stable"], "marker": "p", "label": "stable"},
+    "information_gain": {"color": RULE_SHADES["information_gain"], "marker": "*", "label": "information gain"},
+    "lookahead": {"color": RULE_SHADES["lookahead"], "marker": "d", "label": "lookahead"},
+    "position_calibrated": {"color": RULE_SHADES["position_calibrated"], "marker": "<", "label": "position calibrated"},
+    "margin": {"color": RULE_SHADES["margin"], "marker": "D", "label": "margin"},
+    "top_probability": {"color": RULE_SHADES["top_probability"], "marker": "^", "label": "top probability, entropy"},
+    "entropy": {"color": RULE_SHADES["entropy"], "marker": "s", "label": "top probability, entropy"},
+    "fixed_order": {"color": RULE_SHADES["fixed_order"], "marker": "v", "label": "fixed order, latents first"},
 }
 _VANILLA: Mapping[str, Look] = {
     "fixed_count": {"color": _BLUE, "marker": "o", "label": "vanilla, equal steps"},
     "best": {"color": _BLUE, "marker": "o", "markerfacecolor": "white", "label": "vanilla, best counts"},
 }
-_OTHER: Look = {"color": _SKY, "marker": ".", "linestyle": "", "label": "vanilla, other schedules"}
+_OTHER: Look = {
+    "color": RULE_SHADES["other vanilla"],
+    "marker": ".",
+    "linestyle": "",
+    "label": "vanilla, other schedules",
+}
 _LINES: Mapping[str, Look] = {
     "random": {"color": COLOURS["line"], "linestyle": "--", "label": "best random order"},
     "any": {"color": COLOURS["alarm"], "linestyle": ":", "label": "best order, roles known"},
@@ -281,6 +289,8 @@ def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """A panel for each problem with the exact posterior, and on a second sheet one for each other denoiser."""
     found = Found(frame)
     every = {(part[0].row, part[0].denoiser): part for part in parts(found.priced, "row", "denoiser")}
+    if not every:
+        return {}
     rows, who = (list(dict.fromkeys(place[i] for place in every)) for i in (0, 1))
     exact = [every.get((row, "exact")) for row in rows]
     names = [name for name in who if name != "exact"]
