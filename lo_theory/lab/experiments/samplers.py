@@ -29,6 +29,7 @@ from lo_theory.diffusion import (
     information_curve,
     schedule_counts,
 )
+from lo_theory.diffusion.policies import hides_again
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.costs import measured_costs

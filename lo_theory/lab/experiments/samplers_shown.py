@@ -281,8 +281,8 @@ def _passes(line: Record) -> float:
     return float(line.steps) if line.get("line") else line.value("calls")
 
 
-def _nats(line: Record) -> Estimate:
-    return line.estimate("curve_cost" if line.get("line") == "random" else "cost")
+def _nats(line: Record) -> Estimate | float:
+    return line.value("curve_cost") if line.get("line") == "random" else line.estimate("cost")
 
 
 def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
