@@ -171,15 +171,15 @@ def _follow(loop: Loop, sequences: NDArray[np.int8], exact: Posterior | None) ->
 
     def walk(rows: slice, steps: Iterator[Step]) -> None:
         truth = sequences[rows]
-        judge = Denoiser(loop.posterior if exact is None else exact, len(truth), rows.start, name="the exact posterior")
+        judge = None
+        if exact is not None and exact is not loop.posterior:
+            judge = Denoiser(exact, len(truth), rows.start, name="the exact posterior")
         for at in steps:
             shown, step = _revealed(at, loop.policy.name), at.view.step
             paths.revealed[rows, step], paths.forwards[rows, step] = shown.sum(axis=1), at.forwards
             paths.drawn[rows, step] = _log_laws(at.marginals, truth, shown, layout, loop.options.temperature)
             if exact is not None:
-                answer = at.marginals
-                if exact is not loop.posterior:
-                    answer = judge.at(tokens[rows], at.active)
+                answer = at.marginals if judge is None else judge.at(tokens[rows], at.active)
                 paths.alone[rows, step] = _log_laws(answer, truth, shown, layout, 1.0)
                 paths.evidence[rows, step] = answer.log_evidence
                 _check_known(exact, np.where(at.active, paths.alone[rows, step] + answer.log_evidence, 0.0), at)

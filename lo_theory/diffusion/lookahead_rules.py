@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 def _asking(view: View) -> NDArray[np.bool_]:
     """bool[B, L]: hidden positions of the rows that the denoiser may be asked about."""
-    return view.masked if view.active is None else view.masked & view.active[:, None]
+    return view.masked & view.asked[:, None]
 
 
 def _entropy_left(view: View, candidates: NDArray[np.bool_]) -> Array:

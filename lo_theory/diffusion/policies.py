@@ -99,8 +99,17 @@ class View:
     @property
     def share_left(self) -> NDArray[np.float64]:
         """float64[B]: share of a row's steps still to come, (row_steps - step)/row_steps, this one included."""
-        steps = np.full(len(self.tokens), self.steps) if self.row_steps is None else self.row_steps
-        return np.maximum(steps - self.step, 0) / np.maximum(steps, 1)
+        return np.maximum(self.own_steps - self.step, 0) / np.maximum(self.own_steps, 1)
+
+    @property
+    def own_steps(self) -> NDArray[np.int64]:
+        """int64[B]: the steps that each row takes."""
+        return np.full(len(self.tokens), self.steps) if self.row_steps is None else self.row_steps
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """bool[B]: the rows that the denoiser was asked about."""
+        return np.ones(len(self.tokens), np.bool_) if self.active is None else self.active
 
     def ask(self, tokens: NDArray[np.int8], rows: NDArray[np.intp]) -> Marginals:
         """What the denoiser says of further contexts int8[n, L], context i for row ``rows[i]`` of this view.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.contexts import BATCH
+from lo_theory.diffusion.contexts import BATCH, at_truth
 from lo_theory.diffusion.policies import View, top_probability
 from lo_theory.posterior import Marginals
 from lo_theory.problem.layout import MASK
@@ -24,9 +24,6 @@ from lo_theory.problem.seams import checked
 __all__ = [
     "P2",
     "ReMDM",
-    "at_token",
-    "p2",
-    "remdm",
     "remdm_cap",
     "remdm_confidence",
     "remdm_loop",
@@ -87,8 +84,7 @@ class ReMDM:
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mask after this step, bool[B, L]; draws have the address (step, row, position)."""
         free = _free(view.memory.setdefault(self.name, {}), view)
-        steps = np.full(len(view.masked), view.steps)
-        steps = np.maximum(steps if view.row_steps is None else view.row_steps, 1)
+        steps = np.maximum(view.own_steps, 1)
         progress, then = (np.minimum((view.step + k) / steps, 1.0) for k in (0, 1))
         now, after = self.revealed(progress), self.revealed(then)
         most = np.minimum(1.0, np.divide(1 - after, now, out=np.ones_like(now), where=now > 0))
@@ -149,15 +145,9 @@ def _drawn_with(memory: dict[str, Any], view: View) -> NDArray[np.float64]:
     drawn: NDArray[np.float64] = memory.setdefault("drawn", np.ones(view.masked.shape))
     if "masked" in memory:
         new = memory["masked"] & ~view.masked
-        drawn[new] = at_token(memory["probs"], view.tokens)[new]
+        drawn[new] = at_truth(memory["probs"], view.tokens)[new]
     memory["masked"], memory["probs"] = view.masked.copy(), view.marginals.probs
     return drawn
-
-
-def at_token(probs: NDArray[np.float64], tokens: NDArray[np.int8]) -> NDArray[np.float64]:
-    """float64[..., L]: the probability that ``probs`` [..., L, V] gives each of ``tokens``; of no use where hidden."""
-    at = np.maximum(tokens, 0).astype(np.intp)[..., None]
-    return np.take_along_axis(np.asarray(probs, np.float64), at, axis=-1)[..., 0]
 
 
 def without_one(
@@ -175,7 +165,7 @@ def without_one(
         contexts = tokens[row]
         contexts[np.arange(len(row)), position] = MASK
         laws = ask(contexts, row).probs[np.arange(len(row)), position]
-        found[row, position] = at_token(laws[:, None], tokens[row, position][:, None])[:, 0]
+        found[row, position] = at_truth(laws[:, None], tokens[row, position][:, None])[:, 0]
     return found
 
 
@@ -185,8 +175,9 @@ class P2:
     """Keep the K positions of highest score of all, K = revealed + budget (all at the last step); hide the others.
 
     Score of a hidden position: ln of the probability of its most likely value; of a revealed one: ``eta`` times ln of
-    the probability of its token given all other revealed ones, which costs one context of its own. ``eta`` = 0: what is
-    revealed stays and nothing is asked, which is ``top_probability``; larger: more is hidden again. Ties at random.
+    the probability of its token given all other revealed ones, which costs one context of its own. ``eta`` = 1 is the
+    released weight. 0: what is revealed stays and nothing is asked, which is ``top_probability``; larger: more is
+    hidden again. Ties at random.
     """
 
     eta: float = 1.0
@@ -207,27 +198,14 @@ class P2:
         free = _free(view.memory.setdefault(self.name, {}), view)
         shown, likely = free & ~view.masked, top_probability().score(view)
         if self.eta > 0:
-            active = np.ones(len(shown), np.bool_) if view.active is None else view.active
-            weighed = without_one(view.ask, view.tokens, shown & active[:, None])
+            weighed = without_one(view.ask, view.tokens, shown & view.asked[:, None])
         with np.errstate(divide="ignore"):
             scores = np.log(likely)
             scores[shown] = self.eta * np.log(weighed[shown]) if self.eta > 0 else np.inf
         next_masked = free.copy()
-        steps = np.full(len(free), view.steps) if view.row_steps is None else view.row_steps
-        kept = np.where(view.step + 1 >= steps, free.sum(axis=1), shown.sum(axis=1) + budget)
+        kept = np.where(view.step + 1 >= view.own_steps, free.sum(axis=1), shown.sum(axis=1) + budget)
         _kernels.reveal_highest(next_masked, scores, kept, view.start, *view.key.fold("ties").words())
         return next_masked
-
-
-@checked
-def remdm(strength: float, form: str = "cap") -> ReMDM:
-    """ReMDM by its form: cap, rescale, confidence or loop (with the window of the released script)."""
-    return ReMDM(strength, form)
-
-
-def p2(eta: float = 1.0) -> P2:
-    """Path planning by the denoiser itself; 1 is the weight of the released code."""
-    return P2(eta)
 
 
 def remdm_cap(strength: float = 0.008) -> ReMDM:

@@ -33,12 +33,11 @@ class _Stable:
     def plan(self, view: View, budget: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Mask after this step, bool[B, L]; the budget is the least number of positions."""
         confidence, probs = top_probability().score(view), view.marginals.probs
-        active = np.ones(len(probs), np.bool_) if view.active is None else view.active
         memory = view.memory.setdefault(self.name, {})
         before = memory.setdefault("laws", np.zeros(probs.shape))
         counts = memory.setdefault("stable", np.full(view.masked.shape, -1))
         if memory.get("step") != view.step:  # asked twice at a step, it counts once
-            _kernels.count_stable(counts, before, probs, view.masked, active, view.layout.values, self.kappa)
+            _kernels.count_stable(counts, before, probs, view.masked, view.asked, view.layout.values, self.kappa)
         memory["step"] = view.step
         ready = view.masked & (counts >= _STEPS) & (confidence > self.tau)
         least = check_budget(budget, len(ready), "the schedule", start=view.start)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from lo_theory.diffusion import (
+    P2,
     POLICIES,
     BinomialRule,
     DecodeOptions,
     FixedCount,
     OneAtATime,
+    ReMDM,
     View,
     decode,
-    p2,
     remasking,
-    remdm,
     top_probability,
     vanilla,
 )
@@ -56,10 +56,10 @@ def ancestral_law(steps: int) -> tuple[np.ndarray, np.ndarray]:
 def test_without_remasking_it_is_ancestral_sampling() -> None:
     strings, law = ancestral_law(3)
     assert law.sum() == pytest.approx(1, abs=1e-12)
-    for policy in (vanilla(), remdm(0.0, "cap"), remdm(0.0, "confidence")):
+    for policy in (vanilla(), ReMDM(0.0, "cap"), ReMDM(0.0, "confidence")):
         drawn = decode(EXACT, policy, BinomialRule(3), key=KEY, n=40_000).tokens
         accept("remasking", chi_square(frequencies(strings, drawn)[0], law))
-    drawn = decode(EXACT, remdm(1.0), BinomialRule(3), key=KEY, n=40_000).tokens
+    drawn = decode(EXACT, ReMDM(1.0), BinomialRule(3), key=KEY, n=40_000).tokens
     reject("remasking", chi_square(frequencies(strings, drawn)[0], law))
 
 
@@ -77,9 +77,9 @@ LOOP = np.array([0.9 * 1 / 2.7, 0.9 * 2 / 2.7, 0.9, 0.9, 0.9, 1.0])  # of on = 0
 @pytest.mark.parametrize(
     ("policy", "meant"),
     [
-        (remdm(0.3, "cap"), np.arange(1, 7) / 6),
-        (remdm(0.5, "rescale"), np.arange(1, 7) / 6),
-        (remdm(0.1, "loop"), np.where(np.arange(1, 7) == 5, 0.9, LOOP)),
+        (ReMDM(0.3, "cap"), np.arange(1, 7) / 6),
+        (ReMDM(0.5, "rescale"), np.arange(1, 7) / 6),
+        (ReMDM(0.1, "loop"), np.where(np.arange(1, 7) == 5, 0.9, LOOP)),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -95,7 +95,7 @@ def test_the_mean_share_revealed_is_on_the_schedule(policy, meant, monkeypatch: 
 
 def test_with_confidence_as_released_the_share_falls_behind() -> None:
     """A revealed token is hidden with sigma_max in all a row, and nothing is revealed for it."""
-    found, steps, length = shares(remdm(1.0, "confidence")), 6, PROBLEM.layout.length
+    found, steps, length = shares(ReMDM(1.0, "confidence")), 6, PROBLEM.layout.length
     before = found[:, :-1]
     now, after = np.arange(1, steps) / steps, np.arange(2, steps + 1) / steps
     most = np.minimum(1, (1 - after) / now)
@@ -112,7 +112,7 @@ def test_confidence_hides_what_was_drawn_with_little_probability() -> None:
     tokens = np.zeros((n, 4), np.int8)
     memory = {"free": np.ones((n, 4), bool), "drawn": np.tile(drawn, (n, 1))}
     masked = np.zeros((n, 4), bool)
-    rule = remdm(1.0, "confidence")
+    rule = ReMDM(1.0, "confidence")
     view = View(tokens, masked, EXACT.marginals(tokens), TRIPLE.layout, 3, 6, KEY, memory={rule.name: memory})
     hidden = rule.plan(view, np.ones(n, np.int64))
     weights = np.exp(-drawn)
@@ -128,7 +128,7 @@ def test_the_probability_remembered_is_that_of_the_step_that_drew() -> None:
         memory = view.memory[rule.name]["drawn"].copy()
         seen.append((view.tokens.copy(), view.masked.copy(), view.marginals.probs.copy(), memory))
 
-    options, rule = DecodeOptions(observer=look), remdm(1.0, "confidence")
+    options, rule = DecodeOptions(observer=look), ReMDM(1.0, "confidence")
     decode(EXACT, rule, BinomialRule(6), key=KEY, n=50, options=options)
     again = 0
     for (_, hidden, probs, _), (tokens, masked, _, memory) in itertools.pairwise(seen):
@@ -161,7 +161,7 @@ def test_every_rule_reveals_everything_keeps_what_is_given_and_does_not_see_chun
 def test_path_planning_that_never_hides_is_top_probability(schedule) -> None:
     exact = ExactPosterior(PROBLEM)
     plain, planned, hiding = (
-        decode(exact, policy, schedule, key=KEY, n=200) for policy in (top_probability(), p2(0.0), p2(1.0))
+        decode(exact, policy, schedule, key=KEY, n=200) for policy in (top_probability(), P2(0.0), P2(1.0))
     )
     assert np.array_equal(plain.step_revealed, planned.step_revealed)
     assert np.array_equal(plain.tokens, planned.tokens)
@@ -187,17 +187,17 @@ def test_path_planning_keeps_the_highest_scores_of_all_positions() -> None:
             assert scores[~next_masked].min() >= scores[next_masked].max(initial=-np.inf) - 1e-9
 
     options = DecodeOptions(observer=look, chunk=20)
-    decode(ExactPosterior(PROBLEM), p2(2.0), FixedCount(steps), key=KEY, n=20, options=options)
+    decode(ExactPosterior(PROBLEM), P2(2.0), FixedCount(steps), key=KEY, n=20, options=options)
     assert counted == [20 * 3, 20 * 6, 20 * 9, 20 * 12]
 
 
 def test_bad_numbers_are_refused() -> None:
     for make, words in (
-        (lambda: remdm(0.1, "reset"), "one of cap, rescale, confidence, loop, got 'reset'"),
-        (lambda: remdm(1.5), "a share of one, got 1.5"),
+        (lambda: ReMDM(0.1, "reset"), "one of cap, rescale, confidence, loop, got 'reset'"),
+        (lambda: ReMDM(1.5), "a share of one, got 1.5"),
         (lambda: POLICIES["remdm_loop"](0.1, 0.2, 0.4), "0 <= off < on <= 1"),
-        (lambda: p2(-1.0), "not negative, got -1"),
-        (lambda: p2(np.inf), "not negative, got inf"),
+        (lambda: P2(-1.0), "not negative, got -1"),
+        (lambda: P2(np.inf), "not negative, got inf"),
     ):
         with pytest.raises(ValueError, match=words):
             make()

@@ -6,11 +6,11 @@ so whatever is lost is lost by the rule. The smallest such problem is its counte
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -40,13 +40,17 @@ from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.table import Column, Table, key, number, text
 from lo_theory.lab.units import Unit
 from lo_theory.posterior import ExactPosterior, MarginalsOnly, Mixed
-from lo_theory.problem import LODistribution, colouring, nae, nae_sat, sparse_parity
+from lo_theory.problem import LODistribution, TableObservations, colouring, nae, nae_sat, sparse_parity
 from lo_theory.problem.families import predicate_observations
 from lo_theory.rng import Key
 
 _TINY = 1e-6  # nats: less is rounding
 _LISTED = 10  # tokens up to which all strings are listed
-_LONG = 64  # tokens from which a position in turn is too many contexts
+_LONG = 64  # tokens from which fewer sequences are measured, and none generated
+_NOTHING = Sums.single(0.0)
+
+Both = tuple[Sums, Sums]
+"""What is measured, and what it is held against."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Claim:
     source: str
     quote: str
     statement: str
-    measure: Callable[[Case], tuple[Sums, Sums] | None]
+    measure: Callable[[Case], Both | None]
 
 
 def ladder(key: Key, n: int, threads: int) -> Iterator[Case]:
@@ -102,78 +106,61 @@ def ladder(key: Key, n: int, threads: int) -> Iterator[Case]:
         yield Case(name, problem, ExactPosterior(problem, threads=threads), key.fold(name), measured)
 
 
-def _uniform(n: int, q: int, observations: object) -> LODistribution:
-    return LODistribution(np.full((n, q), 1 / q), observations)  # type: ignore[arg-type]
+def _uniform(n: int, q: int, observations: TableObservations) -> LODistribution:
+    return LODistribution(np.full((n, q), 1 / q), observations)
 
 
-def _nothing() -> Sums:
-    return Sums.single(0.0)
-
-
-def _free(rule: str) -> Callable[[Case], tuple[Sums, Sums]]:
+def _free(rule: str, case: Case) -> Both:
     """The nats of a rule that chooses how many tokens it reveals, against none."""
-    return lambda case: (case.cost(rule, schedule("fixed_count", case.length)).total, _nothing())
+    return case.cost(rule, schedule("fixed_count", case.length)).total, _NOTHING
 
 
-def _no_dearer(rule: str, than: str) -> Callable[[Case], tuple[Sums, Sums]]:
+def _no_dearer(rule: str, than: str, case: Case) -> Both:
     """Nats of one rule and of another in steps of at most four tokens."""
-
-    def measure(case: Case) -> tuple[Sums, Sums]:
-        steps = schedule("fixed_count", case.few())
-        return case.cost(rule, steps).total, case.cost(than, steps).total
-
-    return measure
+    steps = schedule("fixed_count", case.few())
+    return case.cost(rule, steps).total, case.cost(than, steps).total
 
 
-def _mode(rule: str) -> Callable[[Case], tuple[Sums, Sums] | None]:
+def _mode(rule: str, case: Case) -> Both | None:
     """Share of the contexts in which the most likely tokens of several positions revealed at once are not the most
     likely string there, all strings listed.
     """
+    if case.length > _LISTED:
+        return None
+    strings = _strings(case.problem)
+    weights = np.exp(case.problem.log_prob(strings))
+    wrong: list[bool] = []
 
-    def measure(case: Case) -> tuple[Sums, Sums] | None:
-        if case.length > _LISTED:
-            return None
-        strings = _strings(case.problem)
-        weights = np.exp(case.problem.log_prob(strings))
-        wrong: list[bool] = []
+    def judge(view: View, next_masked: np.ndarray) -> None:
+        for tokens, shown, laws in zip(view.tokens, view.masked & ~next_masked, view.marginals.probs, strict=True):
+            if shown.sum() > 1:
+                fits = ((tokens < 0) | (strings == tokens)).all(axis=1)
+                _, which = np.unique(strings[:, shown], axis=0, return_inverse=True)
+                joint = np.bincount(which.ravel(), weights * fits)
+                product = (strings[:, shown] == laws[shown].argmax(axis=1)).all(axis=1)
+                wrong.append(bool(joint[which.ravel()[product][0]] < joint.max() - _TINY))
 
-        def judge(view: View, next_masked: np.ndarray) -> None:
-            for tokens, shown, laws in zip(view.tokens, view.masked & ~next_masked, view.marginals.probs, strict=True):
-                if shown.sum() > 1:
-                    fits = ((tokens < 0) | (strings == tokens)).all(axis=1)
-                    _, which = np.unique(strings[:, shown], axis=0, return_inverse=True)
-                    joint = np.bincount(which.ravel(), weights * fits)
-                    product = (strings[:, shown] == laws[shown].argmax(axis=1)).all(axis=1)
-                    wrong.append(bool(joint[which.ravel()[product][0]] < joint.max() - _TINY))
-
-        options = DecodeOptions(observer=judge)
-        steps = schedule("fixed_count", case.length)
-        decode(case.exact, policy(rule), steps, key=case.key, n=200, options=options)
-        return (Sums.of(np.array(wrong, float)) if wrong else _nothing()), _nothing()
-
-    return measure
+    steps = schedule("fixed_count", case.length)
+    decode(case.exact, policy(rule), steps, key=case.key, n=200, options=DecodeOptions(observer=judge))
+    return (Sums.of(np.array(wrong, float)) if wrong else _NOTHING), _NOTHING
 
 
 def _strings(problem: LODistribution) -> np.ndarray:
     return np.array(list(itertools.product(*map(range, problem.layout.values.tolist()))), np.int8)
 
 
-def _within_tolerance(gamma: float) -> Callable[[Case], tuple[Sums, Sums]]:
+def _within_tolerance(gamma: float, case: Case) -> Both:
     """The dearest step of an entropy-bounded decode, against the tolerance."""
-
-    def measure(case: Case) -> tuple[Sums, Sums]:
-        steps = case.cost(f"entropy_bounded({gamma})", schedule("fixed_count", case.length)).steps
-        return max((step.dependence for step in steps), key=lambda one: one.mean), Sums.single(gamma)
-
-    return measure
+    steps = case.cost(f"entropy_bounded({gamma})", schedule("fixed_count", case.length)).steps
+    return max((step.dependence for step in steps), key=lambda one: one.mean), Sums.single(gamma)
 
 
-def _fewer_passes(case: Case) -> tuple[Sums, Sums]:
+def _fewer_passes(case: Case) -> Both:
     steps = schedule("fixed_count", case.length)
     return case.cost("frechet(0)", steps).calls, case.cost("factor(1)", steps).calls
 
 
-def _likelihoods(case: Case) -> tuple[Sums, Sums] | None:
+def _likelihoods(case: Case) -> Both | None:
     """How far the likelihoods of all strings are from one in sum, under a denoiser that is not exact."""
     if case.length > _LISTED:
         return None
@@ -181,78 +168,66 @@ def _likelihoods(case: Case) -> tuple[Sums, Sums] | None:
     steps, by_margin = schedule("fixed_count", case.length), margin().score
     rule = TopK("margin, the first of equals", lambda view: by_margin(view) - 1e-6 * np.arange(case.length))
     logs = log_likelihood(weak, rule, steps, _strings(case.problem), key=case.key)
-    return Sums.single(abs(float(np.exp(logs).sum()) - 1)), _nothing()
+    return Sums.single(abs(float(np.exp(logs).sum()) - 1)), _NOTHING
 
 
 def _curve_of(case: Case) -> InformationCurve:
     return information_curve(case.exact, case.problem, key=case.key.fold("curve"), n=case.n)
 
 
-def _below_certificate(case: Case) -> tuple[Sums, Sums]:
+def _below_certificate(case: Case) -> Both:
     """Nats of equal steps in random order, against the bound by mutual informations."""
     curve = _curve_of(case)
     counts = schedule_counts(schedule("fixed_count", case.few()), case.length, case.key)
     return curve.cost(counts), Sums.single(certificates(curve.nats, counts)["MI, 2505.21400"])
 
 
-def _logarithmic(case: Case) -> tuple[Sums, Sums]:
+def _logarithmic(case: Case) -> Both:
     """Nats of the best ceil(log2 L) steps in random order, against a hundredth of the entropy."""
     curve = _curve_of(case)
     counts = best_counts(curve.nats, max(1, math.ceil(math.log2(case.length))))
     return curve.cost(counts), Sums.single(0.01 * case.problem.entropy())
 
 
-def _sizes_no_dearer(name: str) -> Callable[[Case], tuple[Sums, Sums]]:
+def _sizes_no_dearer(name: str, case: Case) -> Both:
     """Nats of random order by one schedule, and in equal steps."""
-
-    def measure(case: Case) -> tuple[Sums, Sums]:
-        first, second = (case.cost("vanilla", schedule(one, case.few())).total for one in (name, "fixed_count"))
-        return first, second
-
-    return measure
+    first, second = (case.cost("vanilla", schedule(one, case.few())).total for one in (name, "fixed_count"))
+    return first, second
 
 
-def _two_steps(case: Case) -> tuple[Sums, Sums]:
+def _two_steps(case: Case) -> Both:
     """Nothing, against the nats of latents first and observations second: a claim that few steps must cost."""
     layout = case.problem.layout
     found = case.cost("fixed_order", Counts((layout.n_latents, layout.n_observations)))
     return Sums.single(_TINY * 10), found.total
 
 
-def _with_the_answer(case: Case) -> tuple[Sums, Sums]:
+def _with_the_answer(case: Case) -> Both:
     """Nats along the order of Gt-Margin, which reads the sequence, and along that of the margin."""
     truth = case.problem.sample(case.key.fold("data"), case.n)
     steps = schedule("fixed_count", case.few())
-    bound = decode_cost(case.exact, true_margin(truth), steps, case.problem, key=case.key, n=case.n)
-    return bound.total, case.cost("margin", steps).total
+    oracle = decode_cost(case.exact, true_margin(truth), steps, case.problem, key=case.key, n=case.n)
+    return oracle.total, case.cost("margin", steps).total
 
 
-def _moved(corrector: Corrector) -> Callable[[Case], tuple[Sums, Sums] | None]:
+def _moved(corrector: Corrector, case: Case) -> Both | None:
     """Total variation between the law of the data and what one corrector step makes of it, all strings listed."""
-
-    def measure(case: Case) -> tuple[Sums, Sums] | None:
-        if case.length > _LISTED:
-            return None
-        (moved,) = moved_law(case.problem, [corrector])
-        return Sums.single(moved.total_variation), _nothing()
-
-    return measure
+    if case.length > _LISTED:
+        return None
+    (moved,) = moved_law(case.problem, [corrector])
+    return Sums.single(moved.total_variation), _NOTHING
 
 
-def _wrong(rule: str, than: str, times: int = 2) -> Callable[[Case], tuple[Sums, Sums] | None]:
+def _wrong(rule: str, than: str, case: Case, *, times: int = 2) -> Both | None:
     """Share of impossible sequences among those generated in as many steps of the one and of the other, ``times`` as
     many as true sequences of other claims.
     """
-
-    def measure(case: Case) -> tuple[Sums, Sums] | None:
-        if case.length > _LONG:
-            return None
-        steps = schedule("binomial", 2 * case.few())
-        decoded = (decode(case.exact, policy(one), steps, key=case.key, n=times * case.n) for one in (rule, than))
-        first, second = (Sums.of(np.isneginf(case.problem.log_prob(one.tokens))) for one in decoded)
-        return first, second
-
-    return measure
+    if case.length > _LONG:
+        return None
+    steps = schedule("binomial", 2 * case.few())
+    decoded = (decode(case.exact, policy(one), steps, key=case.key, n=times * case.n) for one in (rule, than))
+    first, second = (Sums.of(np.isneginf(case.problem.log_prob(one.tokens))) for one in decoded)
+    return first, second
 
 
 CLAIMS: Mapping[str, Claim] = {
@@ -260,25 +235,25 @@ CLAIMS: Mapping[str, Claim] = {
         "Train for the Worst, Plan for the Best, 2502.06768",
         "by adaptively choosing the token decoding order, we can substantially enhance the capabilities of MDMs",
         "margin costs no more than random order, at most four tokens a step",
-        _no_dearer("margin", "vanilla"),
+        partial(_no_dearer, "margin", "vanilla"),
     ),
     "threshold": Claim(
         "Fast-dLLM, 2505.22618",
         "selectively decodes tokens exceeding a confidence threshold, [...] maintaining generation quality",
         "threshold(0.9) costs nothing",
-        _free("threshold(0.9)"),
+        partial(_free, "threshold(0.9)"),
     ),
     "factor": Claim(
         "Fast-dLLM, 2505.22618",
         "selectively decodes tokens exceeding a confidence threshold, mitigating dependency violations",
         "what factor(1) reveals at once is, taken as most likely tokens, the most likely string",
-        _mode("factor(1)"),
+        partial(_mode, "factor(1)"),
     ),
     "factor, drawn": Claim(
         "Fast-dLLM, 2505.22618",
         "maintaining generation quality",
         "factor(1) costs nothing when tokens are drawn",
-        _free("factor(1)"),
+        partial(_free, "factor(1)"),
     ),
     "profile": Claim(
         "Fast-dLLM++, 2606.02955",
@@ -290,88 +265,88 @@ CLAIMS: Mapping[str, Claim] = {
         "Fast-dLLM++, 2606.02955",
         "Distribution-free Fréchet-Hoeffding lower bound on joint correctness",
         "what frechet(0) reveals at once is, taken as most likely tokens, the most likely string",
-        _mode("frechet(0)"),
+        partial(_mode, "frechet(0)"),
     ),
     "entropy bound": Claim(
         "EB-Sampler, 2505.24857",
         "dynamically unmasks multiple tokens in one function evaluation with predefined approximate error tolerance",
         "no step of entropy_bounded(0.5) costs more than 0.5 nats in the mean",
-        _within_tolerance(0.5),
+        partial(_within_tolerance, 0.5),
     ),
     "certain tokens": Claim(
         "EB-Sampler, 2505.24857",
         "a given sequence of partially masked tokens determines the values of multiple unknown tokens",
         "entropy_bounded(0), which reveals together only what is certain, costs nothing",
-        _free("entropy_bounded(0)"),
+        partial(_free, "entropy_bounded(0)"),
     ),
     "stability": Claim(
         "KLASS, 2511.05664",
         "speeds up generation significantly while maintaining sample quality",
         "stable(0.01, 0.9) costs nothing",
-        _free("stable(0.01,0.9)"),
+        partial(_free, "stable(0.01,0.9)"),
     ),
     "information gain": Claim(
         "Info-Gain Sampler, 2602.18176",
         "consistently outperforms existing samplers for MDMs",
         "information_gain(8) costs no more than margin, at most four tokens a step (it scores single positions, the "
         "release sets)",
-        _no_dearer("information_gain(8)", "margin"),
+        partial(_no_dearer, "information_gain(8)", "margin"),
     ),
     "position": Claim(
         "PC-Sampler, 2508.13021",
         "Position-Aware Calibration of Decoding Bias in Masked Diffusion Models (title)",
         "position_calibrated(0.25, 10) costs no more than top probability, at most four tokens a step (latents come "
         "first in these sequences, which its discount by position happens to favour)",
-        _no_dearer("position_calibrated(0.25,10)", "top_probability"),
+        partial(_no_dearer, "position_calibrated(0.25,10)", "top_probability"),
     ),
     "remasking": Claim(
         "ReMDM, 2503.00307",
         "when the computation budget is limited, ReMDM better maintains quality",
         "remdm_cap(0.1) writes no more impossible sequences than vanilla in as many steps",
-        _wrong("remdm_cap(0.1)", "vanilla", times=10),
+        partial(_wrong, "remdm_cap(0.1)", "vanilla", times=10),
     ),
     "remasking, as released": Claim(
         "ReMDM, 2503.00307",
         "when the computation budget is limited, ReMDM better maintains quality",
         "remdm_cap(0.008), a rate of the released scripts, writes no more impossible sequences than vanilla",
-        _wrong("remdm_cap(0.008)", "vanilla", times=10),
+        partial(_wrong, "remdm_cap(0.008)", "vanilla", times=10),
     ),
     "planning": Claim(
         "Path Planning (P2), 2502.03540",
         "critically enhances generative quality through the new capability of refining and updating existing unmasked "
         "tokens",
         "p2(1) writes no more impossible sequences than top probability in as many steps",
-        _wrong("p2(1)", "top_probability"),
+        partial(_wrong, "p2(1)", "top_probability"),
     ),
     "corrector": Claim(
         "Gibbs sampling",
         "(textbook, not quoted: redrawing one token given all others keeps the law)",
         "one position chosen at random and redrawn leaves the law of the data as it is",
-        _moved(Gibbs("random", 1)),
+        partial(_moved, Gibbs("random", 1)),
     ),
     "corrector, informed": Claim(
         "Informed correctors, 2407.21243",
         "(no claim of theirs, tested here: redrawing where the model is least sure keeps the law)",
         "redrawing the least confident position leaves the law of the data as it is",
-        _moved(Gibbs("least_confident", 1)),
+        partial(_moved, Gibbs("least_confident", 1)),
     ),
     "corrector, several": Claim(
         "Informed correctors, 2407.21243",
         "(no claim of theirs, tested here: several redrawn at once keep the law)",
         "redrawing two positions at once, chosen at random, leaves the law of the data as it is",
-        _moved(Gibbs("random", 2)),
+        partial(_moved, Gibbs("random", 2)),
     ),
     "corrector, remasking": Claim(
         "ReMDM, 2503.00307",
         "(no claim of theirs, tested here: hiding again at the end keeps the law)",
         "hiding each token with probability 0.1 and redrawing the hidden at once leaves the law as it is",
-        _moved(Rehide(0.1)),
+        partial(_moved, Rehide(0.1)),
     ),
     "first hitting": Claim(
         "First-hitting sampler, 2409.02908",
         "theoretically equivalent to MDMs' original generation process",
         "one uniform position a step costs nothing",
-        _free("vanilla"),
+        partial(_free, "vanilla"),
     ),
     "likelihood": Claim(
         "DUEL, 2603.01367",
@@ -396,13 +371,13 @@ CLAIMS: Mapping[str, Claim] = {
         "Adaptation to Intrinsic Dependence, 2602.20126",
         "the benefit of randomized unmasking sizes in inference schedule design",
         "random sizes cost no more than equal ones, in as many steps on random order",
-        _sizes_no_dearer("random_sizes"),
+        partial(_sizes_no_dearer, "random_sizes"),
     ),
     "cosine": Claim(
         "MaskGIT, 2202.04200",
         "(its schedule, not quoted: few tokens at first, more later)",
         "the cosine costs no more than equal steps, in random order",
-        _sizes_no_dearer("cosine"),
+        partial(_sizes_no_dearer, "cosine"),
     ),
     "few steps": Claim(
         "Is Your Diffusion Sampler Actually Correct?, 2602.19619",
@@ -423,7 +398,7 @@ CLAIMS: Mapping[str, Claim] = {
 def units(s: Subject, n: int) -> Iterator[Unit]:
     """One unit for each claim, on n sequences of each problem."""
     for name in CLAIMS:
-        yield s.unit(f"claim/{name}", f"claim {name}", functools.partial(_found, s, name, n))
+        yield s.unit(f"claim/{name}", f"claim {name}", partial(_found, s, name, n))
 
 
 def _found(s: Subject, name: str, n: int) -> list[Finding]:
