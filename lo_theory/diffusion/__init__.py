@@ -54,7 +54,7 @@ from lo_theory.diffusion.policies import (
     top_probability,
     vanilla,
 )
-from lo_theory.diffusion.remasking import P2, ReMDM, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
+from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
     SCHEDULES,
     BinomialRule,
@@ -148,6 +148,7 @@ __all__ = [
     "margin",
     "moved_law",
     "order_losses",
+    "p2",
     "pattern_losses",
     "per_hidden",
     "position_calibrated",

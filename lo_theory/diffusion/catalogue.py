@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lo_theory.diffusion.confidence_rules import entropy_bounded, factor, frechet, threshold
 from lo_theory.diffusion.lookahead_rules import information_gain, lookahead, position_calibrated
 from lo_theory.diffusion.policies import Policy, entropy, fixed_order, margin, top_probability, vanilla
-from lo_theory.diffusion.remasking import P2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
+from lo_theory.diffusion.remasking import p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.stable_rules import stable
 
 __all__ = ["POLICIES"]
@@ -30,5 +30,5 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "remdm_rescale": remdm_rescale,
     "remdm_confidence": remdm_confidence,
     "remdm_loop": remdm_loop,
-    "p2": P2,
+    "p2": p2,
 }

@@ -24,6 +24,7 @@ from lo_theory.problem.seams import checked
 __all__ = [
     "P2",
     "ReMDM",
+    "p2",
     "remdm_cap",
     "remdm_confidence",
     "remdm_loop",
@@ -206,6 +207,11 @@ class P2:
         kept = np.where(view.step + 1 >= view.own_steps, free.sum(axis=1), shown.sum(axis=1) + budget)
         _kernels.reveal_highest(next_masked, scores, kept, view.start, *view.key.fold("ties").words())
         return next_masked
+
+
+def p2(eta: float = 1.0) -> P2:
+    """Path planning by the denoiser itself; 1 is the weight of the released code."""
+    return P2(eta)
 
 
 def remdm_cap(strength: float = 0.008) -> ReMDM:
