@@ -16,10 +16,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory import MASK, BPPosterior, ExactPosterior, Key, LODistribution, Marginals, Posterior, decode, nae_sat
+from lo_theory import (
+    MASK,
+    BPPosterior,
+    ExactPosterior,
+    Key,
+    Layout,
+    LODistribution,
+    Marginals,
+    Posterior,
+    decode,
+    nae_sat,
+)
 from lo_theory.diffusion import (
     DecodeOptions,
     FixedCount,
+    ObservationsFirst,
     OneAtATime,
     Sums,
     TopK,
@@ -31,14 +43,11 @@ from lo_theory.diffusion import (
     log_likelihood,
     margin,
     pattern_losses,
-    row_integers,
     vanilla,
 )
-from lo_theory.diffusion.masks import hide_subset
 from lo_theory.diffusion.statistics import Estimate, difference
 from lo_theory.posterior import BPOptions
 from lo_theory.posterior.weak import Forgetful, MarginalsOnly, Mixed, PropagationOnly, Sharpened, few_rounds
-from lo_theory.problem import Layout
 
 KEY = Key(1).fold("weak denoisers")
 NAMES = ("vanilla", "margin", "latents_first", "observations_first")
@@ -87,31 +96,6 @@ class InPlaces:
         number = ((rows == 0) @ self.hash[0] + (rows == 1) @ self.hash[1] + self.hash[0, 0]) % 1
         probs = np.where((number < self.share)[:, :, None], answers[1].probs, answers[0].probs)
         return Marginals(probs, np.full(len(rows), np.nan), answers[0].converged & answers[1].converged)
-
-
-@dataclass(frozen=True)
-class ObservationsFirst:
-    """Contexts of decodes that reveal the observations in random order, then the latents in random order.
-
-    The size n is uniform on 1..L. Up to N: n random latents are hidden and weigh 1/n. Above: all latents are, and n - N
-    random observations, which alone have weight, 1/(n - N). L times the loss is that of the decode, as for ``Uniform``.
-    """
-
-    name: str = "observations_first"
-
-    def sample(
-        self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """See MaskLaw."""
-        latents, sizes = layout.n_latents, 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
-        scored = np.zeros((2, *tokens.shape), np.bool_)
-        counts = np.minimum(sizes, latents), np.maximum(sizes - latents, 0)
-        positions = layout.latent_positions, layout.observation_positions
-        for part, own, count in zip(scored, positions, counts, strict=True):
-            hide_subset(part, key.fold("subset"), start, np.asarray(own, np.int32), count)
-        late = (sizes > latents)[:, None]
-        weight = np.where(late, scored[1], scored[0]) / np.where(late[:, 0], counts[1], counts[0])[:, None]
-        return (scored[0] | scored[1])[None], weight.astype(np.float32)[None]
 
 
 class Walk:

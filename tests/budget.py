@@ -87,6 +87,7 @@ REGISTRY: Mapping[str, Share] = {
     "masks uniform": Share(1),
     "mdm loss bernoulli": Share(1),
     "mdm loss uniform": Share(1),
+    "observations first": Share(1),
     "random order": Share(1),
     "random swaps": Share(1),
     "causal samples": Share(1),

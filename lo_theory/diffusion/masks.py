@@ -25,6 +25,7 @@ __all__ = [
     "Bernoulli",
     "MaskLaw",
     "Masks",
+    "ObservationsFirst",
     "Pattern",
     "Rotation",
     "Suffix",
@@ -295,6 +296,34 @@ class Suffix:
 
 
 @dataclass(frozen=True)
+class ObservationsFirst:
+    """Contexts of decodes that reveal the observations in random order, then the latents in random order.
+
+    The size n is uniform on 1..L. Up to N, n random latents are hidden and weigh 1/n. Above, all latents are hidden
+    and n - N random observations, which alone have weight, 1/(n - N). L times the loss is that of such a decode, one
+    token a step, as it is for ``Uniform`` and random orders.
+    """
+
+    @property
+    def name(self) -> str:
+        """``observations_first``."""
+        return "observations_first"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw."""
+        _check_length(tokens, layout)
+        latents, sizes = layout.n_latents, 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
+        scored = np.zeros((2, *tokens.shape), np.bool_)
+        counts = np.minimum(sizes, latents), np.maximum(sizes - latents, 0)
+        positions = layout.latent_positions, layout.observation_positions
+        for part, own, count in zip(scored, positions, counts, strict=True):
+            hide_subset(part, key.fold("subset"), start, np.asarray(own, np.int32), count)
+        late = sizes > latents
+        weight = np.where(late[:, None], scored[1], scored[0]) / np.where(late, counts[1], counts[0])[:, None]
+        return (scored[0] | scored[1])[None], weight.astype(np.float32)[None]
+
+
+@dataclass(frozen=True)
 class Rotation:
     """Several mask laws in turn.
 
@@ -338,4 +367,5 @@ LAWS: dict[str, Callable[..., Any]] = {
     "pattern": Pattern,
     "two_rates": TwoRates,
     "suffix": Suffix,
+    "observations_first": ObservationsFirst,
 }

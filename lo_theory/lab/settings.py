@@ -152,17 +152,27 @@ class Model:
 class Stage:
     """Mask laws for the first ``steps`` steps, taken in turn over the rows of a batch.
 
-    Or for a ``share`` of all steps of the training, which serves trainings of any length.
+    Or for a ``share`` of all steps of the training, which serves trainings of any length. ``prior``: probabilities of a
+    latent's values on the stage's data; null, the problem's own.
     """
 
     steps: int | None = setting(None, least=0)
     laws: tuple[str, ...] = ("uniform",)
     share: float | None = setting(None, least=0, most=1, late=True)
+    prior: tuple[float, ...] | None = setting(None, late=True)
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
         if (self.steps is None) == (self.share is None):
             raise ValueError(f"a stage lasts steps or a share of them, one of the two: {self.steps} and {self.share}")
+        if self.prior is not None and (min(self.prior, default=-1.0) < 0 or abs(sum(self.prior) - 1) > 1e-9):
+            raise ValueError(f"the prior of a stage is probabilities that add up to 1, got {list(self.prior)}")
+
+    @property
+    def name(self) -> str:
+        """Its laws, and its prior where it has its own: ``uniform, prior 0.3/0.7``."""
+        prior = "" if self.prior is None else f", prior {'/'.join(f'{share:g}' for share in self.prior)}"
+        return f"{'+'.join(self.laws)}{prior}"
 
     def length(self, steps: int) -> int:
         """Steps that it lasts in a training of ``steps``."""

@@ -72,7 +72,7 @@ def make_masked(setting: Objective, distribution: LODistribution, steps: int) ->
     """The masked-diffusion objective of a setting, in a training of ``steps``."""
     from lo_theory.neural import Masked, Stage
 
-    stages = tuple(Stage(stage.length(steps), _law(stage.laws)) for stage in setting.stages)
+    stages = tuple(Stage(stage.length(steps), _law(stage.laws), stage.prior) for stage in setting.stages)
     return Masked(distribution, _law(setting.laws), stages)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,14 +68,36 @@ class Objective(Protocol):
 @checked
 @dataclass(frozen=True)
 class Stage:
-    """The first part of a curriculum: ``law`` for the next ``steps`` steps."""
+    """A first part of a curriculum: ``law`` for the next ``steps`` steps, on data of another ``prior`` if given.
+
+    ``prior`` float64[q]: probabilities of the values of every latent. Observations follow the problem's own law given
+    the latents, so the forward direction p(observation | all latents) is the same under any prior.
+    """
 
     steps: int
     law: MaskLaw
+    prior: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ValueError(f"a stage lasts at least 0 steps, got {self.steps}")
+
+    def data(self, distribution: LODistribution) -> LODistribution:
+        """The problem with the stage's prior; ValueError where that is no law over the q values of a latent."""
+        if self.prior is None:
+            return distribution
+        if len(self.prior) != distribution.layout.q:
+            raise ValueError(
+                f"the prior of a stage gives the {distribution.layout.q} values of a latent a probability each, got "
+                f"{len(self.prior)} numbers"
+            )
+        return replace(distribution, prior=np.tile(self.prior, (distribution.layout.n_latents, 1)))
+
+    @property
+    def name(self) -> str:
+        """Name of the mask law, and of the prior where there is one."""
+        prior = "" if self.prior is None else f", prior {'/'.join(f'{share:g}' for share in self.prior)}"
+        return f"{self.law.name}{prior}"
 
 
 @checked
@@ -83,7 +106,7 @@ class Masked:
     """The masked-diffusion objective: sum(weight x cross-entropy of hidden tokens) / rows, nats per token.
 
     With ``law`` Uniform it is the MDM loss of Proposition 2.1 divided by L. ``stages`` come before ``law``, one after
-    another: a curriculum of mask laws. Data at ``key.fold("data").fold(step)``, masks at
+    another: a curriculum of mask laws and priors. Data at ``key.fold("data").fold(step)``, masks at
     ``key.fold("masks").fold(step)``.
     """
 
@@ -91,19 +114,32 @@ class Masked:
     law: MaskLaw
     stages: tuple[Stage, ...] = ()
 
-    def law_at(self, step: int) -> MaskLaw:
-        """Return the mask law of a step."""
+    def __post_init__(self) -> None:
+        _ = self._data  # an error in a stage shows here
+
+    @cached_property
+    def _data(self) -> tuple[LODistribution, ...]:
+        """What the stages are trained on."""
+        return tuple(stage.data(self.distribution) for stage in self.stages)
+
+    def _at(self, step: int) -> tuple[Stage, LODistribution]:
+        """The stage of a step, and its data; a stage without an end after the last."""
         ends = itertools.accumulate(stage.steps for stage in self.stages)
-        return next((stage.law for end, stage in zip(ends, self.stages, strict=True) if step < end), self.law)
+        stages = zip(ends, self.stages, self._data, strict=True)
+        last = (Stage(0, self.law), self.distribution)
+        return next(((stage, data) for end, stage, data in stages if step < end), last)
 
     def describe(self) -> dict[str, Any]:
         """See Objective."""
-        stages = [[stage.steps, repr(stage.law)] for stage in self.stages]  # a name may leave out parameters
+        stages = [  # a law's name may leave out parameters
+            [stage.steps, repr(stage.law), *(() if stage.prior is None else (list(stage.prior),))]
+            for stage in self.stages
+        ]
         return {"kind": "masked", "problem": self.distribution.fingerprint(), "law": repr(self.law), "stages": stages}
 
     def label(self, step: int) -> str:
-        """Name of the step's mask law."""
-        return self.law_at(step).name
+        """Name of the step's mask law, and of its prior where it has its own."""
+        return self._at(step)[0].name
 
     def check(self, model: Transformer) -> None:
         """See Objective."""
@@ -116,9 +152,10 @@ class Masked:
     def draw(self, key: Key, step: int, rows: tuple[int, int]) -> Batch:
         """Draw tokens int8[n, L], masked bool[n, c, L], weight float32[n, c, L] (c masks a sequence)."""
         start, count = rows
-        tokens = self.distribution.sample(key.fold("data").fold(step), count, start=start)
-        law, place = self.law_at(step), key.fold("masks").fold(step)
-        masked, weight = draw_masks(law, place, tokens, self.distribution.layout, start=start)
+        stage, data = self._at(step)
+        tokens = data.sample(key.fold("data").fold(step), count, start=start)
+        place = key.fold("masks").fold(step)
+        masked, weight = draw_masks(stage.law, place, tokens, self.distribution.layout, start=start)
         return {"tokens": tokens, "masked": masked.swapaxes(0, 1), "weight": weight.swapaxes(0, 1)}
 
     def loss(self, model: Transformer, batch: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lo_theory.diffusion import LAWS, Bernoulli, Pattern, Suffix, TwoRates, Uniform, describe
+from lo_theory.diffusion import (
+    LAWS,
+    Bernoulli,
+    ObservationsFirst,
+    Pattern,
+    Suffix,
+    TwoRates,
+    Uniform,
+    describe,
+    per_hidden,
+)
 from lo_theory.diffusion import _kernels as kernels
 from lo_theory.problem import Layout, nae_sat
 from lo_theory.rng import Key, fill_words
@@ -26,6 +36,7 @@ EVERY_LAW = [
     TwoRates(0.2, 0.9),
     Suffix(),
     Suffix((8, 7, 6, 5, 4, 3, 2, 1, 0)),
+    ObservationsFirst(),
 ]
 
 
@@ -109,6 +120,15 @@ def random_loss(length, generator):
     }
 
 
+def looked_up(loss, masked):
+    """The values of ``random_loss`` at all positions of masks bool[n, L], 0 at those that are not hidden."""
+    length = masked.shape[1]
+    table = np.zeros((2**length, length))
+    for (mask, i), value in loss.items():
+        table[sum(2**j for j in mask), i] = value
+    return table[masked @ 2 ** np.arange(length)]
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 6])
 def test_three_forms_of_the_mdm_loss_agree(length):
     """Proposition 2.1 by enumeration: weighted masks, mask sizes, and random autoregressive orders, nats per sequence."""
@@ -133,12 +153,26 @@ def test_weights_estimate_the_mdm_loss_per_token(law):
     loss = random_loss(length, np.random.default_rng(1))
     truth = sum(value / length / math.comb(length - 1, len(mask) - 1) for (mask, _), value in loss.items()) / length
     masked, weight = draw(law, n, layout=Layout(2, 3, 2, 2))
-    table = np.zeros((2**length, length))
-    for (mask, i), value in loss.items():
-        table[sum(2**j for j in mask), i] = value
-    losses = table[masked @ 2 ** np.arange(length)]
+    losses = looked_up(loss, masked)
     accept(f"mdm loss {law.name}", z_test((weight * losses).sum(axis=1), truth))
     reject(f"mdm loss {law.name}", z_test((losses / length).sum(axis=1), truth))
+
+
+def test_observations_first_is_the_loss_of_such_decodes():
+    """Mean over all orders of the observations, then all of the latents; weight 1/size on all hidden is another."""
+    layout, n = Layout(2, 3, 2, 2, np.array([3, 0, 1, 4, 2])), 20_000
+    loss = random_loss(5, np.random.default_rng(2))
+    orders = [
+        (*first, *last)
+        for first in itertools.permutations(layout.observation_positions)
+        for last in itertools.permutations(layout.latent_positions)
+    ]
+    decodes = [sum(loss[tuple(sorted(order[place:])), order[place]] for place in range(5)) for order in orders]
+    truth = float(np.mean(decodes)) / 5
+    masked, weight = draw(ObservationsFirst(), n, layout=layout)
+    losses = looked_up(loss, masked)
+    accept("observations first", z_test((weight * losses).sum(axis=1), truth))
+    reject("observations first", z_test((per_hidden(masked)[1][0] * losses).sum(axis=1), truth))
 
 
 def test_bernoulli_and_two_rates_hide_at_their_rates():

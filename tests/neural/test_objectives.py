@@ -135,3 +135,35 @@ def test_wrong_networks_and_orders_are_named() -> None:
         Causal(PROBLEM, (0,) * LENGTH)
     with pytest.raises(ValueError, match="0 steps"):
         Stage(-1, Uniform())
+
+
+def test_a_stage_with_a_prior_draws_other_latents_and_the_same_observations_given_them() -> None:
+    staged = Masked(PROBLEM, Uniform(), (Stage(2, TwoRates(0, 1), (0.2, 0.8)), Stage(2, TwoRates(0, 1))))
+    layout, n = PROBLEM.layout, 4000
+    tokens = [np.asarray(staged.draw(KEY, step, (0, n))["tokens"]) for step in (0, 2, 4)]
+    means = [rows[:, layout.latent_positions].mean() for rows in tokens]
+    deviation = 0.5 / np.sqrt(n * layout.n_latents)
+    assert abs(means[0] - 0.8) < 5 * deviation
+    assert all(abs(mean - 0.5) < 5 * deviation for mean in means[1:])
+    assert abs(means[0] - 0.5) > 5 * deviation  # what the prior of the problem would give
+    for rows in tokens:  # no noise: an observation is what its latents say, or the sequence is impossible
+        assert np.isfinite(PROBLEM.log_prob(rows)).all()
+    assert [staged.label(step) for step in (0, 2, 4)] == ["two_rates(0,1), prior 0.2/0.8", "two_rates(0,1)", "uniform"]
+
+
+def test_a_prior_is_part_of_what_an_objective_is() -> None:
+    plain = Masked(PROBLEM, Uniform(), (Stage(2, Uniform()),))
+    own = Masked(PROBLEM, Uniform(), (Stage(2, Uniform(), (0.5, 0.5)),))
+    other = Masked(PROBLEM, Uniform(), (Stage(2, Uniform(), (0.3, 0.7)),))
+    assert plain.describe()["stages"] == [[2, "Uniform()"]]
+    assert own.describe() != other.describe()
+    np.testing.assert_array_equal(plain.draw(KEY, 0, (3, 5))["tokens"], own.draw(KEY, 0, (3, 5))["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [((0.2, 0.2), "sum to one"), ((0.2, 0.3, 0.5), "the 2 values of a latent"), ((1.2, -0.2), "probabilities")],
+)
+def test_a_prior_that_is_no_law_of_a_latent_is_refused(prior: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Masked(PROBLEM, Uniform(), (Stage(2, Uniform(), prior),))

@@ -156,7 +156,7 @@ def _reached(found: Sequence[Record], experiment: Experiment) -> Table:
 
 def _stages(setting: Row) -> str:
     steps = setting.training.steps
-    stages = [f"{100 * stage.length(steps) / steps:.0f} % {'+'.join(stage.laws)}" for stage in setting.objective.stages]
+    stages = [f"{100 * stage.length(steps) / steps:.0f} % {stage.name}" for stage in setting.objective.stages]
     return "; ".join(stages) or "none"
 
 
