@@ -91,6 +91,8 @@ REGISTRY: Mapping[str, Share] = {
     "random order": Share(1),
     "random swaps": Share(1),
     "causal samples": Share(1),
+    # training objectives
+    "timesteps": Share(4),
     # samplers of other packages
     "outside samplers": Share(12),
     # testing

@@ -71,6 +71,7 @@ from lo_theory.diffusion.schedules import (
 )
 from lo_theory.diffusion.stable_rules import stable, true_margin
 from lo_theory.diffusion.statistics import Sums
+from lo_theory.diffusion.timesteps import Timesteps
 
 __all__ = [
     "LAWS",
@@ -111,6 +112,7 @@ __all__ = [
     "StepCost",
     "Suffix",
     "Sums",
+    "Timesteps",
     "TopK",
     "TwoRates",
     "Uniform",

@@ -4,6 +4,7 @@ from lo_theory.neural.average import Average
 from lo_theory.neural.checkpoint import Checkpoint, load, load_model, save, save_model
 from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
+from lo_theory.neural.focal import Focal
 from lo_theory.neural.logits import LogitsPosterior, from_logits
 from lo_theory.neural.memory import estimate_memory
 from lo_theory.neural.model import SHAPES, Shape, Transformer, TransformerConfig
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "Causal",
     "Checkpoint",
+    "Focal",
     "LogitsPosterior",
     "Masked",
     "Objective",

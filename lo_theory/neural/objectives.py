@@ -143,7 +143,7 @@ class Masked:
 
     def check(self, model: Transformer) -> None:
         """See Objective."""
-        _check_form(model, self.distribution.layout, causal=False)
+        check_form(model, self.distribution.layout, causal=False)
 
     def initial_state(self) -> State:
         """Return no tensors."""
@@ -163,8 +163,12 @@ class Masked:
         masked, length = batch["masked"], batch["masked"].shape[-1]
         targets = batch["tokens"].long()[:, None, :].expand(masked.shape).reshape(-1, length)
         logits = model(torch.where(masked.reshape(-1, length), MASK, targets))
-        weighted = cross_entropy(logits, targets) * batch["weight"].reshape(-1, length)
+        weighted = self.cost(cross_entropy(logits, targets)) * batch["weight"].reshape(-1, length)
         return weighted.sum() / len(targets), state
+
+    def cost(self, entropies: Tensor) -> Tensor:
+        """What tokens of these cross-entropies cost: the same, for a subclass to change."""
+        return entropies
 
 
 @checked
@@ -202,7 +206,7 @@ class Causal:
 
     def check(self, model: Transformer) -> None:
         """See Objective."""
-        _check_form(model, self.distribution.layout, causal=True)
+        check_form(model, self.distribution.layout, causal=True)
 
     def initial_state(self) -> State:
         """Return no tensors."""
@@ -227,7 +231,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def _check_form(model: Transformer, layout: Layout, *, causal: bool) -> None:
+def check_form(model: Transformer, layout: Layout, *, causal: bool) -> None:
     """Say what keeps ``model`` from being trained on sequences of ``layout``."""
     config = model.config
     if (config.length, config.n_values) != (layout.length, layout.n_values):
