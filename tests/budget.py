@@ -93,6 +93,9 @@ REGISTRY: Mapping[str, Share] = {
     "causal samples": Share(1),
     # training objectives
     "timesteps": Share(4),
+    "pool sizes": Share(3),
+    "pool loss": Share(2),
+    "pool calibration": Share(10),
     # samplers of other packages
     "outside samplers": Share(12),
     # testing
