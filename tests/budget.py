@@ -96,6 +96,7 @@ REGISTRY: Mapping[str, Share] = {
     "pool sizes": Share(3),
     "pool loss": Share(2),
     "pool calibration": Share(10),
+    "two passes": Share(3),
     # samplers of other packages
     "outside samplers": Share(12),
     # testing

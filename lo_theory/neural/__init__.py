@@ -12,6 +12,7 @@ from lo_theory.neural.objectives import Batch, Causal, Masked, Objective, Stage,
 from lo_theory.neural.oracle import Oracle, as_module
 from lo_theory.neural.parallel import Ranks, current_ranks, join_ranks
 from lo_theory.neural.posterior import TrainedPosterior
+from lo_theory.neural.proseco import ProSeCo
 from lo_theory.neural.puma import Puma
 from lo_theory.neural.train import Observer, Trained, train
 
@@ -27,6 +28,7 @@ __all__ = [
     "Objective",
     "Observer",
     "Oracle",
+    "ProSeCo",
     "Puma",
     "Ranks",
     "Shape",
