@@ -57,8 +57,8 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "schedule": "how many positions a step reveals",
         "counts": "tokens revealed at each step",
         "known": "tokens revealed, at random",
-    "claim": "what a decoding rule is claimed to do, as `sampler_claims.CLAIMS` names it",
-    "on": "the problem on which the claim is tested",
+        "claim": "what a decoding rule is claimed to do, as `sampler_claims.CLAIMS` names it",
+        "on": "the problem on which the claim is tested",
         "argmax": "whether the likeliest value is taken in place of a draw",
         "temperature": "temperature of the draws",
         "noise": "noise on the logits of a decode",
@@ -119,6 +119,11 @@ _COSTS = _shares(infinite_cost="true sequences of which the denoiser excludes a 
     dependence_error="its part from drawing tokens of one step independently",
     model_error="its part from marginals that are not the exact ones",
     calls="posterior calls that a decode of one sequence takes",
+)
+_ONE_PASS = _shares(
+    conditional="observations named right in one pass, argmax, given the true latents",
+    infill="hidden observations of a randomly masked true sequence named right, argmax",
+    infill_drawn="the same with drawn values",
 )
 _GENERATED = (
     _shares(
@@ -258,15 +263,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 threshold="ln wealth from which a row is a leak",
             ),
         ),
-        "one_pass": Kind(
-            "accuracies without decoding",
-            ("denoiser", "learner", "training_steps", "flops"),
-            _shares(
-                conditional="observations named right in one pass, argmax, given the true latents",
-                infill="hidden observations of a randomly masked true sequence named right, argmax",
-                infill_drawn="the same with drawn values",
-            ),
-        ),
+        "one_pass": Kind("accuracies without decoding", ("denoiser", "learner", "training_steps", "flops"), _ONE_PASS),
         "decode": Kind(
             "complete generated sequences",
             ("denoiser", "policy", "steps", "argmax", "schedule", "temperature", "noise"),
@@ -277,6 +274,17 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 dead_checks="of the observations, those revealed after that",
                 live_errors="of the observations, wrong ones among those revealed before",
             )
+            | _COSTS,
+        ),
+        "snapshot": Kind(
+            "the network after a part of its training: what it knows, and by policy the sequences that it generates",
+            ("step", "denoiser", "policy", "steps", "argmax", "schedule", "temperature", "noise"),
+            _ONE_PASS
+            | _means(
+                excess="KL from the exact marginals under the uniform law (loss - floor without them), nats per token",
+                observations_first="the same under the law `observations_first`",
+            )
+            | _GENERATED
             | _COSTS,
         ),
         "information": Kind(

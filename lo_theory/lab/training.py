@@ -82,7 +82,8 @@ class Learner:
 
     ``name`` is what a screen shows, ``file`` names the checkpoint ``model-<file>.safetensors`` in the run folder,
     ``key`` is the root of all randomness. ``reading``: a causal network reads the positions in this order; None: a
-    masked diffusion model with the mask laws of ``objective``.
+    masked diffusion model with the mask laws of ``objective``. ``keep``: the network of each evaluation is kept beside
+    the checkpoint, in ``snapshot(folder, step)``.
     """
 
     name: str
@@ -93,6 +94,21 @@ class Learner:
     key: Key
     objective: Objective = field(default_factory=Objective)
     reading: tuple[int, ...] | None = None
+    keep: bool = False
+
+    @property
+    def every(self) -> int:
+        """Steps from one evaluation to the next, never more of them than asked for; 0 without any."""
+        return -(-self.training.steps // self.training.evaluations) if self.training.evaluations else 0
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """The steps after which the network is evaluated."""
+        return (*range(self.every, self.training.steps, self.every), self.training.steps) if self.every else ()
+
+    def snapshot(self, folder: Path, step: int) -> Path:
+        """Where the network of an evaluation is kept."""
+        return folder / f"model-{self.file}-step-{step}.safetensors"
 
     @property
     def cost(self) -> int:
@@ -144,7 +160,7 @@ def train_model(learner: Learner, context: Context) -> Trained:
     if torch.device(options.device).type == "cuda":
         # The share of the device's own matrix rate is shown; on shared CPU cores it would mean little.
         config = replace(config, peak_flops=measure_matmul_rate(options.device))
-    length, evaluations = distribution.layout.length, setting.evaluations
+    length = distribution.layout.length
     lines = {"floor": distribution.entropy() / length, "marginals_only": distribution.marginal_entropy() / length}
 
     def report(step: int, values: Mapping[str, Any]) -> None:
@@ -166,8 +182,8 @@ def train_model(learner: Learner, context: Context) -> Trained:
             checkpoint_seconds=options.checkpoint_seconds,
             on_log=Observer(
                 report,
-                _evaluation(learner, options) if evaluations else None,
-                -(-config.steps // evaluations) if evaluations else 0,  # rounded up: never more of them than asked for
+                _evaluation(learner, context) if learner.every else None,
+                learner.every,
             ),
         )
     except NotFinite as error:
@@ -175,8 +191,11 @@ def train_model(learner: Learner, context: Context) -> Trained:
         raise FloatingPointError(f"{learner.name}, {checkpoint}: {error}") from error
 
 
-def _evaluation(learner: Learner, options: Options) -> Callable[[int, Transformer], Mapping[str, Any]]:
+def _evaluation(learner: Learner, context: Context) -> Callable[[int, Transformer], Mapping[str, Any]]:
     """What measures the network during training, on held-out data at ``learner.key.fold("held out")``."""
+    from lo_theory.neural import save_model
+
+    options, folder, problem = context.options, context.run.folder, learner.distribution.fingerprint()
     held_out = HeldOut(
         learner.distribution,
         learner.key.fold("held out"),
@@ -185,7 +204,13 @@ def _evaluation(learner: Learner, options: Options) -> Callable[[int, Transforme
         options.rows_at_once,
         learner.training.precision,
     )
-    return lambda step, model: held_out.values(held_out.excess(model, learner.reading))
+
+    def evaluate(step: int, model: Transformer) -> Mapping[str, Any]:
+        if learner.keep:
+            save_model(learner.snapshot(folder, step), model, problem=problem)
+        return held_out.values(held_out.excess(model, learner.reading))
+
+    return evaluate
 
 
 CLOCKS = ("training_seconds", "processor_seconds")

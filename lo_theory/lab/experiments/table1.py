@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 
 from lo_theory.diffusion import (
     DecodeOptions,
+    MaskLaw,
     Noise,
+    ObservationsFirst,
     Sums,
+    Uniform,
     decode,
     find_dead_ends,
     losses,
@@ -28,6 +31,7 @@ from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, difference_texts, seed_texts
 from lo_theory.lab.costs import cost_table, measured_costs
 from lo_theory.lab.drawing import ACCURACY_MARKERS, COLOURS, INK, LAW_MARKERS, marker
+from lo_theory.lab.experiments.table1_along import along_sheets, along_tables
 from lo_theory.lab.experiments.table1_readings import (
     effects_sheet,
     effects_table,
@@ -69,15 +73,19 @@ from lo_theory.lab.table import (
     text,
     with_expected,
 )
+from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit, Watched
+from lo_theory.posterior import Posterior
 from lo_theory.problem import LODistribution, TableObservations
+from lo_theory.rng import Key
 
 
 @dataclass(frozen=True)
 class Row:
     """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model.
 
-    ``name`` tells rows of one problem apart, in tables and in the rows' keys.
+    ``name`` tells rows of one problem apart, in tables and in the rows' keys. ``along``: every evaluation of the
+    training keeps its network, which is judged and decoded too, by all of the model's decodes.
     """
 
     problem: Problem
@@ -88,12 +96,15 @@ class Row:
     training: Training | None = None
     decoding: Decoding = field(default_factory=Decoding)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    along: bool = setting(False, late=True)
 
     def __post_init__(self) -> None:
         if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
             raise ValueError("decoding asks for a model, but training is null: give training, or denoisers: [exact]")
         if self.training is not None:
             self.objective.check_lasts(self.training.steps)
+        if self.along and not (self.training and self.training.evaluations):
+            raise ValueError("along judges the network of every evaluation of its training: give training.evaluations")
 
     @property
     def revision(self) -> Mapping[str, Any]:
@@ -151,13 +162,18 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
     s, row, evaluation = titled(s), s.row, s.row.evaluation
     yield s.unit("problem", "problem", partial(measures.problem, s.distribution))
     if row.training is not None:
-        training = partial(measures.training, s, s.learner(), {})
-        yield s.unit("training", "training", training, learner=s.learner())
+        learner = _learner(s)
+        yield s.unit("training", "training", partial(measures.training, s, learner, {}), learner=learner)
         for law in evaluation.laws:
             label, forwards = f"losses under {law}", evaluation.sequences
             yield s.unit(f"losses/{law}", label, partial(_losses, s, law), ["training"], forwards=forwards)
         label, forwards = "model, one pass", 2 * evaluation.sequences
         yield s.unit("one_pass/model", label, partial(_one_pass, s, "model"), ["training"], forwards=forwards)
+        for step in learner.evaluated if row.along else ():
+            cells = [(cell, step_count(cell.steps, s.distribution.layout.length)) for cell in _of_model(row.decoding)]
+            forwards = 4 * evaluation.sequences + sum(_forwards(s, *cell) for cell in cells)
+            measure = partial(_along, s, step, cells)
+            yield s.unit(f"along/{step}", f"model after {step} steps", measure, ["training"], forwards=forwards)
     if evaluation.exact:
         yield s.unit("one_pass/exact", "exact posterior, one pass", partial(_one_pass, s, "exact"))
     for cell in row.decoding.cells():
@@ -169,8 +185,21 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
             label,
             partial(_decode, s, cell, steps, find_all_dead_ends),
             ["training"] if of_model else (),
-            forwards=(row.decoding.sequences + _cost_sequences(s, cell)) * steps if of_model else 0,
+            forwards=_forwards(s, cell, steps) if of_model else 0,
         )
+
+
+def _learner(s: Subject) -> Learner:
+    return s.learner(keep=s.row.along)
+
+
+def _of_model(decoding: Decoding) -> list[Cell]:
+    return [cell for cell in decoding.cells() if cell.denoiser == "model"]
+
+
+def _forwards(s: Subject, cell: Cell, steps: int) -> int:
+    """Sequences that a decode sends through its denoiser."""
+    return (s.row.decoding.sequences + _cost_sequences(s, cell)) * steps
 
 
 def _denoiser(s: Subject, name: str) -> Watched:
@@ -180,7 +209,7 @@ def _denoiser(s: Subject, name: str) -> Watched:
         compiled = row.training is not None and row.training.compile
         # One shape is compiled, and fewer rows are filled up to it: none should be filled up while decoding.
         batch = min(rows, row.decoding.sequences) if compiled else rows
-        return s.watched(s.model(s.learner(), batch=batch, compiled=compiled))
+        return s.watched(s.model(_learner(s), batch=batch, compiled=compiled))
     return s.watched(s.bp() if name == "bp" else s.exact(s.row.evaluation.limit_states))
 
 
@@ -194,9 +223,7 @@ def _losses(s: Subject, text: str) -> list[Finding]:
     """Losses of the model under a mask law, over all contexts and by class."""
     setting, law = s.row.evaluation, mask_law(text)
     exact, names = (_denoiser(s, "exact"), ("model", "exact", "kl")) if setting.exact else (None, ("model",))
-    # With the problem in the key, rows of one seed do not share their draw of mask sizes.
-    key = s.key.fold("losses").fold(s.distribution.fingerprint()).fold(law.name)
-    measured = losses(_denoiser(s, "model"), exact, s.distribution, law, key=key, n=setting.sequences)
+    measured = losses(_denoiser(s, "model"), exact, s.distribution, law, key=_losses_key(s, law), n=setting.sequences)
     found = [Finding("losses", {"law": law.name}, {name: getattr(measured, name) for name in names})]
     for part in measured.classes:
         hidden = {"latents_hidden": part.latents_hidden, "observations_hidden": part.observations_hidden}
@@ -205,12 +232,22 @@ def _losses(s: Subject, text: str) -> list[Finding]:
     return found
 
 
+def _losses_key(s: Subject, law: MaskLaw) -> Key:
+    """With the problem in the key, rows of one seed do not share their draw of mask sizes."""
+    return s.key.fold("losses").fold(s.distribution.fingerprint()).fold(law.name)
+
+
 def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> list[Finding]:
     """One decode, and how good its sequences are."""
+    return [_decoded(s, _denoiser(s, cell.denoiser), cell, steps, find_all_dead_ends)]
+
+
+def _decoded(s: Subject, denoiser: Posterior, cell: Cell, steps: int, find_all_dead_ends: bool = False) -> Finding:
+    """One decode of a denoiser."""
     setting, key = s.row.decoding, s.key.fold("decode").fold(cell.name)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
-    denoiser, rule = _denoiser(s, cell.denoiser), (policy(cell.policy), schedule(cell.schedule, steps))
+    rule = policy(cell.policy), schedule(cell.schedule, steps)
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
     decoded = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
     dead_ends: dict[str, Sums] = {}
@@ -222,7 +259,29 @@ def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> lis
     if n := _cost_sequences(s, cell):
         exact = denoiser if knows else _denoiser(s, "exact") if s.row.evaluation.exact else None
         metrics |= measured_costs(denoiser, rule, s.distribution, key=key, n=n, exact=exact, options=options)
-    return [Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)]
+    return Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)
+
+
+def _along(s: Subject, step: int, cells: Sequence[tuple[Cell, int]]) -> list[Finding]:
+    """The network after ``step`` steps: its losses, its accuracies in one pass, and its decodes."""
+    from lo_theory.neural import TrainedPosterior, load_model
+
+    options, trained, n = s.context.options, s.trained(_learner(s)), s.row.evaluation.sequences
+    path = _learner(s).snapshot(s.context.run.folder, step)
+    network = load_model(path, problem=s.distribution.fingerprint()).to(options.device)
+    batch, layout = options.rows_at_once, s.distribution.layout
+    model = s.watched(TrainedPosterior(network, layout, batch=batch, precision=trained.precision))
+    found = measures.one_pass(model, s.distribution, s.key.fold("one pass"), n)
+    exact = _denoiser(s, "exact") if s.row.evaluation.exact else None
+    for law, name in ((Uniform(), "excess"), (ObservationsFirst(), "observations_first")):
+        measured = losses(model, exact, s.distribution, law, key=_losses_key(s, law), n=n)
+        floor = s.distribution.entropy() / s.distribution.layout.length
+        found[name] = measured.model.shifted(-floor) if exact is None else measured.kl
+    decodes = [_decoded(s, model, *cell) for cell in cells]
+    return [
+        Finding("snapshot", {"step": step}, found),
+        *(Finding("snapshot", {"step": step, **decoded.keys}, decoded.metrics) for decoded in decodes),
+    ]
 
 
 def _cost_sequences(s: Subject, cell: Cell) -> int:
@@ -297,7 +356,7 @@ _CELL = (PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *v
 
 
 def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
-    """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, and where models err."""
+    """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, where models err, the way."""
     frame = named_rows(frame, experiment)
     found = _Measured(frame, experiment)
     yield _accuracies(found)
@@ -328,6 +387,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     )
     yield _models(found)
     yield _classes_table(found)
+    yield from along_tables(frame, experiment)
 
 
 def _accuracies(found: _Measured) -> Table:
@@ -436,6 +496,7 @@ def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
         **_summary(found),
         **readings_sheet(frame, experiment),
         **effects_sheet(frame),
+        **along_sheets(frame, experiment),
         **training_sheet(frame, experiment),
     }
 
