@@ -29,12 +29,17 @@ class Focal(Masked):
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.gamma < float("inf"):
             raise ValueError(f"gamma must be finite and not negative, got {self.gamma}")
 
     def describe(self) -> dict[str, Any]:
         """See Objective."""
         return {**super().describe(), "kind": "focal", "gamma": self.gamma}
+
+    def label(self, step: int) -> str:
+        """``focal(gamma)`` before the name of the step's mask law: other losses than the plain one's."""
+        return f"focal({self.gamma:g}) {super().label(step)}"
 
     def cost(self, entropies: Tensor) -> Tensor:
         """(1 - e^-c)^gamma c."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lo_theory.diffusion import Timesteps, Uniform
-from lo_theory.neural import Batch, Focal, Masked, Transformer
+from lo_theory.neural import Batch, Focal, Masked, Stage, Transformer
 from lo_theory.rng import Key
 from lo_theory.testing import z_test
 from tests.budget import accept, reject
@@ -106,6 +106,9 @@ def test_certain_tokens_cost_nothing_and_have_finite_gradients(gamma: float) -> 
 def test_a_checkpoint_names_gamma_and_wrong_ones_are_refused() -> None:
     focal = Focal(PROBLEM, Timesteps(20, "linear"), gamma=2.0)
     assert focal.describe() == {**Masked(PROBLEM, Timesteps(20, "linear")).describe(), "kind": "focal", "gamma": 2.0}
+    assert focal.label(0) == "focal(2) timesteps(20,linear)"
+    with pytest.raises(ValueError, match="prior of a stage"):
+        replace(focal, stages=(Stage(1, Uniform(), (1.0,)),))
     for gamma in (-1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="gamma must be finite"):
             replace(focal, gamma=gamma)
