@@ -4,7 +4,7 @@ from lo_theory.diffusion.catalogue import POLICIES
 from lo_theory.diffusion.confidence_rules import Prefix, entropy_bounded, factor, frechet, threshold
 from lo_theory.diffusion.correctors import Corrector, Gibbs, MovedLaw, Rehide, gibbs_sweep, moved_law
 from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
-from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, decode
+from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, Rewriter, Rewritten, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.evaluate import (
     conditional_accuracy,
@@ -107,6 +107,8 @@ __all__ = [
     "ReMDM",
     "Rehide",
     "RevealCurve",
+    "Rewriter",
+    "Rewritten",
     "Rotation",
     "Schedule",
     "StepCost",

@@ -142,6 +142,11 @@ def _loop(posterior: Posterior, policy: Policy, schedule: Schedule, key: Key, op
             "with argmax a decoder writes the most likely tokens and no others, so all other sequences cost infinitely "
             "much: measure with drawn tokens, or at a low temperature"
         )
+    if loop.options.rewriter is not None:
+        raise ValueError(
+            "a rewriter changes tokens after they are drawn, so that no path belongs to one sequence: costs are those "
+            "of rules that only reveal"
+        )
     return loop
 
 

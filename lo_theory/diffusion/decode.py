@@ -21,12 +21,12 @@ from lo_theory.diffusion.asking import Denoiser
 from lo_theory.diffusion.policies import POLICY, Noise, Policy, View, check_plan, hides_again
 from lo_theory.diffusion.schedules import SCHEDULE, Schedule, check_budget
 from lo_theory.posterior import Marginals, Posterior
-from lo_theory.posterior.protocol import POSTERIOR
+from lo_theory.posterior.protocol import POSTERIOR, check_laws, reveal
 from lo_theory.problem.layout import MASK, Record
 from lo_theory.problem.seams import check_count, check_threads, checked
 from lo_theory.rng import Key
 
-__all__ = ["DecodeOptions", "Decoded", "Loop", "Observer", "Step", "decode"]
+__all__ = ["DecodeOptions", "Decoded", "Loop", "Observer", "Rewriter", "Rewritten", "Step", "decode"]
 
 R = TypeVar("R")
 
@@ -38,6 +38,24 @@ the decoder's own and change after the call: copy what is to be kept, and change
 """
 
 
+@dataclass(frozen=True, repr=False)
+class Rewritten(Record):
+    """What a ``Rewriter`` makes of a step: ``tokens`` int8[B, L], complete; ``probs`` [B, L, V], the laws of hidden
+    tokens given them; ``forwards`` int64[B], the contexts that each row has asked for it.
+    """
+
+    tokens: NDArray[np.int8]
+    probs: NDArray[Any]
+    forwards: NDArray[np.int64]
+
+
+Rewriter = Callable[[View], Rewritten | None]
+"""Rewrites what a decode has revealed, before a step is planned; None leaves the step as it is.
+
+Its tokens replace those of revealed positions that were not given, its laws are what the policy sees and what hidden
+tokens are drawn from. Rows that are not ``view.asked`` stay as they are.
+"""
+
 _LARGEST_STEP = 2**31 - 1  # steps are int32
 
 
@@ -48,7 +66,8 @@ class DecodeOptions:
 
     ``temperature`` T draws from p**(1/T); ``argmax`` takes the most likely value instead (ties uniform); ``noise`` is
     oracle noise on the policy's scores. ``chunk`` rows go through the posterior at once, ``threads`` chunks at a time
-    (a posterior may use threads of its own). ``observer`` watches every step; none costs nothing.
+    (a posterior may use threads of its own). ``observer`` watches every step; none costs nothing. ``rewriter`` changes
+    tokens that are revealed already, such as a network that corrects itself.
     """
 
     temperature: float = 1.0
@@ -57,6 +76,7 @@ class DecodeOptions:
     chunk: int = 1024
     threads: int = 1
     observer: Observer | None = None
+    rewriter: Rewriter | None = None
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and np.isfinite(self.temperature)):
@@ -220,6 +240,7 @@ class Loop:
         ``tokens`` [B, L] of a step are written before the next one is asked for.
         """
         layout, options, masked = self.posterior.layout, self.options, tokens == MASK
+        free = masked
         steps, own = int(row_steps.max()), row_steps[start : start + len(tokens)]
         denoiser, memory = Denoiser(self.posterior, len(tokens), start), dict[str, Any]()
         remasks = hides_again(self.policy)
@@ -234,6 +255,9 @@ class Loop:
             shown = replace(marginals, probs=_shown(marginals.probs))
             seen = (_shown(tokens), _shown(masked), shown, layout, step, steps, key, start, options.noise, own)
             view = View(*seen, _shown(active), denoiser, memory)
+            if options.rewriter is not None:
+                marginals = self._rewrite(view, options.rewriter, tokens, free, denoiser)
+                view = replace(view, marginals=replace(marginals, probs=_shown(marginals.probs)))
             next_masked = check_plan(self.policy.plan(view, budget), masked.shape, self.policy.name)
             next_masked[~active] = masked[~active]
             if not remasks:
@@ -247,6 +271,23 @@ class Loop:
             raise ValueError(
                 f"{self.schedule.name} with {self.policy.name} left {left} positions hidden after {steps} steps"
             )
+
+    def _rewrite(
+        self, view: View, rewriter: Rewriter, tokens: NDArray[np.int8], free: NDArray[np.bool_], denoiser: Denoiser
+    ) -> Marginals:
+        """Write the rewriter's tokens where ``tokens`` are revealed and ``free``; return its laws of hidden ones."""
+        answer, before, asked = rewriter(view), view.marginals, view.asked
+        if answer is None:
+            return before
+        name = getattr(rewriter, "__name__", type(rewriter).__name__)
+        written = view.layout.check_tokens(answer.tokens, complete=True)
+        laws = check_laws(answer.probs, before.probs.shape, view.layout.values, name)
+        np.copyto(tokens, written, where=free & ~view.masked & asked[:, None])
+        probs = np.where(asked[:, None, None], laws, before.probs)
+        reveal(probs, tokens)
+        denoiser.forwards += answer.forwards
+        denoiser.distinct += int(answer.forwards.sum())
+        return Marginals(probs, np.where(asked, np.nan, before.log_evidence), before.converged)
 
     def _check_only_reveals(self, view: View, next_masked: NDArray[np.bool_]) -> None:
         again = next_masked & ~view.masked

@@ -3,6 +3,7 @@
 from lo_theory.neural.average import Average
 from lo_theory.neural.checkpoint import Checkpoint, load, load_model, save, save_model
 from lo_theory.neural.config import TrainConfig, learning_rate
+from lo_theory.neural.correction import SelfCorrection
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
 from lo_theory.neural.focal import Focal
 from lo_theory.neural.logits import LogitsPosterior, from_logits
@@ -31,6 +32,7 @@ __all__ = [
     "ProSeCo",
     "Puma",
     "Ranks",
+    "SelfCorrection",
     "Shape",
     "Stage",
     "State",

@@ -98,6 +98,19 @@ class TrainedPosterior:
         with autocast(self.precision, self.device.type):
             return in_batches(rows, probs, self.batch, answer)
 
+    @torch.no_grad()
+    def everywhere(self, tokens: ArrayLike) -> NDArray[np.float32]:
+        """What the network says at every position of int8[B, L], also of a token that it sees: float32[B, L, V].
+
+        ``marginals`` is one-hot there. A network has learned to judge what it sees only if its objective says so, as
+        ``ProSeCo``. Cost: one forward pass a row.
+        """
+        rows = torch.from_numpy(self.layout.check_tokens(tokens)).to(self.device, torch.int64)
+        with autocast(self.precision, self.device.type):
+            laws = [torch.softmax(self._logits(part), dim=-1).cpu() for part in rows.split(self.batch)]
+        found: NDArray[np.float32] = torch.cat(laws).numpy()
+        return found
+
     def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
         if not self.compiled:
             logits: torch.Tensor = self._network(tokens)
