@@ -32,6 +32,21 @@ def minimiser(p: float, gamma: float) -> float:
     return low
 
 
+class Detached(Focal):
+    """Takes the weight for a constant."""
+
+    def cost(self, entropies: torch.Tensor) -> torch.Tensor:
+        return (-torch.expm1(-entropies.detach())) ** self.gamma * entropies
+
+
+def slope_at(q: float, p: float, kind: type[Focal]) -> float:
+    """The derivative by the logit of q of the loss of a token that is 1 with probability p, gamma 1."""
+    logit = torch.tensor(np.log(q / (1 - q)), requires_grad=True)
+    entropies = torch.stack([torch.nn.functional.softplus(-logit), torch.nn.functional.softplus(logit)])
+    (kind(PROBLEM, Uniform()).cost(entropies) * torch.tensor([p, 1 - p], dtype=torch.float64)).sum().backward()
+    return float(logit.grad)  # type: ignore[arg-type]
+
+
 def learned(p: float, gamma: float) -> float:
     """Where descent on the objective's own loss ends, for one binary token that is 1 with probability p."""
     objective, ones = Focal(PROBLEM, Uniform(), gamma=gamma), round(1000 * p)
@@ -58,6 +73,12 @@ def learned(p: float, gamma: float) -> float:
 def test_the_known_minimiser() -> None:
     assert minimiser(0.75, 1.0) == pytest.approx(0.650, abs=5e-4)
     assert minimiser(0.75, 0.0) == pytest.approx(0.75, abs=1e-9)
+
+
+def test_the_slope_of_the_loss_is_zero_at_the_minimiser_to_a_millionth() -> None:
+    q = minimiser(0.75, 1.0)
+    assert slope_at(q - 1e-6, 0.75, Focal) < 0 < slope_at(q + 1e-6, 0.75, Focal)
+    assert abs(slope_at(q, 0.75, Detached)) > 0.01  # a weight without a gradient has another minimum
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
