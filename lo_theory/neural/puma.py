@@ -37,8 +37,8 @@ class Puma:
     where it is, and one with nothing left hidden is replaced.
 
     What is revealed depends on revealed tokens alone, so hidden ones have the law of the exact posterior in any
-    context of the pool. The number hidden is uniform but for rounding, P(L) = 1/(2L) and P(1) = 3/(2L), with K = 1 or
-    with constant scores at any K, and then the positions are uniform too.
+    context of the pool. Without ``tau`` their number, over all stages, is uniform but for rounding: P(L) = 1/(2L) and
+    P(1) = 3/(2L); with K = 1 or constant scores the positions are uniform too, which is the plain loss but for that.
 
     Data at ``key.fold("data").fold(step)``, random orders and targets at ``key.fold("pool").fold(step)``. Cost: one
     pass a row. The pool needs all rows of a step at once: no ranks, no microbatches. Errors: ValueError for fewer than
