@@ -25,7 +25,8 @@ class SelfCorrection:
     revealed become those of y, and hidden ones are chosen and drawn by the laws of the last pass; given tokens stay. A
     ``rewriter`` of ``DecodeOptions``, for the network that decodes, trained to see its own tokens (``ProSeCo``). The
     defaults are those of the released code; here each row stops by itself. Cost: at most ``passes`` forwards a row at
-    such a step, which ``Decoded.forwards`` counts. Nothing keeps the law of the data. Errors: ValueError for counts below one.
+    such a step, which ``Decoded.forwards`` counts. Nothing keeps the law of the data. Errors: ValueError for counts
+    below one.
     """
 
     posterior: TrainedPosterior
