@@ -1,6 +1,6 @@
 """Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
 
-from lo_theory.diffusion.catalogue import POLICIES
+from lo_theory.diffusion.catalogue import LAWS, POLICIES
 from lo_theory.diffusion.confidence_rules import Prefix, entropy_bounded, factor, frechet, threshold
 from lo_theory.diffusion.correctors import Corrector, Gibbs, MovedLaw, Rehide, gibbs_sweep, moved_law
 from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
@@ -29,7 +29,6 @@ from lo_theory.diffusion.leaks import evidence, find_leaks, leak_threshold
 from lo_theory.diffusion.lookahead_rules import information_gain, lookahead, position_calibrated
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import (
-    LAWS,
     Bernoulli,
     MaskLaw,
     ObservationsFirst,
@@ -42,8 +41,10 @@ from lo_theory.diffusion.masks import (
     per_hidden,
     row_integers,
 )
+from lo_theory.diffusion.mirrored import Mirror, MirrorUniform, mirror_p_pots
 from lo_theory.diffusion.orders import ORDERS, AlongOrder, order_losses, reading_order
 from lo_theory.diffusion.pattern_losses import PatternLosses, pattern_losses
+from lo_theory.diffusion.plackett_luce import PlackettLuce, draw_orders, order_chances
 from lo_theory.diffusion.policies import (
     Noise,
     Policy,
@@ -55,6 +56,7 @@ from lo_theory.diffusion.policies import (
     top_probability,
     vanilla,
 )
+from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
 from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
     SCHEDULES,
@@ -72,6 +74,7 @@ from lo_theory.diffusion.schedules import (
 from lo_theory.diffusion.stable_rules import stable, true_margin
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.diffusion.timesteps import Timesteps
+from lo_theory.diffusion.variance import LossVariance, exact_variances, loss_variances, pots_rates
 
 __all__ = [
     "LAWS",
@@ -80,6 +83,8 @@ __all__ = [
     "POLICIES",
     "SCHEDULES",
     "AlongOrder",
+    "AtRates",
+    "BellRates",
     "Bernoulli",
     "BinomialRule",
     "ClassLoss",
@@ -92,8 +97,11 @@ __all__ = [
     "FixedCount",
     "Gibbs",
     "InformationCurve",
+    "LossVariance",
     "Losses",
     "MaskLaw",
+    "Mirror",
+    "MirrorUniform",
     "MovedLaw",
     "Noise",
     "ObservationsFirst",
@@ -101,9 +109,11 @@ __all__ = [
     "OneAtATime",
     "Pattern",
     "PatternLosses",
+    "PlackettLuce",
     "Policy",
     "Prefix",
     "RandomSizes",
+    "Rates",
     "ReMDM",
     "Rehide",
     "RevealCurve",
@@ -114,11 +124,15 @@ __all__ = [
     "StepCost",
     "Suffix",
     "Sums",
+    "TableRates",
     "Timesteps",
     "TopK",
     "TwoRates",
     "Uniform",
+    "UniformRates",
     "View",
+    "bell",
+    "bell_unweighted",
     "best_counts",
     "binomial_cost",
     "certificates",
@@ -131,10 +145,12 @@ __all__ = [
     "decode_cost",
     "describe",
     "diversity",
+    "draw_orders",
     "entropy",
     "entropy_bounded",
     "every_best_counts",
     "evidence",
+    "exact_variances",
     "factor",
     "find_dead_ends",
     "find_leaks",
@@ -150,14 +166,19 @@ __all__ = [
     "leak_threshold",
     "log_likelihood",
     "lookahead",
+    "loss_variances",
     "losses",
     "margin",
+    "mirror_p_pots",
     "moved_law",
+    "order_chances",
     "order_losses",
     "p2",
+    "p_pots",
     "pattern_losses",
     "per_hidden",
     "position_calibrated",
+    "pots_rates",
     "random_sizes_cost",
     "random_sizes_factor",
     "reading_order",

@@ -3,12 +3,11 @@
 A law answers ``sample(key, tokens, layout, start=0)`` with ``masked`` bool[c, n, L] and ``weight`` float32[c, n, L]; c
 is the number of masks per sequence (1 here; paired masks have 2). With these weights the sum of weight x cross-entropy
 over a row is in nats per token. Row i of the answer depends on the key and on ``start + i`` only. A new law is one
-small class (examples/mask_law.py); one line in LAWS gives it a name in experiment files.
+small class (examples/mask_law.py); one line in LAWS of catalogue.py gives it a name in experiment files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +20,6 @@ from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
 
 __all__ = [
-    "LAWS",
     "Bernoulli",
     "MaskLaw",
     "Masks",
@@ -359,13 +357,3 @@ class Rotation:
                 )
             masked[:, turn == i], weight[:, turn == i] = other_masked[:, turn == i], other_weight[:, turn == i]
         return masked, weight
-
-
-LAWS: dict[str, Callable[..., Any]] = {
-    "uniform": Uniform,
-    "bernoulli": Bernoulli,
-    "pattern": Pattern,
-    "two_rates": TwoRates,
-    "suffix": Suffix,
-    "observations_first": ObservationsFirst,
-}

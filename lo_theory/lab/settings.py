@@ -29,7 +29,7 @@ _NAMED = re.compile(r"^([a-z_][a-z0-9_]*)(?:\(([^()]*)\))?$")
 
 def mask_law(text: str) -> MaskLaw:
     """Make the law named by ``uniform``, ``pattern(4)``, ``two_rates(0.5,1)`` and so on, as tables print it."""
-    from lo_theory.diffusion.masks import LAWS
+    from lo_theory.diffusion import LAWS
 
     law: MaskLaw = made_by_name(text, LAWS, "mask law", "laws")
     return law

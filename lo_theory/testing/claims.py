@@ -9,8 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion import BinomialRule, FixedCount, OneAtATime, Schedule, Suffix, Uniform, View
-from lo_theory.diffusion.masks import Bernoulli, MaskLaw, Pattern, TwoRates
+from lo_theory.diffusion import (
+    AtRates,
+    Bernoulli,
+    BinomialRule,
+    FixedCount,
+    MaskLaw,
+    Mirror,
+    MirrorUniform,
+    OneAtATime,
+    Pattern,
+    PlackettLuce,
+    Schedule,
+    Suffix,
+    TwoRates,
+    Uniform,
+    View,
+    order_chances,
+)
+from lo_theory.diffusion.rates import factors, quadrature
 from lo_theory.problem import Layout
 from lo_theory.problem.seams import checked
 
@@ -103,12 +120,33 @@ def _suffix(law: Any, masked: NDArray[np.bool_], layout: Layout) -> NDArray[np.f
     return np.asarray((suffix[:, None] & (rank == known[:, None])) / layout.length, np.float64)
 
 
+def _rates(law: Any, masked: NDArray[np.bool_], layout: Layout) -> NDArray[np.float64]:
+    if law.weighted:
+        return plain_measure(masked, layout)
+    rates, chances = quadrature(law.rates)
+    sizes = np.arange(layout.length + 1)[:, None]
+    shares = rates**sizes * (1 - rates) ** (layout.length - sizes) @ (chances * factors(law.rates, rates, False))
+    return np.asarray(masked * shares[masked.sum(axis=1)][:, None] / layout.length)
+
+
+def _plackett_luce(law: Any, masked: NDArray[np.bool_], layout: Layout) -> NDArray[np.float64]:
+    weights = law.at(layout)
+    chances, hidden = order_chances(weights)[~masked @ (1 << np.arange(layout.length))], masked * weights
+    return np.asarray(
+        hidden / np.maximum(hidden.sum(axis=1), weights.min())[:, None] * chances[:, None] / layout.length
+    )
+
+
 _MEASURES: dict[type, tuple[Callable[[Any, NDArray[np.bool_], Layout], NDArray[np.float64]], bool]] = {
     Uniform: (lambda law, masked, layout: plain_measure(masked, layout), True),
     Bernoulli: (_bernoulli, True),
     TwoRates: (_two_rates, False),
     Pattern: (_pattern, False),
     Suffix: (_suffix, True),
+    AtRates: (_rates, True),
+    Mirror: (lambda law, masked, layout: plain_measure(masked, layout), True),
+    MirrorUniform: (lambda law, masked, layout: plain_measure(masked, layout), True),
+    PlackettLuce: (_plackett_luce, True),
 }
 
 
@@ -118,7 +156,7 @@ def measure_of(law: MaskLaw, claims: Claims) -> tuple[Measure, bool, str]:
         return claims.measure, bool(claims.elbo), "the loss it claims"
     if type(law) in _MEASURES:
         measure, elbo = _MEASURES[type(law)]
-        elbo = elbo and getattr(law, "alpha", None) is None
+        elbo = elbo and getattr(law, "alpha", None) is None and getattr(law, "weighted", True)
         return lambda masked, layout: measure(law, masked, layout), elbo, f"the loss of {law.name}"
     return plain_measure, claims.elbo is not False, "the plain loss"
 
