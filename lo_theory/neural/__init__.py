@@ -16,6 +16,7 @@ from lo_theory.neural.posterior import TrainedPosterior
 from lo_theory.neural.proseco import ProSeCo
 from lo_theory.neural.puma import Puma
 from lo_theory.neural.train import Observer, Trained, train
+from lo_theory.neural.variance import GradientVariance, gradient_variance
 
 __all__ = [
     "SHAPES",
@@ -24,6 +25,7 @@ __all__ = [
     "Causal",
     "Checkpoint",
     "Focal",
+    "GradientVariance",
     "LogitsPosterior",
     "Masked",
     "Objective",
@@ -46,6 +48,7 @@ __all__ = [
     "estimate_memory",
     "flop_per_token",
     "from_logits",
+    "gradient_variance",
     "join_ranks",
     "learning_rate",
     "load",
