@@ -18,13 +18,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from lo_theory.cli import experiments, samples, schedule, sweep, thresholds, views
+from lo_theory.cli import experiments, samples, schedule, sweep, thresholds, variance, views
 
 __all__ = ["console", "main"]
 
 _INTERRUPTED = 130
 _SECONDS_TO_LEAVE = 0.1
-_GROUPS = (experiments, sweep, views, samples, schedule, thresholds)
+_GROUPS = (experiments, sweep, views, samples, schedule, variance, thresholds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

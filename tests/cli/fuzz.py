@@ -357,6 +357,7 @@ def _nothing_long() -> Iterator[None]:
         "lab.decode_view.record",
         "cli.threshold_requests.expected_seconds",
         "cli.threshold_requests.find",
+        "diffusion.pots_rates",
     ]
     with contextlib.ExitStack() as stack:
         for name in names:

@@ -1,0 +1,174 @@
+"""The command ``variance``: where the noise of a masked loss comes from, law by law, and that of its gradient.
+
+Prints a table; writes a figure where one is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lo_theory.cli.samples import add_families, family_problem
+from lo_theory.cli.shared import check_ending, show_tables
+
+if TYPE_CHECKING:
+    from lo_theory.diffusion import LossVariance, MaskLaw
+    from lo_theory.diffusion.statistics import Estimate, Sums
+    from lo_theory.lab.frame import Record
+    from lo_theory.lab.table import Table
+    from lo_theory.neural import GradientVariance, Transformer
+    from lo_theory.posterior import Posterior
+    from lo_theory.problem import LODistribution
+
+__all__ = ["add_commands"]
+
+_DESCRIPTION = """\
+The loss of one sequence under a mask law is random for three reasons: A the mask, B the rate of masking, C the data.
+A + B + C is its variance, and a batch of n sequences has 1/n of it. Exact by all sequences and masks up to L = 8, else
+measured on -n sequences with 95 % intervals. p_pots(measured) has its table from the predictor (docs/equations.md).
+"""
+
+_ENUMERATED = 8  # tokens
+_LAWS = ("uniform", "mirror_uniform", "bernoulli", "mirror", "bell(0.2)", "bell_unweighted(0.2)", "plackett_luce(4)")
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add ``variance`` to the subparsers ``commands``, one family of problems below it for each."""
+    words = "where the noise of a masked loss comes from, law by law: mask, rate, data; and that of the gradient"
+    raw = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser("variance", help=words, description=_DESCRIPTION, formatter_class=raw)
+    for family in add_families(command, shared):
+        family.add_argument("-n", type=int, default=100, metavar="SEQUENCES", help="to measure on (default: 100)")
+        family.add_argument("--laws", nargs="+", default=list(_LAWS), metavar="LAW", help="mask laws by name")
+        family.add_argument("--seed", type=int, default=0, help="seed of the sequences (default: 0)")
+        words = "checkpoint of a network that was trained on this problem: its loss and its gradient too"
+        family.add_argument("--model", type=Path, metavar="FILE", help=words)
+        words = "masked rows in a batch of the gradient (default: 64)"
+        family.add_argument("--passes", type=int, default=64, metavar="ROWS", help=words)
+        family.add_argument("--pairs", type=int, default=50, help="pairs of batches for the gradient (default: 50)")
+        family.add_argument("--figure", type=Path, metavar="FILE.png", help="also draw it, as PNG and PDF")
+        family.set_defaults(function=_variance)
+
+
+def _variance(options: argparse.Namespace) -> None:
+    from lo_theory.lab.settings import check_laws, mask_law
+    from lo_theory.posterior import ExactPosterior, MarginalsOnly
+    from lo_theory.rng import Key
+
+    check_ending("--figure", options.figure, ".png")
+    distribution = family_problem(options).make()
+    check_laws([("--laws", options.laws)], distribution.layout)
+    laws, key = [mask_law(law) for law in options.laws], Key(options.seed).fold("variance")
+    predictors: dict[str, Posterior] = {
+        "exact": ExactPosterior(distribution),
+        "marginals only": MarginalsOnly(distribution),
+    }
+    model = None
+    if options.model is not None:
+        from lo_theory.neural import TrainedPosterior, load_model
+
+        model = load_model(options.model, problem=distribution.fingerprint())
+        predictors["model"] = TrainedPosterior(model, distribution.layout)
+    lines = []
+    for name, posterior in predictors.items():
+        every = [*laws, *_fitted(posterior, distribution, key, options.n)]
+        found = _measured(posterior, distribution, every, key, options.n)
+        gradients = _gradients(model, distribution, every, key, options) if name == "model" and model else {}
+        lines += [_line(name, each, gradients.get(each.law)) for each in found]
+    show_tables([_table(name, [line for line in lines if line.predictor == name]) for name in predictors])
+    print(_NOTE)
+    if options.figure is not None:
+        for path in _draw(lines, options.figure):
+            print(path)
+
+
+def _fitted(posterior: Posterior, distribution: LODistribution, key: Any, n: int) -> list[MaskLaw]:
+    """P-POTS with the table of this predictor, with one mask and with two; none where it loses nothing."""
+    from lo_theory.diffusion import AtRates, Mirror, pots_rates
+
+    rates = pots_rates(posterior, distribution, key=key.fold("rates"), n=n)
+    return [AtRates(rates), Mirror(rates)]
+
+
+def _measured(
+    posterior: Posterior, distribution: LODistribution, laws: list[MaskLaw], key: Any, n: int
+) -> list[LossVariance]:
+    from lo_theory.diffusion import exact_variances, loss_variances
+
+    if distribution.layout.length <= _ENUMERATED:
+        return exact_variances(posterior, distribution, laws)
+    return loss_variances(posterior, distribution, laws, key=key.fold("losses"), n=n)
+
+
+def _gradients(
+    model: Transformer, distribution: LODistribution, laws: list[MaskLaw], key: Any, options: argparse.Namespace
+) -> dict[str, GradientVariance]:
+    from lo_theory.neural import gradient_variance
+
+    counts = {"passes": options.passes, "pairs": options.pairs}
+    found = (gradient_variance(model, distribution, law, key=key.fold("gradients"), **counts) for law in laws)
+    return {each.law: each for each in found}
+
+
+def _table(predictor: str, lines: list[Record]) -> Table:
+    from lo_theory.lab.table import Table, key, mean, measured
+
+    sources = [measured(of, form="z.4f") for of in ("A", "B", "C", "total")]
+    sources += [mean("per pass", form="z.4f"), measured("Cov", form="z.4f")]
+    noise = [measured(of, form=".3g") for of in ("gradient", "signal") if of in lines[0].metrics]
+    title = f"Variance of the loss of one sequence, (nats per token)^2: {predictor}"
+    return Table(title, [key("law", left=True), key("masks"), *sources, *noise], lines)
+
+
+_NOTE = """\
+± is half of a 95 % interval over sequences; exact numbers have none. A: E Var over masks, B: E Var over rates, C: Var
+over sequences of what is left. Cov: between the losses of two masks, E over sequences and rates. per pass: masks x
+total, the variance of a batch of B forward passes times B. inf: the integral of 1/t, from masks that hide one token.
+gradient: tr Cov of a batch of --passes rows, heavy-tailed where A is infinite; signal: the squared norm of its mean."""
+
+
+def _estimate(sums: Sums, scale: float = 1.0) -> Estimate:
+    from lo_theory.diffusion.statistics import Estimate
+
+    return Estimate(*(scale * value for value in (sums.mean, *sums.interval())))
+
+
+def _line(predictor: str, found: LossVariance, gradient: GradientVariance | None) -> Record:
+    from lo_theory.lab.frame import Record
+
+    metrics = {"A": found.masks, "B": found.rates, "C": found.data, "total": found.total, "Cov": found.covariance}
+    estimates = {name: _estimate(sums) for name, sums in metrics.items()}
+    estimates["per pass"] = _estimate(found.total, found.copies)
+    if gradient is not None:
+        estimates |= {"gradient": _estimate(gradient.noise), "signal": _estimate(gradient.signal)}
+    keys = {"predictor": predictor, "law": found.law, "masks": found.copies}
+    return Record(keys, {name: (estimate, None) for name, estimate in estimates.items()})
+
+
+def _draw(lines: list[Record], path: Path) -> list[Path]:
+    """A panel a predictor: its laws by variance x passes, split by source; those of infinite variance are left out."""
+    from lo_theory.lab.drawing import CATEGORICAL, letter_panels, new_figure, styled, write_figure
+
+    colours = dict(zip(("A", "B", "C"), CATEGORICAL[::4], strict=False))
+    words = {"A": "A, the mask", "B": "B, the rate", "C": "C, the data"}
+    predictors = list(dict.fromkeys(line.predictor for line in lines))
+    with styled():
+        figure = new_figure(5 * len(predictors), 4.2, "Where the noise of a masked loss comes from")
+        panels = figure.subplots(1, len(predictors), squeeze=False)[0]
+        for axes, predictor in zip(panels, predictors, strict=True):
+            own = [line for line in lines if line.predictor == predictor and math.isfinite(line.value("total"))]
+            own.sort(key=lambda line: line.value("per pass"))
+            ends = [0.0] * len(own)
+            for source, colour in colours.items():
+                parts = [max(line.masks * line.value(source), 0.0) for line in own]
+                axes.barh(range(len(own)), parts, left=ends, color=colour, label=words[source])
+                ends = [end + part for end, part in zip(ends, parts, strict=True)]
+            axes.set_yticks(range(len(own)), [line.law for line in own])
+            axes.invert_yaxis()
+            axes.set_xlabel("variance x forward passes, (nats per token)²")
+            axes.set_title(predictor)
+        letter_panels(panels)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(colours))
+        return write_figure(path.parent, path.stem, figure)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lo_theory import ExactPosterior
+from lo_theory.cli import main
+from lo_theory.diffusion import Uniform, exact_variances
+from lo_theory.neural import Masked, TrainConfig, TransformerConfig, train
+from lo_theory.problem import nae_sat
+from lo_theory.rng import Key
+from tests.cli.complaint import complaint
+
+SMALL = ["variance", "nae-sat", "--N", "3", "--P", "2"]
+
+
+def lines(printed: str) -> dict[tuple[str, str], list[str]]:
+    """The rest of the line of each predictor and law."""
+    found = {}
+    for table in printed.split("Variance of the loss of one sequence")[1:]:
+        predictor = table.split(": ", 1)[1].split("\n", 1)[0].strip()
+        for law, rest in re.findall(r"^([a-z_]+(?:\([^)]*\))?) +([12] .*)$", table, re.MULTILINE):
+            found[predictor, law] = rest.split()
+    return found
+
+
+def test_the_table_has_the_exact_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    figure = tmp_path / "noise.png"
+    assert main([*SMALL, "--laws", "uniform", "mirror_uniform", "bernoulli", "--figure", str(figure)]) == 0
+    printed = capsys.readouterr().out
+    found = lines(printed)
+    assert len(found) == 10
+    problem = nae_sat(3, 2, seed=0)
+    (expected,) = exact_variances(ExactPosterior(problem), problem, [Uniform()])
+    parts = (expected.masks, expected.rates, expected.data, expected.total)
+    assert found["exact", "uniform"][:5] == ["1", *(f"{part.mean:z.4f}" for part in parts)]
+    assert found["exact", "mirror_uniform"][0] == "2"
+    assert found["marginals only", "bernoulli"][1] == "inf"
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    assert figure.with_suffix(".pdf").exists()
+    assert str(figure) in printed
+
+
+def test_beyond_eight_tokens_it_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["variance", "nae-sat", "--N", "4", "--P", "8", "-n", "4", "--laws", "uniform"]) == 0
+    assert "±" in " ".join(lines(capsys.readouterr().out)["exact", "uniform"])
+
+
+def test_of_a_network_the_gradient_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    problem, path = nae_sat(3, 2, seed=0), tmp_path / "model.safetensors"
+    network = TransformerConfig(layers=1, heads=1, width=4, inner=4, n_values=2, length=5)
+    train(network, TrainConfig(steps=2, batch=2, threads=1), Masked(problem, Uniform()), Key(0), checkpoint=path)
+    extra = ["--laws", "uniform", "--model", str(path), "--passes", "4", "--pairs", "2"]
+    assert main([*SMALL, *extra]) == 0
+    printed = capsys.readouterr().out
+    assert "gradient" in printed
+    assert len(lines(printed)["model", "uniform"]) > len(lines(printed)["exact", "uniform"])
+    line = complaint([*SMALL, *extra[:-3], "3", "--pairs", "2"], capsys)
+    assert "that 2 divides, at least 2, got 3" in line
+    other = ["variance", "nae-sat", "--N", "3", "--P", "3", "--laws", "uniform", "--model", str(path)]
+    assert "checkpoint of something else: its problem" in complaint(other, capsys)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--laws", "nothing"], "--laws: unknown mask law 'nothing'"),
+        (["--laws", "pattern(1)"], r"pattern(1) has no variance by size"),
+        (["--figure", "a.pdf"], "--figure writes a .png file, got a.pdf: name it a.png"),
+        (["-n", "0"], "at least one sequence, got n = 0"),
+    ],
+)
+def test_what_cannot_be_computed_is_said(extra: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in complaint([*SMALL, *extra], capsys)
