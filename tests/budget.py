@@ -105,6 +105,7 @@ REGISTRY: Mapping[str, Share] = {
     "pool loss": Share(2),
     "pool calibration": Share(10),
     "two passes": Share(3),
+    "learned order": Share(2),
     # samplers of other packages
     "outside samplers": Share(12),
     # testing

@@ -6,6 +6,7 @@ from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.correction import SelfCorrection
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
 from lo_theory.neural.focal import Focal
+from lo_theory.neural.learned_order import LearnedOrder, OrderedTransformer, learned_order
 from lo_theory.neural.logits import LogitsPosterior, from_logits
 from lo_theory.neural.memory import estimate_memory
 from lo_theory.neural.model import SHAPES, Shape, Transformer, TransformerConfig
@@ -26,11 +27,13 @@ __all__ = [
     "Checkpoint",
     "Focal",
     "GradientVariance",
+    "LearnedOrder",
     "LogitsPosterior",
     "Masked",
     "Objective",
     "Observer",
     "Oracle",
+    "OrderedTransformer",
     "ProSeCo",
     "Puma",
     "Ranks",
@@ -50,6 +53,7 @@ __all__ = [
     "from_logits",
     "gradient_variance",
     "join_ranks",
+    "learned_order",
     "learning_rate",
     "load",
     "load_model",

@@ -40,7 +40,7 @@ FORMAT = 1
 """Version of the file's layout; other versions are refused."""
 
 _KEY = "lo_theory"
-_MODEL = "model/"
+_MODEL, _HEADS = "model/", "heads/"
 _MOST_TURNS = 2**22  # numbers in the tables of rotary positions, which a file does not hold
 AVERAGE = "ema/"
 """What the names of a network's averaged parameters begin with."""
@@ -132,37 +132,53 @@ def refuse_difference(path: str | Path, part: str, found: Any, expected: Any) ->
 
 
 def model_tensors(model: Transformer, prefix: str = _MODEL) -> dict[str, Tensor]:
-    """Name the network's parameters as they are stored, those of an average with the prefix ``AVERAGE``."""
-    return {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    """Name the network's parameters as they are stored, those of an average with the prefix ``AVERAGE``.
+
+    What a plain ``Transformer`` of this form has not (further heads) is stored apart, so that ``load_model`` can leave
+    it out.
+    """
+    plain = Transformer.shapes(model.config)
+    return {f"{'' if name in plain else _HEADS}{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
 
 
 def _stored(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in checkpoint.tensors.items() if name.startswith(prefix)}
 
 
+def _stored_for(network: type[Transformer], checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    """The parameters stored for a network of this class: the further heads only where it is no plain one."""
+    heads = {} if network is Transformer else _stored(checkpoint, _HEADS + prefix)
+    return {**_stored(checkpoint, prefix), **heads}
+
+
 def restore_model(model: Transformer, checkpoint: Checkpoint, path: str | Path, prefix: str = _MODEL) -> None:
     """Copy a checkpoint's parameters into ``model``, or say which one is missing or has another shape."""
-    stored = _stored(checkpoint, prefix)
-    _require_fit(model.config, stored, path)
+    stored = _stored_for(type(model), checkpoint, prefix)
+    _require_fit(type(model), model.config, stored, path)
     model.load_state_dict(stored)
 
 
-def _require_fit(config: TransformerConfig, stored: Mapping[str, Tensor], path: str | Path) -> None:
+def _require_fit(
+    network: type[Transformer], config: TransformerConfig, stored: Mapping[str, Tensor], path: str | Path
+) -> None:
     """ValueError where parameters are not those of a network of this form; takes no memory for that network."""
     layers = len({name.split(".")[1] for name in stored if name.startswith("blocks.")})
     refuse_difference(path, "parameters.blocks", layers, config.layers)
     turns = 0 if config.positions == "learned" else config.places * config.width // config.heads
     if turns > max(_MOST_TURNS, sum(value.numel() for value in stored.values())):
         raise ValueError(f"{path} claims {config.places} positions for its network: it is damaged, or not ours")
-    shapes = Transformer.shapes(config)
+    shapes = network.shapes(config)
     refuse_difference(path, "parameters", {name: list(value.shape) for name, value in stored.items()}, shapes)
 
 
 @checked
-def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
+def load_model(
+    path: str | Path, *, problem: str | None = None, network: type[Transformer] = Transformer
+) -> Transformer:
     """Rebuild the network of a checkpoint, on the CPU: the average of the weights where training kept one (``ema``).
 
-    ``problem``: the fingerprint the network must have been trained on; not compared when left out. Errors as
+    ``problem``: the fingerprint the network must have been trained on; not compared when left out. ``network``: the
+    class of the network; a plain ``Transformer``, which leaves out further heads, unless one asks for them. Errors as
     ``load``, and ValueError for another problem or for parameters that do not fit the stored configuration.
     """
     checkpoint = load(path)
@@ -175,12 +191,12 @@ def load_model(path: str | Path, *, problem: str | None = None) -> Transformer:
         refuse_difference(path, "problem", trained_on, problem)
     averaged = any(name.startswith(AVERAGE) for name in checkpoint.tensors)
     prefix = AVERAGE if averaged else _MODEL
-    stored = _stored(checkpoint, prefix)
+    stored = _stored_for(network, checkpoint, prefix)
     try:
-        _require_fit(config, stored, path)  # before memory is taken for what the header claims
+        _require_fit(network, config, stored, path)  # before memory is taken for what the header claims
     except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path} holds no network of this version: {error}") from error
-    model = Transformer(config, seed=0)
+    model = network(config, seed=0)
     model.load_state_dict(stored)
     return model.eval()
 

@@ -259,15 +259,20 @@ class Transformer(nn.Module):
 
         No check of the values is made here (on a GPU it would cost a wait); ``Layout.check_tokens`` makes it.
         """
+        x = self.features(tokens)
+        # In float32 even under autocast: the bfloat16 grid is too coarse to rank margins near 1.
+        with torch.autocast(x.device.type, enabled=False):
+            result: Tensor = self.head(x.float())
+        return result
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """What the head reads, [B, L, width]: the last block's output, normalised."""
         if tokens.ndim != 2 or tokens.shape[1] != self.config.length:
             raise ValueError(f"tokens must have shape [B, {self.config.length}], got {list(tokens.shape)}")
         x = self.embed(self.ids(tokens))
         for block in self.blocks:
             x = block(x, self.rotation)
-        x = self.norm(x[:, : self.config.length])
-        # In float32 even under autocast: the bfloat16 grid is too coarse to rank margins near 1.
-        with torch.autocast(x.device.type, enabled=False):
-            result: Tensor = self.head(x.float())
+        result: Tensor = self.norm(x[:, : self.config.length])
         return result
 
     def ids(self, tokens: Tensor) -> Tensor:

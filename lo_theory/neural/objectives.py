@@ -33,7 +33,11 @@ State = dict[str, Tensor]
 
 
 class Objective(Protocol):
-    """What training minimises, in nats per token."""
+    """What training minimises, in nats per token.
+
+    One that needs heads beside the denoiser has an attribute ``network``, a subclass of ``Transformer`` that has them:
+    training makes one of it, and moves, averages and keeps its parameters like all others.
+    """
 
     @property
     def distribution(self) -> LODistribution:

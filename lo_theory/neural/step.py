@@ -50,10 +50,13 @@ class Training:
         form = network.config if isinstance(network, Transformer) else network
         require_memory(form, config, ranks)
         self.device = ranks.device(config.device)
-        self.model = Transformer(form, seed=key.fold("initialisation").torch_seed())
+        make: type[Transformer] = getattr(objective, "network", Transformer)
+        self.model = make(form, seed=key.fold("initialisation").torch_seed())
         self.start: dict[str, str] = {}
-        if isinstance(network, Transformer):
-            self.model.load_state_dict(network.state_dict())
+        if isinstance(network, Transformer):  # heads that it lacks begin anew, those that it alone has are left out
+            own = self.model.state_dict()
+            given = {name: value for name, value in network.state_dict().items() if name in own}
+            self.model.load_state_dict({**own, **given})
             self.start = {"initial": checkpoints.digest({}, checkpoints.model_tensors(network))}
         objective.check(self.model)
         self.model.to(self.device)
