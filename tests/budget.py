@@ -106,6 +106,7 @@ REGISTRY: Mapping[str, Share] = {
     "pool calibration": Share(10),
     "two passes": Share(3),
     "learned order": Share(2),
+    "preference bounds": Share(4),
     # samplers of other packages
     "outside samplers": Share(12),
     # testing

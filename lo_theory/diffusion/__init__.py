@@ -6,6 +6,7 @@ from lo_theory.diffusion.correctors import Corrector, Gibbs, MovedLaw, Rehide, g
 from lo_theory.diffusion.costs import DecodeCost, StepCost, decode_cost, log_likelihood
 from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, Rewriter, Rewritten, decode
 from lo_theory.diffusion.diversity import Diversity, diversity
+from lo_theory.diffusion.elbo import Allocation, ElboVariance, elbo, elbo_variance
 from lo_theory.diffusion.evaluate import (
     conditional_accuracy,
     dead_checks,
@@ -82,6 +83,7 @@ __all__ = [
     "P2",
     "POLICIES",
     "SCHEDULES",
+    "Allocation",
     "AlongOrder",
     "AtRates",
     "BellRates",
@@ -94,6 +96,7 @@ __all__ = [
     "DecodeOptions",
     "Decoded",
     "Diversity",
+    "ElboVariance",
     "FixedCount",
     "Gibbs",
     "InformationCurve",
@@ -146,6 +149,8 @@ __all__ = [
     "describe",
     "diversity",
     "draw_orders",
+    "elbo",
+    "elbo_variance",
     "entropy",
     "entropy_bounded",
     "every_best_counts",

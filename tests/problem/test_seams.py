@@ -50,6 +50,7 @@ def looked_at(value: Any) -> dict[str, tuple[type, ...]]:
 
 UNCHECKED = {
     "the package makes them, and hands them out": [
+        "Allocation",
         "Batch",
         "BPResult",
         "Check",
@@ -60,6 +61,7 @@ UNCHECKED = {
         "DecodeCost",
         "Decoded",
         "Diversity",
+        "ElboVariance",
         "Fold",
         "GradientVariance",
         "InformationCurve",
