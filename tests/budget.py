@@ -107,6 +107,8 @@ REGISTRY: Mapping[str, Share] = {
     "two passes": Share(3),
     "learned order": Share(2),
     "preference bounds": Share(4),
+    "policy gradient": Share(5),
+    "learned plan": Share(2),
     # samplers of other packages
     "outside samplers": Share(12),
     # testing

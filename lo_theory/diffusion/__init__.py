@@ -58,6 +58,14 @@ from lo_theory.diffusion.policies import (
     vanilla,
 )
 from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
+from lo_theory.diffusion.policy_gradient import (
+    LearnedPlan,
+    LearnedSizes,
+    PlanGradient,
+    PositionHead,
+    optimise_plan,
+    plan_gradient,
+)
 from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
     SCHEDULES,
@@ -101,6 +109,8 @@ __all__ = [
     "Gibbs",
     "InformationCurve",
     "LossVariance",
+    "LearnedPlan",
+    "LearnedSizes",
     "Losses",
     "MaskLaw",
     "Mirror",
@@ -113,7 +123,9 @@ __all__ = [
     "Pattern",
     "PatternLosses",
     "PlackettLuce",
+    "PlanGradient",
     "Policy",
+    "PositionHead",
     "Prefix",
     "RandomSizes",
     "Rates",
@@ -177,11 +189,13 @@ __all__ = [
     "mirror_p_pots",
     "moved_law",
     "order_chances",
+    "optimise_plan",
     "order_losses",
     "p2",
     "p_pots",
     "pattern_losses",
     "per_hidden",
+    "plan_gradient",
     "position_calibrated",
     "pots_rates",
     "random_sizes_cost",
