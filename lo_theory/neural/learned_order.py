@@ -76,7 +76,8 @@ class LearnedOrder:
     (l_1 - l_2) grad (ln q_1 - ln q_2)/2, unbiased in all parameters, those of the network that the heads share
     included. (The paper's q is the law of the mask given t, here it is that of the revealed tokens in order.) Data at
     ``key.fold("data").fold(step)``, orders at ``key.fold("masks").fold(step)``. Cost: three passes a sequence, one on
-    the complete sequence. Errors: ValueError unless 0 <= c2 < c1.
+    the complete sequence, which ``flops`` of a training counts; activations take three times what ``estimate_memory``
+    says. Errors: ValueError unless 0 <= c2 < c1.
     """
 
     distribution: LODistribution
