@@ -57,7 +57,6 @@ from lo_theory.diffusion.policies import (
     top_probability,
     vanilla,
 )
-from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
 from lo_theory.diffusion.policy_gradient import (
     LearnedPlan,
     LearnedSizes,
@@ -66,6 +65,7 @@ from lo_theory.diffusion.policy_gradient import (
     optimise_plan,
     plan_gradient,
 )
+from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
 from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
     SCHEDULES,
@@ -108,9 +108,9 @@ __all__ = [
     "FixedCount",
     "Gibbs",
     "InformationCurve",
-    "LossVariance",
     "LearnedPlan",
     "LearnedSizes",
+    "LossVariance",
     "Losses",
     "MaskLaw",
     "Mirror",
@@ -188,8 +188,8 @@ __all__ = [
     "margin",
     "mirror_p_pots",
     "moved_law",
-    "order_chances",
     "optimise_plan",
+    "order_chances",
     "order_losses",
     "p2",
     "p_pots",
