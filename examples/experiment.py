@@ -1,7 +1,8 @@
 """How many sequences until a masked model knows the forward direction: observations from latents that are all given.
 
 The easiest fill-in problem of L&O data: no inference, every observation is a function of three visible tokens, but
-which three must be learned. Training is on masks two_rates(0,1) alone, at a constant rate after a warm-up.
+which three must be learned. Training is on masks two_rates(0,1) alone, at a constant rate after a warm-up. Losses are
+those under the problem's own prior.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from lo_theory.lab.settings import Model, Objective, Training
 from lo_theory.lab.subject import Finding
 from lo_theory.lab.table import Table, key, mean, measured
 
+FORWARD = "two_rates(0,1)"
 SHARES = (0.9, 0.5, 0.1)  # of the entropy of a single observation
 REACHED = {f"to_{share}": Metric("single", f"sequences until the loss is below {share}") for share in SHARES}
 KINDS = {
@@ -34,30 +36,34 @@ class Row:
     training: Training
     seed: int = 0
     model: Model = field(default_factory=Model)
-    objective: Objective = field(default_factory=partial(Objective, ("two_rates(0,1)",)))
+    objective: Objective = field(default_factory=partial(Objective, (FORWARD,)))
 
 
-def rows(pairs, ways, steps, shape):
-    """A row for each pair (N, P) and way to train: optimiser, rate, standard deviation of the initial embeddings."""
+def rows(pairs, ways, steps, shape, stages=((),)):
+    """A row for each pair (N, P), curriculum, and way to train: optimiser, rate, scale of the initial embeddings."""
     fixed = {"steps": steps, "batch": 16, "final_ratio": 1.0, "warmup": 100}
     return [
         {
             "problem": {"family": "nae_sat", "N": n, "P": p},
             "model": {"shape": shape, "embedding_scale": scale},
+            "objective": {"laws": [FORWARD], "stages": list(own)},
             "training": {**fixed, "optimiser": optimiser, "learning_rate": rate},
         }
         for n, p in pairs
+        for own in stages
         for optimiser, rate, scale in ways
     ]
 
 
 WAYS = [("adamw", 1e-3, 0.1), ("adamw", 1e-3, 1.0), ("muon", 1e-3, 0.1), ("muon", 2e-3, 0.1), ("muon", 1e-3, 1.0)]
+BIASED = {"share": 0.4, "laws": [FORWARD], "prior": [0.2, 0.8]}  # most latents are 1
 LAPTOP, FIVE = {"layers": 3, "heads": 8, "width": 96, "inner": 192}, [(25, 275), (30, 270), (40, 260), (50, 250)]
 EXPERIMENT = {  # what an experiment file in YAML would hold
     "title": "Sequences until the forward direction is known",
     "rows": rows([(16, 32), (32, 64)], WAYS, 800, LAPTOP),
     "presets": {
         "quick": {"rows": rows([(6, 12), (8, 16)], WAYS[:2], 160, LAPTOP)},
+        "prior": {"rows": rows([(50, 100), (100, 200)], WAYS[3:4], 1250, {**LAPTOP, "heads": 3}, ((), [BIASED]))},
         "paper": {"rows": rows([*FIVE, (100, 200)], WAYS[2:4], 12_500, "19M")},
     },
 }
@@ -66,6 +72,7 @@ EXPERIMENT = {  # what an experiment file in YAML would hold
 def units(s):
     """The units of work of a row: one training."""
     way = f"{s.row.training.optimiser} {s.row.training.learning_rate:g}, scale {s.row.model.embedding_scale:g}"
+    way += "".join(f", first {stage.share:.0%} {stage.name}" for stage in s.row.objective.stages)
     learner = s.learner(f"{s.size} {way}")
     yield s.unit("training", f"{learner.name} training", partial(train, s, learner, way), learner=learner)
 
