@@ -64,7 +64,9 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
     Weights are finite, not negative and zero where nothing is hidden, and a row of them sums to one on average:
     E[sum] <= 1 <= E[sum | something is hidden], refused where the mean over the rows misses that by six standard errors
     and a thousandth: from 64 rows on, and in fewer where all sums are the same though the numbers hidden are not. Every
-    function that is given a mask law goes through here. Errors: ValueError that names the row and the position.
+    function that is given a mask law goes through here. A law whose rare rows weigh much says by
+    ``weight_spread(length)`` what the standard deviation of a row's sum is, at least; infinite: the mean is not judged.
+    Errors: ValueError that names the row and the position.
     """
     MASK_LAW.check(law, "law")
     answer = law.sample(key, tokens, layout, start=start)
@@ -86,18 +88,23 @@ def draw_masks(law: MaskLaw, key: Key, tokens: NDArray[np.int8], layout: Layout,
             f"{law.name} gives row {start + row} at position {position} the weight {weight[copy, row, position]}: "
             "weights are finite, not negative, and zero where a token is not hidden"
         )
-    _check_mean(law.name, masked, weight)
+    _check_mean(law.name, masked, weight, _weight_spread(law, layout.length))
     return masked, weight.astype(np.float32, copy=False)
 
 
-def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floating[Any]]) -> None:
+def _weight_spread(law: MaskLaw, length: int) -> float:
+    known = getattr(law, "weight_spread", None)
+    return 0.0 if known is None else float(known(length))
+
+
+def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floating[Any]], spread: float) -> None:
     sums, hidden = weight.sum(axis=2, dtype=np.float64), masked.sum(axis=2)
     for copy, hides in enumerate(np.asarray(hidden > 0)):
         for rows, sign, what in ((slice(None), 1, "over all rows"), (hides, -1, "over rows that hide any")):
             values, sizes = sums[copy, rows], hidden[copy, rows]
             if len(values) < _ROWS_FOR_A_MEAN and not (np.unique(sizes).size > 1 and np.ptp(values) < 1e-3):
                 continue
-            mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+            mean, error = values.mean(), max(values.std(ddof=1), spread) / np.sqrt(len(values))
             if sign * (mean - 1) > _DEVIATIONS * error + 1e-3:
                 raise ValueError(
                     f"the weights of {name} sum to {mean:.4g} a row {what}, and must sum to 1: then the sum of "
@@ -342,6 +349,10 @@ class Rotation:
     def name(self) -> str:
         """``rotation(...)`` of the laws' names."""
         return f"rotation({','.join(law.name for law in self.laws)})"
+
+    def weight_spread(self, length: int) -> float:
+        """The largest of its laws'; see ``draw_masks``."""
+        return max(_weight_spread(law, length) for law in self.laws)
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion.masks import Masks, hide_subset, per_hidden, row_integers
-from lo_theory.diffusion.rates import RATES, Rates, UniformRates, draw_rates, factors, p_pots, row_units
+from lo_theory.diffusion.rates import RATES, Rates, UniformRates, draw_rates, factors, p_pots, row_units, weight_spread
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -42,6 +42,10 @@ class Mirror:
     def name(self) -> str:
         """``mirror``, or ``mirror_`` and the name of other rates than uniform ones."""
         return "mirror" if isinstance(self.rates, UniformRates) else f"mirror_{self.rates.name}"
+
+    def weight_spread(self, length: int) -> float:
+        """Standard deviation of the sum of a row's weights; see ``draw_masks``."""
+        return weight_spread(self.rates, length)
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw: two masks."""

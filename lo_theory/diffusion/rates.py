@@ -7,6 +7,8 @@ weight 1/t, unless all tokens are known from all others. A density of 1/sqrt(t) 
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +36,7 @@ __all__ = [
     "p_pots",
     "quadrature",
     "row_units",
+    "weight_spread",
 ]
 
 _LEAST_RATE = 2.0**-53
@@ -189,6 +192,10 @@ class AtRates:
         name, bracket, rest = self.rates.name.partition("(")
         return f"{name}{'' if self.weighted else '_unweighted'}{bracket}{rest}"
 
+    def weight_spread(self, length: int) -> float:
+        """Standard deviation of the sum of a row's weights; see ``draw_masks``."""
+        return weight_spread(self.rates, length)
+
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
         rates = draw_rates(self.rates, key.fold("rate"), len(tokens), start=start)
@@ -216,13 +223,31 @@ def factors(rates: Rates, at: NDArray[np.float64], weighted: bool = True) -> NDA
     return np.asarray(1.0 / (at * rates.density(at) if weighted else at))
 
 
+def weight_spread(rates: Rates, length: int) -> float:
+    """Standard deviation of the sum of Binomial(L, t) weights 1/(p(t) t L), t of density p; infinite where p(0) is not.
+
+    That sum is 1/p(t), and noise: few rows may carry much of the mean, or lie far below it.
+    """
+    if math.isfinite(rates.density(np.zeros(1))[0]):
+        return math.inf
+    at, chances = quadrature(rates)
+    squares = np.square(factors(rates, at)) * (np.square(at) + at * (1 - at) / length)
+    return math.sqrt(max(float(chances @ squares) - 1, 0.0))
+
+
+@functools.cache
+def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    places, masses = np.polynomial.legendre.leggauss(count)
+    return np.asarray(places), np.asarray(masses)
+
+
 def quadrature(rates: Rates, nodes: int = 256) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Rates t and weights, float64[m], with sum of weight x h(t) = integral of p(t) h(t): Gauss-Legendre in sqrt(t).
 
     Between all edges of the density and 1/2, some ``nodes`` in all, at least eight in each part.
     """
     edges = np.unique(np.append(rates.edges, np.sqrt(0.5)))
-    places, masses = np.polynomial.legendre.leggauss(max(8, nodes // (len(edges) - 1)))
+    places, masses = _gauss(max(8, nodes // (len(edges) - 1)))
     halves, middles = np.diff(edges)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
     roots, widths = (middles + halves * places).ravel(), (halves * masses).ravel()
     return np.square(roots), widths * rates.density(np.square(roots)) * 2 * roots
@@ -264,6 +289,6 @@ def table_rates(
     squares: Callable[[NDArray[np.float64]], NDArray[np.float64]], label: str, bins: int = _BINS
 ) -> TableRates:
     """The table whose h_k**2 is the mean of ``squares``, 4 t E[loss at t squared], over bin k of sqrt(t)."""
-    places, masses = np.polynomial.legendre.leggauss(8)
+    places, masses = _gauss(8)
     roots = (np.arange(bins)[:, None] + (places + 1) / 2) / bins
     return TableRates(tuple(np.sqrt(squares(np.square(roots)) @ masses / 2).tolist()), label)

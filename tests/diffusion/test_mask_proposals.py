@@ -20,6 +20,7 @@ from lo_theory.diffusion import (
     Mirror,
     MirrorUniform,
     PlackettLuce,
+    Rotation,
     Suffix,
     TableRates,
     Uniform,
@@ -123,6 +124,33 @@ def test_hidden_positions_weigh_and_the_normalisation_is_kept(law):
     assert np.array_equal(weight > 0, masked)
     for n, seed in itertools.product((1, 64, 200, 1024), range(20)):
         draw(law, n, key=Key(seed))
+
+
+@dataclass(frozen=True)
+class Rare(Changed):
+    """A law that says how much its rows' sums of weights vary."""
+
+    spread: float = 0.0
+
+    def weight_spread(self, length):
+        return self.spread
+
+
+def test_rare_rows_that_weigh_much_are_allowed_for():
+    """64 rows without one of those are no fault of the law; a mean that such rows do not explain is."""
+    heavier = Rare(Uniform(), lambda masked, weight: (masked, 1.2 * weight))
+    with pytest.raises(ValueError, match=r"sum to 1\.2 a row"):
+        draw(heavier, 64)
+    with pytest.raises(ValueError, match=r"sum to 1\.2 a row"):
+        draw(Rare(Uniform(), heavier.change, spread=0.2), 64)
+    for spread in (0.4, math.inf):
+        draw(Rare(Uniform(), heavier.change, spread=spread), 64)
+        draw(Rotation((Rare(Uniform(), heavier.change, spread=spread), Uniform())), 64)
+    for seed in range(400):
+        draw(bell(0.2), 64, key=Key(seed))
+    weight = draw(p_pots(0.2), N)[1]
+    assert math.isclose(p_pots(0.2).weight_spread(LENGTH), weight.sum(axis=2).std(), rel_tol=0.02)
+    assert math.isinf(Mirror().weight_spread(LENGTH))
 
 
 @pytest.mark.parametrize("name", [law.name for law in EVERY if "(own" not in law.name and "(table" not in law.name])
