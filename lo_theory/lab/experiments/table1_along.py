@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, difference
-from lo_theory.lab.config import Experiment
+from lo_theory.lab.config import Experiment, seed_texts
 from lo_theory.lab.drawing import COLOURS, SEQUENTIAL, marker
 from lo_theory.lab.experiments.table1_readings import ADAPTIVE, variants
-from lo_theory.lab.frame import Frame, Record, beside, gap, kind, of_kind, parts, pool, records
+from lo_theory.lab.frame import Frame, Record, beside, gap, kind, of_kind, parts, pool, records, with_texts
 from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet
 from lo_theory.lab.table import PAIR, Column, Table, key, measured, number, pair_text, percent, text
 from lo_theory.rng import Key
@@ -158,7 +158,7 @@ def _is_settled(line: Record) -> bool:
 
 def along_tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     """The networks on the way, what their effect depends on, and which comes nearest to the published numbers."""
-    found = snapshots(frame)
+    found = snapshots(with_texts(frame, "seeds", seed_texts(experiment)))
     yield Table(
         "Along the training",
         (
