@@ -106,7 +106,10 @@ def test_the_nearest_to_the_published_numbers_is_the_nearest() -> None:
 
 def test_the_last_network_on_the_way_is_the_trained_model(tmp_path: Path) -> None:
     document = tiny()
-    document |= {"along": True, "training": {**document["training"], "steps": 40, "evaluations": 3}}
+    document |= {
+        "along": {"sequences": 64, "cost_sequences": 8},
+        "training": {**document["training"], "steps": 40, "evaluations": 3},
+    }
     document["decoding"] |= {"denoisers": ["model"], "extra": [], "cost_sequences": 8}
     finished = execute(resolve(document), Request(tmp_path, threads=1), SilentProgress())
     rows = finished.rows
@@ -127,4 +130,4 @@ def test_the_last_network_on_the_way_is_the_trained_model(tmp_path: Path) -> Non
 
 def test_along_without_evaluations_is_refused() -> None:
     with pytest.raises(ValueError, match=r"training\.evaluations"):
-        resolve({**tiny(), "along": True})
+        resolve({**tiny(), "along": {"sequences": 8}})

@@ -81,6 +81,14 @@ from lo_theory.rng import Key
 
 
 @dataclass(frozen=True)
+class Along:
+    """How many sequences a network on the way generates by each decode, and on how many its cost is measured."""
+
+    sequences: int = setting(least=2)
+    cost_sequences: int = setting(0, least=0)
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of the table: a problem, how a model is trained on it, what is measured. ``training`` null: no model.
 
@@ -96,7 +104,7 @@ class Row:
     training: Training | None = None
     decoding: Decoding = field(default_factory=Decoding)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    along: bool = setting(False, late=True)
+    along: Along | None = setting(None, late=True)  # noqa: RUF009 (a field, as everywhere)
 
     def __post_init__(self) -> None:
         if self.training is None and any(cell.denoiser == "model" for cell in self.decoding.cells()):
@@ -169,10 +177,11 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
             yield s.unit(f"losses/{law}", label, partial(_losses, s, law), ["training"], forwards=forwards)
         label, forwards = "model, one pass", 2 * evaluation.sequences
         yield s.unit("one_pass/model", label, partial(_one_pass, s, "model"), ["training"], forwards=forwards)
-        for step in learner.evaluated if row.along else ():
-            cells = [(cell, step_count(cell.steps, s.distribution.layout.length)) for cell in _of_model(row.decoding)]
-            forwards = 4 * evaluation.sequences + sum(_forwards(s, *cell) for cell in cells)
-            measure = partial(_along, s, step, cells)
+        for step in learner.evaluated if row.along is not None else ():
+            decoding = dataclasses.replace(row.decoding, **asdict(row.along))
+            cells = [(cell, step_count(cell.steps, s.distribution.layout.length)) for cell in _of_model(decoding)]
+            forwards = 4 * evaluation.sequences + sum(_forwards(decoding, *cell) for cell in cells)
+            measure = partial(_along, s, step, decoding, cells)
             yield s.unit(f"along/{step}", f"model after {step} steps", measure, ["training"], forwards=forwards)
     if evaluation.exact:
         yield s.unit("one_pass/exact", "exact posterior, one pass", partial(_one_pass, s, "exact"))
@@ -185,21 +194,21 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
             label,
             partial(_decode, s, cell, steps, find_all_dead_ends),
             ["training"] if of_model else (),
-            forwards=_forwards(s, cell, steps) if of_model else 0,
+            forwards=_forwards(row.decoding, cell, steps) if of_model else 0,
         )
 
 
 def _learner(s: Subject) -> Learner:
-    return s.learner(keep=s.row.along)
+    return s.learner(keep=s.row.along is not None)
 
 
 def _of_model(decoding: Decoding) -> list[Cell]:
     return [cell for cell in decoding.cells() if cell.denoiser == "model"]
 
 
-def _forwards(s: Subject, cell: Cell, steps: int) -> int:
+def _forwards(decoding: Decoding, cell: Cell, steps: int) -> int:
     """Sequences that a decode sends through its denoiser."""
-    return (s.row.decoding.sequences + _cost_sequences(s, cell)) * steps
+    return (decoding.sequences + _cost_sequences(decoding, cell)) * steps
 
 
 def _denoiser(s: Subject, name: str) -> Watched:
@@ -239,12 +248,14 @@ def _losses_key(s: Subject, law: MaskLaw) -> Key:
 
 def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> list[Finding]:
     """One decode, and how good its sequences are."""
-    return [_decoded(s, _denoiser(s, cell.denoiser), cell, steps, find_all_dead_ends)]
+    return [_decoded(s, s.row.decoding, _denoiser(s, cell.denoiser), cell, steps, find_all_dead_ends)]
 
 
-def _decoded(s: Subject, denoiser: Posterior, cell: Cell, steps: int, find_all_dead_ends: bool = False) -> Finding:
+def _decoded(
+    s: Subject, setting: Decoding, denoiser: Posterior, cell: Cell, steps: int, find_all_dead_ends: bool = False
+) -> Finding:
     """One decode of a denoiser."""
-    setting, key = s.row.decoding, s.key.fold("decode").fold(cell.name)
+    key = s.key.fold("decode").fold(cell.name)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
     rule = policy(cell.policy), schedule(cell.schedule, steps)
@@ -256,13 +267,13 @@ def _decoded(s: Subject, denoiser: Posterior, cell: Cell, steps: int, find_all_d
         seen = decoded if knows else find_dead_ends(_denoiser(s, "exact"), decoded)
         dead_ends = measures.dead_ends(s.distribution, seen)
     metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
-    if n := _cost_sequences(s, cell):
+    if n := _cost_sequences(setting, cell):
         exact = denoiser if knows else _denoiser(s, "exact") if s.row.evaluation.exact else None
         metrics |= measured_costs(denoiser, rule, s.distribution, key=key, n=n, exact=exact, options=options)
     return Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)
 
 
-def _along(s: Subject, step: int, cells: Sequence[tuple[Cell, int]]) -> list[Finding]:
+def _along(s: Subject, step: int, decoding: Decoding, cells: Sequence[tuple[Cell, int]]) -> list[Finding]:
     """The network after ``step`` steps: its losses, its accuracies in one pass, and its decodes."""
     from lo_theory.neural import TrainedPosterior, load_model
 
@@ -277,16 +288,16 @@ def _along(s: Subject, step: int, cells: Sequence[tuple[Cell, int]]) -> list[Fin
         measured = losses(model, exact, s.distribution, law, key=_losses_key(s, law), n=n)
         floor = s.distribution.entropy() / s.distribution.layout.length
         found[name] = measured.model.shifted(-floor) if exact is None else measured.kl
-    decodes = [_decoded(s, model, *cell) for cell in cells]
+    decodes = [_decoded(s, decoding, model, *cell) for cell in cells]
     return [
         Finding("snapshot", {"step": step}, found),
         *(Finding("snapshot", {"step": step, **decoded.keys}, decoded.metrics) for decoded in decodes),
     ]
 
 
-def _cost_sequences(s: Subject, cell: Cell) -> int:
+def _cost_sequences(decoding: Decoding, cell: Cell) -> int:
     """On how many sequences the cost of a decode is measured; with argmax it has none that is finite."""
-    return 0 if cell.argmax else s.row.decoding.cost_sequences
+    return 0 if cell.argmax else decoding.cost_sequences
 
 
 _KNOWN = ("constant", "independent")  # observations always at their most likely value, drawn from their marginals
