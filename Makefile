@@ -7,7 +7,7 @@ PRESET ?= cpu
 .PHONY: help table1 test lowest soak bench kernels interop lint docs dist installed clean
 
 help:
-	@echo "make table1 [PRESET=quick|cpu|paper]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
+	@echo "make table1 [PRESET=quick|cpu|pairs]   the table and the figure (cpu: five to fifteen minutes on two cores; it says first)"
 	@echo "make test                              the test suite"
 	@echo "make lowest                            the test suite with the oldest versions that pyproject.toml admits"
 	@echo "make soak                              its long versions"

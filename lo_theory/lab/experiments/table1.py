@@ -367,7 +367,7 @@ _CELL = (PAIR, _DENOISER, text("policy", lambda line: ", ".join([line.policy, *v
 
 
 def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
-    """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, where models err, the way."""
+    """Accuracies, which reading of the paper fits, effects, diversity, one pass, losses, errors, and on the way."""
     frame = named_rows(frame, experiment)
     found = _Measured(frame, experiment)
     yield _accuracies(found)

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, difference
 from lo_theory.lab.config import Experiment, seed_texts
-from lo_theory.lab.drawing import COLOURS, SEQUENTIAL, marker
-from lo_theory.lab.experiments.table1_readings import ADAPTIVE, variants
+from lo_theory.lab.drawing import COLOURS, marker
+from lo_theory.lab.experiments.table1_readings import (
+    ADAPTIVE,
+    pair_colours,
+    published_numbers,
+    root_mean_square,
+    variants,
+)
 from lo_theory.lab.frame import Frame, Record, beside, gap, kind, of_kind, parts, pool, records, with_texts
 from lo_theory.lab.panel import Axes, Level, Look, Panel, Sheet
 from lo_theory.lab.table import PAIR, Column, Table, key, measured, number, pair_text, percent, text
@@ -206,10 +212,10 @@ def _slope(name: str, title: str) -> Column:
 
 def _nearest_table(found: Sequence[Record], reference: Reference | None) -> Table:
     """The network of each pair that comes nearest to its published numbers, under each reading."""
-    published = {(line.N, line.P, line.policy): line.percent for line in reference.rows} if reference else {}
+    published = published_numbers(reference) if reference is not None else {}
     lines = []
-    for own in parts([line for line in found if (line.N, line.P, "vanilla") in published], "N", "P"):
-        wanted = [published[own[0].N, own[0].P, policy] for policy in _POLICIES]
+    for own in parts([line for line in found if (line.N, line.P) in published], "N", "P"):
+        wanted = [published[own[0].N, own[0].P][policy] for policy in _POLICIES]
         for reading, metrics in _READINGS.items():
             able = [line for line in own if all(metric in line.metrics for metric in metrics)]
             if able:
@@ -239,8 +245,9 @@ def _of_policy(i: int, policy: str) -> Column:
 
 
 def _apart(line: Record, metrics: Sequence[str], wanted: Sequence[float]) -> float:
-    points = [100 * line.value(metric) - percent for metric, percent in zip(metrics, wanted, strict=True)]
-    return math.sqrt(sum(point**2 for point in points) / len(points))
+    return root_mean_square(
+        [100 * line.value(metric) - percent for metric, percent in zip(metrics, wanted, strict=True)]
+    )
 
 
 def along_sheets(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
@@ -250,7 +257,7 @@ def along_sheets(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     if not lines:
         return {}
     names = list(dict.fromkeys(f"({line.N}, {line.P})" for line in found))
-    colours = _colours(names)
+    colours = pair_colours(names)
 
     def look(line: Record) -> Look:
         name = f"({line.N}, {line.P})"
@@ -263,12 +270,13 @@ def along_sheets(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
             "label": name,
         }
 
-    def panel(title: str, cause: str, xlabel: str, ylabel: str = "", scale: float = 100) -> Panel:
+    def panel(title: str, cause: str, xlabel: str, ylabel: str = "") -> Panel:
+        """The effect of every network against one cause."""
         return Panel(
             title,
             "curves",
             lines,
-            x=lambda line: scale * line.value(cause),
+            x=lambda line: 100 * line.value(cause),
             y="effect",
             look=look,
             levels=[Level(0.0, {})],
@@ -285,14 +293,6 @@ def along_sheets(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     title = "When does the adaptive order win? Networks along their trainings"
     sheets = {"sign": Sheet(title, panels, 2, (10.5, 4.8), entries=min(6, len(names)), grid={"sharey": True})}
     return {**sheets, "along": _along_sheet(found, experiment, names)}
-
-
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    shades = colormaps[SEQUENTIAL]
-    return {name: to_hex(shades(0.9 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
 
 
 def _along_sheet(found: Sequence[Record], experiment: Experiment, names: Sequence[str]) -> Sheet:

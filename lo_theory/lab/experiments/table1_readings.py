@@ -73,11 +73,11 @@ class Reading:
         Where no pair is published: to the published pair that is nearest, averaged over the pairs measured.
         """
         if found := self.differences(published):
-            return _rms(list(found.values()))
-        return _rms(
+            return root_mean_square(list(found.values()))
+        return root_mean_square(
             [
                 min(
-                    _rms([values[name].value - line[name] for name in _POLICIES if name in line])
+                    root_mean_square([values[name].value - line[name] for name in _POLICIES if name in line])
                     for line in published.values()
                 )
                 for values in self.values.values()
@@ -85,11 +85,12 @@ class Reading:
         )
 
 
-def _rms(numbers: Sequence[float]) -> float:
+def root_mean_square(numbers: Sequence[float]) -> float:
+    """The root of the mean of the squares."""
     return math.sqrt(sum(number**2 for number in numbers) / len(numbers))
 
 
-def _numbers(reference: Reference) -> _Published:
+def published_numbers(reference: Reference) -> _Published:
     """The published per cents by pair and policy."""
     found: dict[_Pair, dict[str, float]] = {}
     for line in reference.rows:
@@ -142,7 +143,7 @@ def readings(frame: Frame, reference: Reference) -> list[Reading]:
             reading = (_NAMES.get(metric, metric), item.denoiser, item.get("name", ""), "one pass")
             value = item.estimate(metric)
             found.setdefault(reading, {})[item.N, item.P] = _in_percent(value, value, Estimate(0.0, 0.0, 0.0))
-    published = _numbers(reference)
+    published = published_numbers(reference)
     return sorted((Reading(*place, values) for place, values in found.items()), key=lambda one: one.distance(published))
 
 
@@ -153,7 +154,7 @@ def _in_percent(*parts: Estimate) -> dict[str, Estimate]:
 
 def verdict(found: Sequence[Reading], reference: Reference) -> str:
     """Say under which reading the published numbers come out, or that none fits, and what follows from that."""
-    published = _numbers(reference)
+    published = published_numbers(reference)
     pairs = sorted({pair for reading in found for pair in reading.values})
     common = [pair for pair in pairs if pair in published]
     if not found:
@@ -189,7 +190,7 @@ def _nearest_alone(found: Sequence[Reading], policy: str, published: _Published)
     points = [
         (one, [apart for (_, name), apart in one.differences(published).items() if name == policy]) for one in found
     ]
-    distances = [(_rms(apart), one.label) for one, apart in points if apart]
+    distances = [(root_mean_square(apart), one.label) for one, apart in points if apart]
     if not distances:
         return ""
     distance, label = min(distances, key=lambda item: item[0])
@@ -220,7 +221,7 @@ def readings_table(frame: Frame, experiment: Experiment) -> Table:
     """Every reading with its distance to the published numbers, the nearest first, and a sentence on what fits."""
     reference = experiment.reference
     found = readings(frame, reference) if reference is not None else []
-    published = _numbers(reference) if reference is not None else {}
+    published = published_numbers(reference) if reference is not None else {}
     sizes = {one.label: [abs(points) for points in one.differences(published).values()] for one in found}
     where = (
         "; largest: the largest of the differences."
@@ -264,7 +265,7 @@ def readings_sheet(frame: Frame, experiment: Experiment) -> dict[str, Sheet]:
     found = readings(frame, experiment.reference) if experiment.reference is not None else []
     if not found:
         return {}
-    published = _numbers(experiment.reference)
+    published = published_numbers(experiment.reference)
     pairs = sorted({pair for reading in found for pair in reading.values})
     legend: list[Look] = [
         {"marker": "s", "color": COLOURS["exact"], "label": "exact posterior"},
@@ -384,14 +385,20 @@ def effects_table(frame: Frame) -> Table:
     )
 
 
+def pair_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each pair of an experiment, in their order from dark to light."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    shades = colormaps[SEQUENTIAL]
+    return {name: to_hex(shades(0.85 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
+
+
 def effects_sheet(frame: Frame) -> dict[str, Sheet]:
     """Adaptive minus vanilla against how far the model has learned, one mark a run; nothing below two trained models.
 
     Self-consistency, one token a step and several, of tokens that are drawn as they come.
     """
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
     runs = [
         Record({**line.keys, "run": run}, {"effect": (points, {}), "gap": (line.runs("gap")[run], {})})
         for line in effects(frame)
@@ -401,8 +408,8 @@ def effects_sheet(frame: Frame) -> dict[str, Sheet]:
     ]
     if len({run.run for run in runs}) < 2:
         return {}
-    names, shades = list(dict.fromkeys(map(pair_text, runs))), colormaps[SEQUENTIAL]
-    colours = {name: to_hex(shades(0.85 * i / max(1, len(names) - 1))) for i, name in enumerate(names)}
+    names = list(dict.fromkeys(map(pair_text, runs)))
+    colours = pair_colours(names)
     mark = {"marker": "o", "markersize": 4, "linestyle": ""}
     least = min(-4.0, *(110 * run.value("gap") for run in runs))
 
