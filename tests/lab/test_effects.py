@@ -10,8 +10,8 @@ import pytest
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import describe, styled
-from lo_theory.lab.experiments.table1 import figures, named_rows
 from lo_theory.lab.experiments.table1_readings import effects, effects_table
+from lo_theory.lab.experiments.table1_shown import figures, named_rows
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row
 from tests.lab.decodes import pairs_of

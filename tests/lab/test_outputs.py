@@ -18,7 +18,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import COLOURS
 from lo_theory.lab.execute import Request, execute
-from lo_theory.lab.experiments.table1 import figures
+from lo_theory.lab.experiments.table1_shown import figures
 from lo_theory.lab.frame import from_rows, gap, kind, pool, records
 from lo_theory.lab.measures import lines as problem_lines
 from lo_theory.lab.progress import SilentProgress

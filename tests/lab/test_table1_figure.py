@@ -16,7 +16,7 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.lab import drawing
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.drawing import styled
-from lo_theory.lab.experiments.table1 import figures
+from lo_theory.lab.experiments.table1_shown import figures
 from lo_theory.lab.frame import from_rows
 from lo_theory.lab.rows import Row
 from tests.lab.decodes import cell, pairs_of, share
