@@ -27,7 +27,7 @@ class TrainConfig:
     A cosine: ``learning_rate`` is reached after ``warmup`` steps and falls to ``final_ratio`` of itself at ``steps``; a
     ``warmup`` of more than ``steps`` never reaches it. ``clip`` bounds the norm of the gradient (of nats per token).
     ``weight_decay`` acts on matrices, not on embeddings and norms.
-    ``optimiser``: "adamw", or "muon" (torch.optim.Muon for the matrices of the blocks, AdamW for the rest; ``betas``
+    ``optimiser``: "adamw", or "muon" (Muon for the matrices of the blocks, AdamW for the rest; ``betas``
     are AdamW's). ``ema``: the decay of an exponential moving average of the weights, which is then what training
     returns (see ``Average``). ``microbatch``: at most so many rows go through the network at once, gradients are
     added up; the mathematics of one batch, other rounding. ``compile``: the network, forward and backward, through

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lo_theory.neural.config import TrainConfig
 from lo_theory.neural.model import Transformer
+from lo_theory.neural.muon import Muon
 
 __all__ = ["Optimisers"]
 
@@ -29,18 +30,7 @@ def _adamw(named: Named, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _muon(named: Named, config: TrainConfig) -> torch.optim.Optimizer:
-    """Muon as torch ships it, its steps scaled to the size of AdamW's, so that one learning rate serves both."""
-    muon = getattr(torch.optim, "Muon", None)
-    if muon is None:
-        raise ValueError(
-            f"optimiser muon needs torch.optim.Muon, which torch {torch.__version__} does not have: use torch 2.9 or "
-            "later, or optimiser adamw"
-        )
-    parameters = [value for _, value in named]
-    made: torch.optim.Optimizer = muon(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return made
+    return Muon([value for _, value in named], lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def is_hidden(name: str, parameter: Tensor) -> bool:
@@ -52,7 +42,7 @@ class Optimisers:
     """All that moves the weights of one network, as one.
 
     "adamw": AdamW for everything. "muon": Muon for the matrices of the blocks (query, key and value, stored as one
-    matrix, are orthogonalised as one), AdamW for the rest. ValueError where torch has no Muon.
+    matrix, are orthogonalised as one), AdamW for the rest.
     """
 
     def __init__(self, model: Transformer, config: TrainConfig) -> None:

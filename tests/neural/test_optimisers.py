@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lo_theory.neural import Transformer, train
+from lo_theory.neural import Transformer
+from lo_theory.neural.muon import Muon, orthogonalise
 from lo_theory.neural.optimisers import Optimisers, is_hidden
-from tests.neural.small import KEY, NETWORK, OBJECTIVE, TRAINING
+from tests.neural.small import NETWORK, TRAINING
 
 RATE = 0.01
 CONFIG = replace(TRAINING, learning_rate=RATE, weight_decay=0.0)
@@ -85,8 +86,36 @@ def test_what_is_restored_takes_the_same_next_step(optimiser: str) -> None:
         assert not torch.equal(value, forgetful.state_dict()[name])
 
 
-def test_a_torch_without_muon_is_named_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ValueError, match=f"torch {torch.__version__} does not have: use torch 2.9".replace("+", r"\+")):
-        train(NETWORK, replace(TRAINING, optimiser="muon"), OBJECTIVE, KEY)
-    train(NETWORK, replace(TRAINING, steps=1), OBJECTIVE, KEY)
+def plain_muon(weight: torch.Tensor, gradients: list[torch.Tensor], decay: float, *, nesterov: bool) -> torch.Tensor:
+    """Muon on one matrix, written down as it is defined, in float64."""
+    weight, momentum = weight.double(), torch.zeros_like(weight, dtype=torch.float64)
+    for gradient in gradients:
+        momentum = 0.95 * momentum + 0.05 * gradient.double()
+        x = 0.95 * momentum + 0.05 * gradient.double() if nesterov else momentum
+        x = x / x.square().sum().sqrt()
+        for _ in range(5):
+            x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+        weight = weight - RATE * decay * weight - RATE * 0.2 * max(weight.shape) ** 0.5 * x
+    return weight
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 4), (4, 12)])
+def test_muon_is_what_it_is_defined_as(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    starts, *gradients = (torch.randn((3, *shape), generator=generator) for _ in range(4))
+    weights = [torch.nn.Parameter(start.clone()) for start in starts]
+    muon = Muon(weights, lr=RATE, weight_decay=0.5)
+    for gradient in gradients:
+        for weight, own in zip(weights, gradient, strict=True):
+            weight.grad = own
+        muon.step()
+    for weight, start, *own in zip(weights, starts, *gradients, strict=True):
+        torch.testing.assert_close(
+            weight.detach().double(), plain_muon(start, own, 0.5, nesterov=True), rtol=0, atol=1e-6
+        )
+        for wrong in (plain_muon(start, own, 0.5, nesterov=False), plain_muon(start, own, 0.0, nesterov=True)):
+            assert (weight.detach() - wrong).abs().max() > 1e-4
+
+
+def test_a_matrix_of_zeros_stays_where_it_is() -> None:
+    assert torch.equal(orthogonalise(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
