@@ -234,6 +234,14 @@ def test_scores_order_positions_as_they_say():
     assert order["entropy"][5] == 1
 
 
+@pytest.mark.parametrize(("q", "same"), [(2, True), (3, False)])
+def test_of_two_values_top_probability_reveals_as_margin_does(q, same):
+    problem = nae_sat(6, 12, seed=0, q=q)
+    posterior, rules = ExactPosterior(problem), (diffusion.margin(), diffusion.top_probability())
+    one, other = (decode(posterior, rule, OneAtATime(), key=Key(1), n=50).tokens for rule in rules)
+    assert np.array_equal(one, other) == same
+
+
 def test_noise_on_the_score_randomises_the_order():
     layout = nae_sat(3, 3, seed=0).layout
     posterior = FixedPosterior(layout, np.stack([np.linspace(0.6, 0.9, 6), 1 - np.linspace(0.6, 0.9, 6)], axis=1))
