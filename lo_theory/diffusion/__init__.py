@@ -1,5 +1,6 @@
 """Masks, orders, decoding and evaluation: everything about diffusion that needs no network."""
 
+from lo_theory.diffusion.calibration import Calibration, calibration
 from lo_theory.diffusion.catalogue import LAWS, POLICIES
 from lo_theory.diffusion.confidence_rules import Prefix, entropy_bounded, factor, frechet, threshold
 from lo_theory.diffusion.correctors import Corrector, Gibbs, MovedLaw, Rehide, gibbs_sweep, moved_law
@@ -97,6 +98,7 @@ __all__ = [
     "BellRates",
     "Bernoulli",
     "BinomialRule",
+    "Calibration",
     "ClassLoss",
     "Corrector",
     "Counts",
@@ -150,6 +152,7 @@ __all__ = [
     "bell_unweighted",
     "best_counts",
     "binomial_cost",
+    "calibration",
     "certificates",
     "certified_counts",
     "conditional_accuracy",

@@ -214,7 +214,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "losses": Kind(
             "losses under a mask law",
             (
-                *("law", "posterior", "training_steps", "flops", "iterations", "role"),
+                *("law", "posterior", "training_steps", "flops", "iterations", "draw", "role"),
                 *("latents_hidden", "observations_hidden"),
             ),
             _JUDGED
@@ -223,6 +223,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 kl_above="KL minus that of the posterior it is compared with, context by context",
                 proxy_log_ratio="the same from a proxy, as the paper measures",
                 excess="loss above the exact posterior's",
+                overconfidence="largest probability at a hidden token less what the exact posterior gives that value",
+                confidence_error="its absolute value",
             )
             | _CERTAIN
             | _shares(
@@ -266,7 +268,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "one_pass": Kind("accuracies without decoding", ("denoiser", "learner", "training_steps", "flops"), _ONE_PASS),
         "decode": Kind(
             "complete generated sequences",
-            ("denoiser", "policy", "steps", "argmax", "schedule", "temperature", "noise"),
+            ("denoiser", "policy", "steps", "argmax", "schedule", "temperature", "noise", "draw"),
             _GENERATED
             | _shares(
                 impossible="sequences that the exact posterior called impossible on the way",

@@ -63,13 +63,14 @@ class Planned:
 def plan_trainings(prepared: Sequence[Prepared], run: Folder, options: Options) -> list[Planned]:
     """Every training of an experiment, in the order of its units; computes nothing.
 
-    ValueError where settings do not make a network.
+    ValueError where settings do not make a network or an objective.
     """
     context, found = Context(run, options, SilentProgress(), Stop()), []
     for i, row in enumerate(prepared):
         units = list(row.units(i, context)) if row.trains else []
         for unit in units:
             if unit.learner is not None:
+                unit.learner.goal()
                 forwards = sum(other.forwards for other in units if unit.name in other.needs)
                 found.append(Planned(i, unit, unit.learner, unit.learner.config(options), forwards))
     return found

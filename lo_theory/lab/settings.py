@@ -179,15 +179,33 @@ class Stage:
         return round(steps * self.share) if self.share is not None else self.steps or 0
 
 
+OBJECTIVES = ("masked", "focal", "puma", "proseco", "learned_order")
+"""Kinds of objective, which ``lo_theory.lab.training`` makes."""
+_OWN_MASKS = OBJECTIVES[2:]
+
+
 @dataclass(frozen=True)
 class Objective:
-    """The masked-diffusion objective: mask laws in turn over the rows of a batch, after the stages of a curriculum."""
+    """The masked-diffusion objective: mask laws in turn over the rows of a batch, after the stages of a curriculum.
+
+    ``kind``: another objective after the stages, with its numbers: ``puma(8)`` (stages, tau), ``proseco`` (weight),
+    ``learned_order`` (c1, c2), which draw their own masks, or ``focal`` (gamma), which takes ``laws``.
+    """
 
     laws: tuple[str, ...] = ("uniform",)
     stages: tuple[Stage, ...] = ()
+    kind: str = setting("masked", late=True)
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
+        name = self.kind.partition("(")[0]
+        if name not in OBJECTIVES:
+            raise ValueError(
+                f"unknown objective {self.kind!r}: the closest is {closest(name, OBJECTIVES)} (kinds: "
+                f"{', '.join(OBJECTIVES)})"
+            )
+        if name in _OWN_MASKS and self.laws != ("uniform",):
+            raise ValueError(f"objective {self.kind} draws its own masks: leave out laws, not {', '.join(self.laws)}")
         shares = sum(stage.share or 0.0 for stage in self.stages)
         if shares > 1 + 1e-9:
             raise ValueError(

@@ -229,6 +229,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
         "families",
         "hardness",
         "recipes",
+        "proposals",
         "ratio",
         "samplers",
     )

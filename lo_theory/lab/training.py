@@ -23,7 +23,7 @@ from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.orders import order_losses
 from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
-from lo_theory.lab.settings import Model, Objective, Shape, Training, mask_law
+from lo_theory.lab.settings import OBJECTIVES, Model, Objective, Shape, Training, made_by_name, mask_law
 from lo_theory.lab.units import available_processors
 from lo_theory.posterior import ExactPosterior, Marginals
 from lo_theory.problem import Layout, LODistribution
@@ -31,7 +31,8 @@ from lo_theory.rng import Key
 
 if TYPE_CHECKING:
     from lo_theory.lab.units import Context, Options
-    from lo_theory.neural import Causal, Masked, TrainConfig, Trained, Transformer, TransformerConfig
+    from lo_theory.neural import Causal, TrainConfig, Trained, Transformer, TransformerConfig
+    from lo_theory.neural import Objective as TrainingObjective
 
 
 _OURS = ("warmup_share", "evaluations", "evaluation_contexts")  # settings that the trainer does not know
@@ -68,12 +69,30 @@ def _law(texts: tuple[str, ...]) -> MaskLaw:
     return laws[0] if len(laws) == 1 else Rotation(laws)
 
 
-def make_masked(setting: Objective, distribution: LODistribution, steps: int) -> Masked:
-    """The masked-diffusion objective of a setting, in a training of ``steps``."""
-    from lo_theory.neural import Masked, Stage
+def make_objective(setting: Objective, distribution: LODistribution, steps: int) -> TrainingObjective:
+    """The objective of a setting, in a training of ``steps``; ValueError for numbers that its kind does not take."""
+    from lo_theory import neural
 
-    stages = tuple(Stage(stage.length(steps), _law(stage.laws), stage.prior) for stage in setting.stages)
-    return Masked(distribution, _law(setting.laws), stages)
+    stages = tuple(neural.Stage(stage.length(steps), _law(stage.laws), stage.prior) for stage in setting.stages)
+
+    def masked() -> neural.Masked:
+        return neural.Masked(distribution, _law(setting.laws), stages)
+
+    def focal(gamma: float = 1.0) -> neural.Focal:
+        return neural.Focal(distribution, _law(setting.laws), stages, gamma)
+
+    def puma(stages: int, tau: float | None = None) -> neural.Puma:
+        return neural.Puma(distribution, stages, tau)
+
+    def proseco(weight: float = 1.0) -> neural.ProSeCo:
+        return neural.ProSeCo(distribution, weight)
+
+    def learned_order(c1: float = 0.7, c2: float = 0.65) -> neural.LearnedOrder:
+        return neural.LearnedOrder(distribution, c1, c2)
+
+    makers = dict(zip(OBJECTIVES, (masked, focal, puma, proseco, learned_order), strict=True))
+    made: TrainingObjective = made_by_name(setting.kind, makers, "objective", "kinds")
+    return neural.Staged(masked(), made) if stages and not isinstance(made, neural.Masked) else made
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class Learner:
 
     ``name`` is what a screen shows, ``file`` names the checkpoint ``model-<file>.safetensors`` in the run folder,
     ``key`` is the root of all randomness. ``reading``: a causal network reads the positions in this order; None: a
-    masked diffusion model with the mask laws of ``objective``. ``keep``: the network of each evaluation is kept beside
+    masked diffusion model by ``objective``. ``keep``: the network of each evaluation is kept beside
     the checkpoint, in ``snapshot(folder, step)``.
     """
 
@@ -125,15 +144,17 @@ class Learner:
         from lo_theory.neural.flops import flop_per_token
 
         steps = self.training.steps if steps is None else steps
-        return float(steps * self.training.batch * self.network.places * flop_per_token(self.network))
+        passes = getattr(self.goal(), "passes", None)
+        rows = self.training.batch * (steps if passes is None else sum(map(passes, range(steps))))
+        return float(rows * self.network.places * flop_per_token(self.network))
 
-    def goal(self) -> Masked | Causal:
+    def goal(self) -> TrainingObjective | Causal:
         """What is minimised."""
         from lo_theory.neural import Causal
 
         if self.reading is not None:
             return Causal(self.distribution, self.reading)
-        return make_masked(self.objective, self.distribution, self.training.steps)
+        return make_objective(self.objective, self.distribution, self.training.steps)
 
     def config(self, options: Options) -> TrainConfig:
         """How it is trained."""

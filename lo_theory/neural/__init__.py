@@ -16,6 +16,7 @@ from lo_theory.neural.parallel import Ranks, current_ranks, join_ranks
 from lo_theory.neural.posterior import TrainedPosterior
 from lo_theory.neural.proseco import ProSeCo
 from lo_theory.neural.puma import Puma
+from lo_theory.neural.staged import Staged
 from lo_theory.neural.train import Observer, Trained, train
 from lo_theory.neural.variance import GradientVariance, gradient_variance
 
@@ -40,6 +41,7 @@ __all__ = [
     "SelfCorrection",
     "Shape",
     "Stage",
+    "Staged",
     "State",
     "TrainConfig",
     "Trained",

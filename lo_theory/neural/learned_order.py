@@ -98,6 +98,10 @@ class LearnedOrder:
         """``learned_order(c1,c2)``."""
         return f"learned_order({self.c1:g},{self.c2:g})"
 
+    def passes(self, step: int) -> int:
+        """The complete row, and it masked by two orders."""
+        return 3
+
     def check(self, model: Transformer) -> None:
         """See Objective."""
         check_form(model, self.distribution.layout, causal=False)

@@ -36,7 +36,8 @@ class Objective(Protocol):
     """What training minimises, in nats per token.
 
     One that needs heads beside the denoiser has an attribute ``network``, a subclass of ``Transformer`` that has them:
-    training makes one of it, and moves, averages and keeps its parameters like all others.
+    training makes one of it, and moves, averages and keeps its parameters like all others. ``passes(step)``, where it
+    has one: sequences that go through the network for one row of that step, 1 where it has none.
     """
 
     @property
@@ -144,6 +145,17 @@ class Masked:
     def label(self, step: int) -> str:
         """Name of the step's mask law, and of its prior where it has its own."""
         return self._at(step)[0].name
+
+    def passes(self, step: int) -> int:
+        """As many as the step's law gives masks."""
+        return self._copies[id(self._at(step)[0].law)]
+
+    @cached_property
+    def _copies(self) -> dict[int, int]:
+        """Masks a sequence, by the law's identity."""
+        row, layout = np.zeros((1, self.distribution.layout.length), np.int8), self.distribution.layout
+        laws = (*(stage.law for stage in self.stages), self.law)
+        return {id(law): len(draw_masks(law, Key(0), row, layout)[0]) for law in laws}
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -218,25 +218,32 @@ def _losses_key(s: Subject, law: MaskLaw) -> Key:
 
 def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> list[Finding]:
     """One decode, and how good its sequences are."""
-    return [_decoded(s, s.row.decoding, _denoiser(s, cell.denoiser), cell, steps, find_all_dead_ends)]
+    return [decoded(s, s.row.decoding, _denoiser(s, cell.denoiser), cell, steps, find_all_dead_ends)]
 
 
-def _decoded(
-    s: Subject, setting: Decoding, denoiser: Posterior, cell: Cell, steps: int, find_all_dead_ends: bool = False
+def decoded(
+    s: Subject,
+    setting: Decoding,
+    denoiser: Posterior,
+    cell: Cell,
+    steps: int,
+    find_all_dead_ends: bool = False,
+    *,
+    root: Key | None = None,
 ) -> Finding:
-    """One decode of a denoiser."""
-    key = s.key.fold("decode").fold(cell.name)
+    """One decode of a denoiser; its randomness is below ``root``, that of the row where not given."""
+    key = (s.key if root is None else root).fold("decode").fold(cell.name)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
     rule = policy(cell.policy), schedule(cell.schedule, steps)
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
-    decoded = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
+    made = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
     dead_ends: dict[str, Sums] = {}
     knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
     if knows or find_all_dead_ends:
-        seen = decoded if knows else find_dead_ends(_denoiser(s, "exact"), decoded)
+        seen = made if knows else find_dead_ends(_denoiser(s, "exact"), made)
         dead_ends = measures.dead_ends(s.distribution, seen)
-    metrics = measures.generated(s.distribution, decoded.tokens, key.fold("judge"), dead_ends)
+    metrics = measures.generated(s.distribution, made.tokens, key.fold("judge"), dead_ends)
     if n := _cost_sequences(setting, cell):
         exact = denoiser if knows else _denoiser(s, "exact") if s.row.evaluation.exact else None
         metrics |= measured_costs(denoiser, rule, s.distribution, key=key, n=n, exact=exact, options=options)
@@ -258,10 +265,10 @@ def _along(s: Subject, step: int, decoding: Decoding, cells: Sequence[tuple[Cell
         measured = losses(model, exact, s.distribution, law, key=_losses_key(s, law), n=n)
         floor = s.distribution.entropy() / s.distribution.layout.length
         found[name] = measured.model.shifted(-floor) if exact is None else measured.kl
-    decodes = [_decoded(s, decoding, model, *cell) for cell in cells]
+    decodes = [decoded(s, decoding, model, *cell) for cell in cells]
     return [
         Finding("snapshot", {"step": step}, found),
-        *(Finding("snapshot", {"step": step, **decoded.keys}, decoded.metrics) for decoded in decodes),
+        *(Finding("snapshot", {"step": step, **made.keys}, made.metrics) for made in decodes),
     ]
 
 

@@ -1,0 +1,332 @@
+"""Training proposals at equal operations: each against the plain masked loss, training by training.
+
+The first row of a problem is what its other rows are compared with. Trainings of one number share initialisation, data
+and what they are judged on, so differences are taken training by training.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from lo_theory.diffusion import calibration, losses
+from lo_theory.diffusion.losses import gap_span
+from lo_theory.diffusion.statistics import Estimate, between
+from lo_theory.lab import measures
+from lo_theory.lab.config import Experiment, seed_texts
+from lo_theory.lab.experiments.table1 import decoded
+from lo_theory.lab.frame import Frame, Record, of_kind, parts, with_texts
+from lo_theory.lab.learning import learning_curves, place_look
+from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
+from lo_theory.lab.problems import Problem
+from lo_theory.lab.schema import setting
+from lo_theory.lab.settings import (
+    Cell,
+    Decoding,
+    Evaluation,
+    Model,
+    Objective,
+    Source,
+    Training,
+    check_laws,
+    mask_law,
+    step_count,
+)
+from lo_theory.lab.subject import Finding, Subject
+from lo_theory.lab.table import Column, Table, key, number, plus_minus, text
+from lo_theory.lab.training import Learner, make_objective
+from lo_theory.lab.units import Unit
+from lo_theory.problem import LODistribution
+
+
+@dataclass(frozen=True)
+class Row:
+    """A proposal, called ``name``, on a problem.
+
+    ``training.steps`` are those of an objective that sends each row through the network once; one that takes several
+    passes takes fewer steps, of as many operations. ``draws``: trainings. ``decoding``: of the model alone.
+    """
+
+    name: str
+    problem: Problem
+    training: Training
+    seed: int = 0
+    draws: int = setting(3, least=1)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    decoding: Decoding = field(default_factory=lambda: Decoding(denoisers=("model",)))
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("name is empty: tables and figures need one")
+        if self.training.evaluations < 1:
+            raise ValueError("training.evaluations is 0, so there would be no curve: give it, such as 10")
+        if "uniform" not in self.evaluation.laws or not self.evaluation.exact:
+            raise ValueError("evaluation needs exact: true and uniform among its laws: proposals are judged by both")
+        if any(cell.denoiser != "model" for cell in self.decoding.cells()):
+            raise ValueError("decoding is of the model alone: give denoisers: [model]")
+
+    def check_fits(self, distribution: LODistribution) -> None:
+        """Raise ValueError where laws or an objective do not fit, nothing is left to train, or there is no gap."""
+        laws = [("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()]
+        check_laws(laws, distribution.layout)
+        steps = trained_steps(self, distribution)
+        if steps < self.training.evaluations:
+            raise ValueError(f"training.steps = {self.training.steps} are {steps} steps of {self.objective.kind}")
+        self.objective.check_lasts(steps)
+        if math.isnan(gap_span(distribution.entropy(), distribution.marginal_entropy())):
+            raise ValueError("problem: its tokens are independent, so there is no gap to close: take another")
+
+
+Reference = Source
+
+
+def trained_steps(row: Row, distribution: LODistribution) -> int:
+    """The most steps of no more passes than ``training.steps`` of one pass a row, stages included; 0 for none."""
+    budget = row.training.steps
+
+    def fits(steps: int) -> bool:
+        passes = getattr(make_objective(row.objective, distribution, steps), "passes", None)
+        return passes is None or sum(map(passes, range(steps))) <= budget
+
+    return bisect.bisect_left(range(1, budget + 1), True, key=lambda steps: not fits(steps))
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """The facts of the problem, and each training with what it is judged by."""
+    s = s.named(f"{s.size} {s.row.name}", name=s.row.name)
+    row = s.row
+    training = replace(row.training, steps=trained_steps(row, s.distribution))
+    facts = measures.singles(measures.loss_lines(s.distribution))
+    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, facts)])
+    for draw in range(row.draws):
+        label, root = f"#{draw} ", s.key.fold("training").fold(draw)
+        learner = s.learner(f"{s.title} #{draw}", str(draw), key=root, training=training)
+        measure = partial(measures.training, s, learner, {"draw": draw})
+        yield s.unit(f"training/{draw}", f"{label}training", measure, learner=learner)
+        needs = [f"training/{draw}"]
+        for law in row.evaluation.laws:
+            measure, n = partial(_losses, s, learner, draw, law), row.evaluation.sequences
+            yield s.unit(f"losses/{draw}/{law}", f"{label}losses under {law}", measure, needs, forwards=n)
+        for cell in row.decoding.cells():
+            steps = step_count(cell.steps, s.distribution.layout.length)
+            measure = partial(_decode, s, learner, draw, cell, steps)
+            words = f"{label}{cell.policy}, {cell.steps} steps"
+            yield s.unit(f"decode/{draw}/{cell.name}", words, measure, needs, forwards=row.decoding.sequences * steps)
+
+
+def _losses(s: Subject, learner: Learner, draw: int, text: str) -> list[Finding]:
+    """KL to the exact posterior under a mask law; under the uniform one also whether the model is as sure as it is."""
+    judge, law, n = s.key.fold("judged").fold(draw), mask_law(text), s.row.evaluation.sequences
+    model, exact = s.watched(s.model(learner)), s.watched(s.exact(s.row.evaluation.limit_states))
+    root = judge.fold(law.name)
+    found = losses(model, exact, s.distribution, law, key=root, n=n)
+    metrics = {name: getattr(found, name) for name in ("model", "exact", "kl")}
+    if text == "uniform":
+        sure = calibration(model, exact, s.distribution, law, key=root, n=n)
+        metrics |= {"overconfidence": sure.overconfidence, "confidence_error": sure.distance}
+    return [Finding("losses", {"draw": draw, "law": law.name}, metrics)]
+
+
+def _decode(s: Subject, learner: Learner, draw: int, cell: Cell, steps: int) -> list[Finding]:
+    model, root = s.watched(s.model(learner)), s.key.fold("judged").fold(draw)
+    found = decoded(s, s.row.decoding, model, cell, steps, root=root)
+    return [Finding("decode", {"draw": draw, **found.keys}, found.metrics)]
+
+
+def proposals(frame: Frame, experiment: Experiment) -> list[Record]:
+    """One record for each row with results, those of one problem together.
+
+    ``curves`` of its trainings; ``trainings``: a mapping from the number of a training to what it was measured to be,
+    by name (``kl uniform``, ``overconfidence``, ``vanilla cost``...). The metrics are their means, with intervals over
+    trainings (Student's t).
+    """
+    frame = with_texts(frame, "name", seed_texts(experiment))
+    curves, found = learning_curves(frame), []
+    for line in of_kind(frame, "problem"):
+        own = [curve for curve in curves if curve[0].row == line.row]
+        trainings = {curve[0].draw: {"gap": curve[-1].value("gap")} for curve in own}
+        for each in of_kind(frame, "losses"):
+            if each.row == line.row and each.draw in trainings:
+                measured = {f"kl {each.law}": each.value("kl")}
+                for name in ("overconfidence", "confidence_error"):
+                    measured |= {name: each.value(name)} if name in each.metrics else {}
+                trainings[each.draw] |= measured
+        for each in of_kind(frame, "decode"):
+            if each.row == line.row and each.draw in trainings:
+                place = f"{each.policy} {each.steps}"
+                for name in ("self_consistency", "cost"):
+                    trainings[each.draw] |= {f"{place} {name}": each.value(name)} if name in each.metrics else {}
+        names = list(dict.fromkeys(name for one in trainings.values() for name in one))
+        keys = {"row": line.row, "N": line.N, "P": line.P, "name": line.name, "curves": own, "trainings": trainings}
+        span = gap_span(line.value("floor"), line.value("marginals_only"))
+        found.append(Record({**keys, "span": span, "setting": experiment.rows[line.row]}, _means(names, trainings)))
+    return [proposal for part in parts(found, "N", "P") for proposal in part]
+
+
+def _means(names: Sequence[str], trainings: Mapping[int, Mapping[str, float]]) -> dict[str, tuple[Estimate, dict]]:
+    return {name: (between([one[name] for one in trainings.values() if name in one]), {}) for name in names}
+
+
+def differences(found: Sequence[Record]) -> list[Record]:
+    """Every proposal less the first row of its problem, as means over trainings of one number, with intervals."""
+    apart = []
+    for first, *others in parts(found, "N", "P"):
+        for other in others:
+            both = [
+                (other.trainings[draw], first.trainings[draw]) for draw in other.trainings if draw in first.trainings
+            ]
+            pairs = {i: {name: a[name] - b[name] for name in a if name in b} for i, (a, b) in enumerate(both)}
+            names = list(dict.fromkeys(name for pair in pairs.values() for name in pair))
+            apart.append(Record({**other.keys, "first": first.name}, _means(names, pairs)))
+    return apart
+
+
+_NAMES = (text("N, P", lambda line: f"{line.N}, {line.P}"), key("name", "proposal", left=True))
+
+
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
+    """What each proposal reaches, and how far it is from the plain loss."""
+    found = proposals(frame, experiment)
+    setting = (
+        *_NAMES,
+        text("objective", lambda line: _objective(line.setting.objective)),
+        Column("steps", lambda line: number(_last(line, "step"), ".0f")),
+        text("trainings", lambda line: f"{len(line.trainings)}", left=False),
+        Column("FLOPs", lambda line: number(_last(line, "flops"), ".2e")),
+    )
+    over = "Means over trainings, with 95 % intervals over them (Student's t), of a single one none."
+    sure = (
+        "Over-confident: the largest probability at a hidden token less what the exact posterior gives that value, "
+        "points; confidence error: its absolute value. Uniform law."
+    )
+    title = "What each proposal reaches"
+    yield Table(title, [*setting, *_columns(found, _KNOWN)], found, ["N", "P"], [f"{over} {sure}", *experiment.paper])
+    yield Table(
+        "KL by mask law",
+        [*_NAMES, *_columns(found, "kl ")],
+        found,
+        ["N", "P"],
+        f"From the exact marginals to the model's, nats a token. {over}",
+    )
+    yield Table(
+        "Decodes",
+        [*_NAMES, *_columns(found, _DECODED)],
+        found,
+        ["N", "P"],
+        "By policy and number of steps: self-consistent observations, per cent; cost, nats a sequence, where every "
+        f"true sequence can be generated. {over}",
+    )
+    apart = differences(found)
+    notes = (
+        "Proposal less the first row of its problem, training by training, those of one number: initialisation, data "
+        "and contexts are the same. Means with 95 % intervals (Student's t); ! where the interval does not hold 0, "
+        "which one in twenty does by chance."
+    )
+    for what, group in (("loss", (*_KNOWN, "kl ")), ("decodes", _DECODED)):
+        yield Table(f"Against the first row: {what}", [*_NAMES, *_columns(apart, group)], apart, ["N", "P"], notes)
+
+
+def _last(line: Record, name: str) -> float:
+    return max((curve[-1].keys[name] for curve in line.curves), default=math.nan)
+
+
+def _objective(setting: Objective) -> str:
+    plain = "+".join(setting.laws)
+    return (
+        plain
+        if setting.kind == "masked"
+        else setting.kind
+        if setting.laws == ("uniform",)
+        else f"{setting.kind} {plain}"
+    )
+
+
+_KNOWN = ("gap", "overconfidence", "confidence_error")
+_DECODED = ("self_consistency", "cost")
+_UNITS = {"gap": 100, "overconfidence": 100, "confidence_error": 100, "self_consistency": 100}
+_FORMS = {"kl": ".4f", "overconfidence": ".2f", "confidence_error": ".2f", "cost": ".2f"}
+_TITLES = {"gap": "gap\nclosed, %", "overconfidence": "over-\nconfident", "confidence_error": "confidence\nerror"}
+
+
+def _columns(found: Sequence[Record], group: str | tuple[str, ...]) -> list[Column]:
+    """A column for each quantity of a group that was measured: a beginning or end of its name, or several."""
+    names = dict.fromkeys(name for line in found for name in line.metrics)
+    columns = []
+    for name in names:
+        if name.startswith(group) or name.endswith(group):
+            metric = "kl" if name.startswith("kl ") else name.rpartition(" ")[2]
+            place = name.removeprefix("kl ").removesuffix(metric).strip()
+            words = {"self_consistency": f"{place}\nconsistent", "cost": f"{place}\nnats", "kl": place}
+            title = _TITLES.get(metric, words.get(metric, metric))
+            columns.append(_measured(name, title, _FORMS.get(metric, ".1f"), _UNITS.get(metric, 1)))
+    return columns
+
+
+def _measured(metric: str, title: str, form: str, scale: float) -> Column:
+    """A measured column; of a difference with its sign, and ! behind what differs from 0."""
+
+    def of(line: Record) -> str:
+        if metric not in line.metrics:
+            return ""
+        estimate, apart = line.estimate(metric), "first" in line.keys
+        words = plus_minus(estimate, f"+{form}" if apart else form, scale)
+        return words + "!" * (apart and (estimate.low > 0 or estimate.high < 0))
+
+    return Column(title, of)
+
+
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
+    """For each problem nats above the floor against operations, and the differences from the first row at the end."""
+    found = proposals(frame, experiment)
+    panels = []
+    for part in parts(found, "N", "P"):
+        panels += [_curves(part), _ends(part, differences(part))]
+    size = (12.5, 0.8 + 4.2 * max(1, len(panels) // 2))
+    return {"figure": Sheet(experiment.heading, panels, 2, size, grid={"width_ratios": (1.5, 1)})}
+
+
+_LOWEST = 1e-3  # nats a token
+
+
+def _curves(part: Sequence[Record]) -> Panel:
+    """Nats above the floor, the mean over the trainings of each proposal."""
+    lines = [
+        Record({"flops": points[0].flops, "place": place, "name": line.name, "nats": _mean_nats(points, line.span)})
+        for place, line in enumerate(part)
+        for points in zip(*line.curves, strict=True)
+    ]
+
+    def look(line: Record) -> Look:
+        return {**place_look(line.place), "label": line.name, "linewidth": 1.2 if line.place else 2.2}
+
+    title = f"N = {part[0].N}, P = {part[0].P}: means over {max(len(line.curves) for line in part)} trainings"
+    scale, words = Logarithmic(_LOWEST), "nats a token above the floor"
+    return Panel(title, "curves", lines, "flops", "nats", look=look, scale=scale, xlabel="training FLOPs", ylabel=words)
+
+
+def _mean_nats(points: Sequence[Record], span: float) -> float:
+    return span * sum(1 - point.value("gap") for point in points) / len(points)
+
+
+def _ends(part: Sequence[Record], apart: Sequence[Record]) -> Panel:
+    """Gap closed less that of the first row, proposal by proposal."""
+    places = {line.row: place for place, line in enumerate(part)}
+
+    def look(line: Record) -> Look:
+        return {"color": place_look(places[line.row])["color"], "marker": "D", "markersize": 5, "capsize": 3}
+
+    def dress(axes: Axes) -> None:
+        axes.set_yticks(range(len(apart)), [line.name for line in apart])
+        axes.grid(axis="y", visible=False)
+
+    lines = [line.plus(place=place) for place, line in enumerate(apart)]
+    title = f"gap closed less that of {part[0].name}\nmean and 95 % interval over trainings"
+    levels = [Level(0.0, {"linewidth": 0.8})]
+    return Panel(
+        title, "spans", lines, "gap", "place", look=look, scale=100, levels=levels, xlabel="points", dress=dress
+    )
