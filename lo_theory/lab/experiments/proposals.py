@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from lo_theory.diffusion import calibration, losses
 from lo_theory.diffusion.losses import gap_span
@@ -112,7 +113,7 @@ def units(s: Subject) -> Iterator[Unit]:
         for law in row.evaluation.laws:
             measure, n = partial(_losses, s, learner, draw, law), row.evaluation.sequences
             yield s.unit(f"losses/{draw}/{law}", f"{label}losses under {law}", measure, needs, forwards=n)
-        for cell in row.decoding.cells():
+        for cell in [*row.decoding.cells(), *_own_cells(row)]:
             steps = step_count(cell.steps, s.distribution.layout.length)
             measure = partial(_decode, s, learner, draw, cell, steps)
             words = f"{label}{cell.policy}, {cell.steps} steps"
@@ -132,9 +133,21 @@ def _losses(s: Subject, learner: Learner, draw: int, text: str) -> list[Finding]
     return [Finding("losses", {"draw": draw, "law": law.name}, metrics)]
 
 
+_LEARNED = "learned_order"
+
+
+def _own_cells(row: Row) -> list[Cell]:
+    """A decode along the order that was learned, where one was."""
+    return [Cell("model", _LEARNED, "L", False, "fixed_count")] if row.objective.kind.startswith(_LEARNED) else []
+
+
 def _decode(s: Subject, learner: Learner, draw: int, cell: Cell, steps: int) -> list[Finding]:
+    from lo_theory.neural import learned_order
+
     model, root = s.watched(s.model(learner)), s.key.fold("judged").fold(draw)
-    found = decoded(s, s.row.decoding, model, cell, steps, root=root)
+    goal: Any = learner.goal()
+    own = learned_order(getattr(goal, "objective", goal), s.trained(learner).model) if cell.policy == _LEARNED else None
+    found = decoded(s, s.row.decoding, model, cell, steps, root=root, own=own)
     return [Finding("decode", {"draw": draw, **found.keys}, found.metrics)]
 
 

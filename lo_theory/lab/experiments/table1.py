@@ -17,6 +17,7 @@ from lo_theory.diffusion import (
     MaskLaw,
     Noise,
     ObservationsFirst,
+    Policy,
     Sums,
     Uniform,
     decode,
@@ -230,12 +231,16 @@ def decoded(
     find_all_dead_ends: bool = False,
     *,
     root: Key | None = None,
+    own: Policy | None = None,
 ) -> Finding:
-    """One decode of a denoiser; its randomness is below ``root``, that of the row where not given."""
+    """One decode of a denoiser; its randomness is below ``root``, that of the row where not given.
+
+    ``own``: a policy that the cell names and no name makes, such as one that was learned.
+    """
     key = (s.key if root is None else root).fold("decode").fold(cell.name)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
-    rule = policy(cell.policy), schedule(cell.schedule, steps)
+    rule = own or policy(cell.policy), schedule(cell.schedule, steps)
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
     made = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
     dead_ends: dict[str, Sums] = {}
