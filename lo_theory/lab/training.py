@@ -90,7 +90,8 @@ def make_objective(setting: Objective, distribution: LODistribution, steps: int)
     def learned_order(c1: float = 0.7, c2: float = 0.65) -> neural.LearnedOrder:
         return neural.LearnedOrder(distribution, c1, c2)
 
-    makers = dict(zip(OBJECTIVES, (masked, focal, puma, proseco, learned_order), strict=True))
+    kinds: tuple[Callable[..., TrainingObjective], ...] = (masked, focal, puma, proseco, learned_order)
+    makers = dict(zip(OBJECTIVES, kinds, strict=True))
     made: TrainingObjective = made_by_name(setting.kind, makers, "objective", "kinds")
     return neural.Staged(masked(), made) if stages and not isinstance(made, neural.Masked) else made
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -181,7 +181,9 @@ def proposals(frame: Frame, experiment: Experiment) -> list[Record]:
     return [proposal for part in parts(found, "N", "P") for proposal in part]
 
 
-def _means(names: Sequence[str], trainings: Mapping[int, Mapping[str, float]]) -> dict[str, tuple[Estimate, dict]]:
+def _means(
+    names: Sequence[str], trainings: Mapping[int, Mapping[str, float]]
+) -> dict[str, tuple[Estimate, dict[Hashable, Estimate]]]:
     return {name: (between([one[name] for one in trainings.values() if name in one]), {}) for name in names}
 
 
