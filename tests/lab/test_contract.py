@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lo_theory.diffusion.statistics import Sums, pooled
+from lo_theory.diffusion.statistics import Sums, between, pooled
 from lo_theory.lab.config import load, resolve
 from lo_theory.lab.execute import Request, execute, write_outputs
 from lo_theory.lab.frame import Record, from_rows, gap, kind, minus, pool, records
@@ -213,6 +213,21 @@ def of_recipes(frame: Any) -> Iterator[float]:
         yield from pooled(list(gaps.values()))
 
 
+def of_proposals(frame: Any) -> Iterator[float]:
+    """Nats above the floor, means over trainings, and the last gaps less those of the first row, by training."""
+    lines = {
+        line.row: line.value("marginals_only") - line.value("floor") for line in records(pool(kind(frame, "problem")))
+    }
+    gaps: dict[Any, dict[Any, list[float]]] = {}
+    for line in closed(frame):
+        if "step" in line.keys:
+            gaps.setdefault(line.row, {}).setdefault(line.draw, []).append(line.value("gap"))
+    for row, draws in gaps.items():
+        yield from (lines[row] * (1 - sum(points) / len(points)) for points in zip(*draws.values(), strict=True))
+        apart = [values[-1] - gaps[0][draw][-1] for draw, values in draws.items()]
+        yield from between(apart)
+
+
 def of_ratio(frame: Any) -> Iterator[float]:
     """Margin less vanilla, over problems."""
     part = pool(kind(frame, "decode"), ["N", "P", "denoiser", "steps", "policy"], over="row")
@@ -224,6 +239,7 @@ DERIVED: Mapping[str, Callable[[Any], Iterable[float]]] = {
     "thresholds": of_thresholds,
     "families": lambda frame: [1e-6],  # the lowest excess that is drawn
     "recipes": of_recipes,
+    "proposals": of_proposals,
     "ratio": of_ratio,
 }
 """What panels show beside raw and pooled numbers."""

@@ -114,6 +114,22 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"masked": [{"laws": ["pattern(9)"]}]}, r"masked\[0\].*l = 9 at N = 5"),
         ({"problem": {"N": 12, "P": 40}, "evaluation": {"limit_states": 2}}, r"evaluation.exact: along \S+ at time"),
     ],
+    "proposals": [
+        ({"objective": {"kind": "pumas(2)"}}, r"unknown objective 'pumas\(2\)': the closest is puma \(kinds: masked, "),
+        ({"rows": [{"name": "a", "objective": {"kind": "puma"}}]}, r"puma takes 1 to 2 numbers \(stages, tau\), got 0"),
+        ({"rows": [{"name": "a", "objective": {"kind": "puma(0)"}}]}, r"a pool has at least one stage, got 0"),
+        ({"objective": {"kind": "proseco", "laws": ["bell(0.2)"]}}, r"draws its own masks: leave out laws, not bell"),
+        ({"rows": [{"name": " "}]}, r"name is empty"),
+        ({"training": {"steps": 8, "evaluations": 0}}, r"training\.evaluations is 0"),
+        (
+            {"training": {"steps": 2, "evaluations": 2}, "objective": {"kind": "learned_order"}},
+            r"are 0 steps of learned",
+        ),
+        ({"evaluation": {"laws": ["suffix"]}}, r"uniform among its laws"),
+        ({"evaluation": {"exact": False}}, r"exact: true"),
+        ({"decoding": {"denoisers": ["exact"]}}, r"decoding is of the model alone"),
+        ({"problem": {"family": "sparse_parity", "N": 5, "P": 3, "k": 3, "noise": 0.5}}, "no gap to close"),
+    ],
     "recipes": [
         (recipe(recipe="tuend"), r"recipe must be one of paper, tuned, got 'tuend' .*the closest is tuned"),
         (recipe(recipe=["tuned"]), r"recipe must be one of"),

@@ -1,0 +1,159 @@
+"""Training proposals: equal operations, pairs of trainings, objectives by name, what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lo_theory.diffusion.statistics import Estimate, between, welch
+from lo_theory.lab.config import Experiment, load, resolve
+from lo_theory.lab.experiments.proposals import Row, _measured, differences, figures, proposals, trained_steps
+from lo_theory.lab.frame import Record, from_rows, kind, pool, records
+from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.settings import Objective, Stage
+from lo_theory.lab.training import make_objective
+from lo_theory.neural import Focal, LearnedOrder, Masked, ProSeCo, Puma, Staged
+from lo_theory.problem import nae_sat
+from tests.lab.test_recipes import EXPERIMENTS
+from tests.lab.tiny import tiny_of
+
+PROBLEM = nae_sat(4, 8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_runs: Callable[[str], FinishedRun]) -> FinishedRun:
+    return tiny_runs("proposals")
+
+
+@pytest.fixture(scope="module")
+def experiment(finished: FinishedRun) -> Experiment:
+    return resolve(finished.config)
+
+
+@pytest.fixture(scope="module")
+def frame(finished: FinishedRun) -> Any:
+    return from_rows(finished.rows)
+
+
+# --- objectives by name -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [
+        ("puma(8)", Puma(PROBLEM, 8)),
+        ("puma(8,0.9)", Puma(PROBLEM, 8, 0.9)),
+        ("proseco", ProSeCo(PROBLEM)),
+        ("proseco(0.5)", ProSeCo(PROBLEM, 0.5)),
+        ("learned_order", LearnedOrder(PROBLEM)),
+        ("learned_order(1,0.5)", LearnedOrder(PROBLEM, 1, 0.5)),
+    ],
+)
+def test_an_objective_is_made_by_its_name(kind: str, made: Any) -> None:
+    assert make_objective(Objective(kind=kind), PROBLEM, 10).describe() == made.describe()
+    stages = (Stage(steps=4, laws=("two_rates(0.1,0.9)",)),)
+    staged = make_objective(Objective(stages=stages, kind=kind), PROBLEM, 10)
+    assert isinstance(staged, Staged)
+    assert staged.label(3) == "two_rates(0.1,0.9)"
+    assert staged.label(4) == made.label(4)
+
+
+def test_objectives_of_mask_laws_keep_laws_and_stages() -> None:
+    setting = {"laws": ("mirror_uniform",), "stages": (Stage(steps=4),)}
+    masked, focal = (make_objective(Objective(**setting, kind=name), PROBLEM, 10) for name in ("masked", "focal(2)"))
+    assert (type(masked), type(focal)) == (Masked, Focal)
+    assert masked.describe()["stages"] == focal.describe()["stages"] != []
+    assert focal.label(4) == "focal(2) mirror_uniform"
+
+
+# --- equal operations -------------------------------------------------------------------------------------------------
+
+
+def row(steps: int, **objective: Any) -> Row:
+    document = tiny_of("proposals", rows=[{"name": "one"}], objective=objective)
+    document["training"] = {**document["training"], "steps": steps}
+    made: Row = resolve(document).rows[0]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("objective", "passes"),
+    [
+        ({"kind": "puma(2)"}, 1),
+        ({"kind": "proseco"}, 2),
+        ({"kind": "learned_order"}, 3),
+        ({"laws": ["mirror_uniform"]}, 2),
+    ],
+)
+@pytest.mark.parametrize("first", [0, 20])
+def test_several_passes_a_row_are_fewer_steps_of_as_many_operations(
+    objective: dict[str, Any], passes: int, first: int
+) -> None:
+    setting = row(100, **objective, stages=[{"steps": first, "laws": ["uniform"]}])
+    steps = trained_steps(setting, PROBLEM)
+    assert steps == first + (100 - first) // passes
+    made = make_objective(setting.objective, PROBLEM, steps)
+    assert 100 - passes < sum(map(made.passes, range(steps))) <= 100  # type: ignore[attr-defined]
+
+
+def test_all_proposals_of_the_file_take_as_many_operations() -> None:
+    for preset in ("quick", "cpu", "large", "paper"):
+        found = load(EXPERIMENTS / "proposals.yaml", preset=preset)
+        for one in found.rows:
+            steps = trained_steps(one, PROBLEM)
+            made: Any = make_objective(one.objective, PROBLEM, steps)
+            budget = one.training.steps
+            assert (
+                budget - 3 < sum(made.passes(step) if hasattr(made, "passes") else 1 for step in range(steps)) <= budget
+            )
+
+
+def test_planned_operations_are_those_that_are_logged(frame: Any, experiment: Experiment) -> None:
+    ends = [curve[-1] for line in proposals(frame, experiment) for curve in line.curves]
+    assert len({end.flops for end in ends if end.N == 5}) == 1
+    assert {(end.row, end.step) for end in ends} == {(0, 8), (1, 8), (2, 4), (3, 8)}
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def test_differences_are_of_trainings_of_one_number(frame: Any, experiment: Experiment) -> None:
+    first, second, third, elsewhere = proposals(frame, experiment)
+    assert (len(first.trainings), len(elsewhere.trainings)) == (2, 1)
+    assert "learned_order 17 self_consistency" in third.metrics
+    assert "learned_order 17 self_consistency" not in second.metrics
+    apart = differences([first, second, third, elsewhere])
+    assert [line.name for line in apart] == ["PUMA", "LoMDM"], "the first of each problem is compared with none"
+    for name in ("gap", "kl uniform", "kl two_rates(0,1)", "overconfidence", "vanilla 17 cost"):
+        pairs = [second.trainings[i][name] - first.trainings[i][name] for i in (0, 1)]
+        assert apart[0].estimate(name) == between(pairs)
+    ours, theirs = ([line.trainings[i]["gap"] for i in (0, 1)] for line in (second, first))
+    assert apart[0].estimate("gap").half != pytest.approx(welch(ours, theirs).half), "not paired"
+
+
+def test_trainings_of_one_number_are_judged_on_the_same_contexts(frame: Any) -> None:
+    exact = {
+        (line.N, line.draw, line.row): line.value("exact")
+        for line in records(pool(kind(frame, "losses", law="uniform")))
+    }
+    assert exact[5, 0, 0] == exact[5, 0, 1] == exact[5, 0, 2] != exact[5, 1, 0]
+
+
+def test_what_differs_from_zero_is_marked() -> None:
+    def cell(estimate: Estimate, **keys: str) -> str:
+        return _measured("gap", "gap", ".1f", 100).of(Record(keys, {"gap": (estimate, {})}))
+
+    assert cell(Estimate(0.02, 0.01, 0.03), first="plain") == "+2.0 ±1.0!"
+    assert cell(Estimate(-0.02, -0.05, 0.01), first="plain") == "-2.0 ±3.0"
+    assert cell(Estimate(-0.02, math.nan, math.nan), first="plain") == "-2.0"
+    assert cell(Estimate(0.02, 0.01, 0.03)) == "2.0 ±1.0"
+
+
+def test_tables_and_figure_show_the_differences(frame: Any, experiment: Experiment, finished: FinishedRun) -> None:
+    assert "Against the first row: loss" in (finished.folder / "table.md").read_text()
+    (sheet,) = figures(frame, experiment).values()
+    axes = sheet.draw().axes
+    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["PUMA", "LoMDM"]
