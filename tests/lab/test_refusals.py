@@ -122,7 +122,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"rows": [{"name": " "}]}, r"name is empty"),
         ({"training": {"steps": 8, "evaluations": 0}}, r"training\.evaluations is 0"),
         (
-            {"training": {"steps": 2, "evaluations": 2}, "objective": {"kind": "learned_order"}},
+            {"training": {"steps": 2, "evaluations": 2}, "objective": {"kind": "learned_order", "stages": []}},
             r"are 0 steps of learned",
         ),
         ({"evaluation": {"laws": ["suffix"]}}, r"uniform among its laws"),
