@@ -12,6 +12,7 @@ from torch import Tensor
 from lo_theory.neural.model import Transformer
 from lo_theory.neural.objectives import Batch, Masked, Objective, State
 from lo_theory.problem import LODistribution
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["Staged"]
@@ -19,6 +20,7 @@ __all__ = ["Staged"]
 _FIRST = "of a stage"
 
 
+@checked
 @dataclass(frozen=True)
 class Staged:
     """``first`` during its stages, then ``objective``, whose tensors wait unchanged until then.

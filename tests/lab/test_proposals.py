@@ -144,7 +144,7 @@ def test_trainings_of_one_number_are_judged_on_the_same_contexts(frame: Any) -> 
 
 def test_what_differs_from_zero_is_marked() -> None:
     def cell(estimate: Estimate, **keys: str) -> str:
-        return _measured("gap", "gap", ".1f", 100).of(Record(keys, {"gap": (estimate, {})}))
+        return _measured("gap", "gap", ".1f", 100).text(Record(keys, {"gap": (estimate, {})}))
 
     assert cell(Estimate(0.02, 0.01, 0.03), first="plain") == "+2.0 ±1.0!"
     assert cell(Estimate(-0.02, -0.05, 0.01), first="plain") == "-2.0 ±3.0"

@@ -53,6 +53,7 @@ UNCHECKED = {
         "Allocation",
         "Batch",
         "BPResult",
+        "Calibration",
         "Check",
         "Checkpoint",
         "ClassLoss",

@@ -292,15 +292,15 @@ def _measured(metric: str, title: str, form: str, scale: float) -> Column:
         words = plus_minus(estimate, f"+{form}" if apart else form, scale)
         return words + "!" * (apart and (estimate.low > 0 or estimate.high < 0))
 
-    return Column(title, of)
+    return Column(title, of, of=metric)
 
 
 def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     """For each problem nats above the floor against operations, and the differences from the first row at the end."""
     found = proposals(frame, experiment)
-    panels = []
+    panels: list[Panel | None] = []
     for part in parts(found, "N", "P"):
-        panels += [_curves(part), _ends(part, differences(part))]
+        panels += [_curves(part), _ends(part, differences(part)) if len(part) > 1 else None]
     size = (12.5, 0.8 + 4.2 * max(1, len(panels) // 2))
     return {"figure": Sheet(experiment.heading, panels, 2, size, grid={"width_ratios": (1.5, 1)})}
 
@@ -311,7 +311,7 @@ _LOWEST = 1e-3  # nats a token
 def _curves(part: Sequence[Record]) -> Panel:
     """Nats above the floor, the mean over the trainings of each proposal."""
     lines = [
-        Record({"flops": points[0].flops, "place": place, "name": line.name, "nats": _mean_nats(points, line.span)})
+        Record({"flops": points[0].flops, "place": place, "name": line.name}, {"nats": (_mean(points, line.span), {})})
         for place, line in enumerate(part)
         for points in zip(*line.curves, strict=True)
     ]
@@ -324,8 +324,9 @@ def _curves(part: Sequence[Record]) -> Panel:
     return Panel(title, "curves", lines, "flops", "nats", look=look, scale=scale, xlabel="training FLOPs", ylabel=words)
 
 
-def _mean_nats(points: Sequence[Record], span: float) -> float:
-    return span * sum(1 - point.value("gap") for point in points) / len(points)
+def _mean(points: Sequence[Record], span: float) -> Estimate:
+    """Without an interval: that of three trainings would hide all others."""
+    return Estimate(span * sum(1 - point.value("gap") for point in points) / len(points), math.nan, math.nan)
 
 
 def _ends(part: Sequence[Record], apart: Sequence[Record]) -> Panel:
