@@ -35,7 +35,7 @@ EXCEPTIONS: dict[str, str] = {
     "diffusion/costs.py:decode_cost": "what decode takes, and beside it the problem and the exact posterior",
     **{
         f"lab/experiments/{name}.py": "an experiment is one module: settings, units of work, tables, figures"
-        for name in ("figure2", "hardness", "orders", "table1")
+        for name in ("figure2", "hardness", "orders")
     },
 }
 

@@ -55,14 +55,14 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     alike[weight.shape].append(weight)
             for shape, weights in alike.items():
-                updates = orthogonalise(torch.stack([self._momentum(weight) for weight in weights]))
+                momenta = [self._momentum(weight, weight.grad) for weight in weights if weight.grad is not None]
+                updates = orthogonalise(torch.stack(momenta))
                 rate = _ADAMW * group["lr"] * math.sqrt(max(shape))
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=rate)
 
-    def _momentum(self, weight: nn.Parameter) -> Tensor:
-        state, gradient = self.state[weight], weight.grad
-        assert gradient is not None
+    def _momentum(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
+        state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         state["momentum_buffer"].lerp_(gradient, 1 - _MOMENTUM)

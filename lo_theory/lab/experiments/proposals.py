@@ -115,7 +115,7 @@ def units(s: Subject) -> Iterator[Unit]:
             yield s.unit(f"losses/{draw}/{law}", f"{label}losses under {law}", measure, needs, forwards=n)
         for cell in [*row.decoding.cells(), *_own_cells(row)]:
             steps = step_count(cell.steps, s.distribution.layout.length)
-            measure = partial(_decode, s, learner, draw, cell, steps)
+            measure = partial(_decode, s, learner, draw, cell)
             words = f"{label}{cell.policy}, {cell.steps} steps"
             yield s.unit(f"decode/{draw}/{cell.name}", words, measure, needs, forwards=row.decoding.sequences * steps)
 
@@ -141,13 +141,13 @@ def _own_cells(row: Row) -> list[Cell]:
     return [Cell("model", _LEARNED, "L", False, "fixed_count")] if row.objective.kind.startswith(_LEARNED) else []
 
 
-def _decode(s: Subject, learner: Learner, draw: int, cell: Cell, steps: int) -> list[Finding]:
+def _decode(s: Subject, learner: Learner, draw: int, cell: Cell) -> list[Finding]:
     from lo_theory.neural import learned_order
 
     model, root = s.watched(s.model(learner)), s.key.fold("judged").fold(draw)
     goal: Any = learner.goal()
     own = learned_order(getattr(goal, "objective", goal), s.trained(learner).model) if cell.policy == _LEARNED else None
-    found = decoded(s, s.row.decoding, model, cell, steps, root=root, own=own)
+    found = decoded(s, s.row.decoding, model, cell, root=root, own=own)
     return [Finding("decode", {"draw": draw, **found.keys}, found.metrics)]
 
 

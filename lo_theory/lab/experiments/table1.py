@@ -150,22 +150,22 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
         yield s.unit("one_pass/model", label, partial(_one_pass, s, "model"), ["training"], forwards=forwards)
         for step in learner.evaluated if row.along is not None else ():
             decoding = dataclasses.replace(row.decoding, **asdict(row.along))
-            cells = [(cell, step_count(cell.steps, s.distribution.layout.length)) for cell in _of_model(decoding)]
-            forwards = 4 * evaluation.sequences + sum(_forwards(decoding, *cell) for cell in cells)
+            cells = _of_model(decoding)
+            forwards = 4 * evaluation.sequences + sum(_forwards(s, decoding, cell) for cell in cells)
             measure = partial(_along, s, step, decoding, cells)
             yield s.unit(f"along/{step}", f"model after {step} steps", measure, ["training"], forwards=forwards)
     if evaluation.exact:
         yield s.unit("one_pass/exact", "exact posterior, one pass", partial(_one_pass, s, "exact"))
     for cell in row.decoding.cells():
-        steps, of_model = step_count(cell.steps, s.distribution.layout.length), cell.denoiser == "model"
+        of_model = cell.denoiser == "model"
         warmth = "" if cell.temperature is None else f", temperature {cell.temperature:g}"
         label = f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{', argmax' if cell.argmax else ''}{warmth}"
         yield s.unit(
             f"decode/{cell.name}",
             label,
-            partial(_decode, s, cell, steps, find_all_dead_ends),
+            partial(_decode, s, cell, find_all_dead_ends),
             ["training"] if of_model else (),
-            forwards=_forwards(row.decoding, cell, steps) if of_model else 0,
+            forwards=_forwards(s, row.decoding, cell) if of_model else 0,
         )
 
 
@@ -177,9 +177,13 @@ def _of_model(decoding: Decoding) -> list[Cell]:
     return [cell for cell in decoding.cells() if cell.denoiser == "model"]
 
 
-def _forwards(decoding: Decoding, cell: Cell, steps: int) -> int:
+def _steps(s: Subject, cell: Cell) -> int:
+    return step_count(cell.steps, s.distribution.layout.length)
+
+
+def _forwards(s: Subject, decoding: Decoding, cell: Cell) -> int:
     """Sequences that a decode sends through its denoiser."""
-    return (decoding.sequences + _cost_sequences(decoding, cell)) * steps
+    return (decoding.sequences + _cost_sequences(decoding, cell)) * _steps(s, cell)
 
 
 def _denoiser(s: Subject, name: str) -> Watched:
@@ -217,9 +221,9 @@ def _losses_key(s: Subject, law: MaskLaw) -> Key:
     return s.key.fold("losses").fold(s.distribution.fingerprint()).fold(law.name)
 
 
-def _decode(s: Subject, cell: Cell, steps: int, find_all_dead_ends: bool) -> list[Finding]:
+def _decode(s: Subject, cell: Cell, find_all_dead_ends: bool) -> list[Finding]:
     """One decode, and how good its sequences are."""
-    return [decoded(s, s.row.decoding, _denoiser(s, cell.denoiser), cell, steps, find_all_dead_ends)]
+    return [decoded(s, s.row.decoding, _denoiser(s, cell.denoiser), cell, find_all_dead_ends)]
 
 
 def decoded(
@@ -227,7 +231,6 @@ def decoded(
     setting: Decoding,
     denoiser: Posterior,
     cell: Cell,
-    steps: int,
     find_all_dead_ends: bool = False,
     *,
     root: Key | None = None,
@@ -237,7 +240,7 @@ def decoded(
 
     ``own``: a policy that the cell names and no name makes, such as one that was learned.
     """
-    key = (s.key if root is None else root).fold("decode").fold(cell.name)
+    key, steps = (s.key if root is None else root).fold("decode").fold(cell.name), _steps(s, cell)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
     rule = own or policy(cell.policy), schedule(cell.schedule, steps)
@@ -255,7 +258,7 @@ def decoded(
     return Finding("decode", {**cell.keys, "steps": steps, "temperature": temperature}, metrics)
 
 
-def _along(s: Subject, step: int, decoding: Decoding, cells: Sequence[tuple[Cell, int]]) -> list[Finding]:
+def _along(s: Subject, step: int, decoding: Decoding, cells: Sequence[Cell]) -> list[Finding]:
     """The network after ``step`` steps: its losses, its accuracies in one pass, and its decodes."""
     from lo_theory.neural import TrainedPosterior, load_model
 
@@ -270,7 +273,7 @@ def _along(s: Subject, step: int, decoding: Decoding, cells: Sequence[tuple[Cell
         measured = losses(model, exact, s.distribution, law, key=_losses_key(s, law), n=n)
         floor = s.distribution.entropy() / s.distribution.layout.length
         found[name] = measured.model.shifted(-floor) if exact is None else measured.kl
-    decodes = [decoded(s, decoding, model, *cell) for cell in cells]
+    decodes = [decoded(s, decoding, model, cell) for cell in cells]
     return [
         Finding("snapshot", {"step": step}, found),
         *(Finding("snapshot", {"step": step, **made.keys}, made.metrics) for made in decodes),
