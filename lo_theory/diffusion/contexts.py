@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lo_theory.diffusion.masks import MaskLaw, describe, draw_masks
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.posterior.protocol import ask
-from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout, Record
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import check_count
 from lo_theory.rng import Key
 
@@ -57,7 +57,7 @@ class Contexts(Record):
 
 
 def draw_contexts(
-    distribution: LODistribution, law: MaskLaw, key: Key, n: int, *, size: int = BATCH, independent: bool = False
+    distribution: Distribution, law: MaskLaw, key: Key, n: int, *, size: int = BATCH, independent: bool = False
 ) -> Iterator[tuple[Contexts, ...]]:
     """Draw n sequences, ``size`` at a time, and hide positions of them: for every batch, contexts by each of its masks.
 

@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.diffusion import _kernels
 from lo_theory.diffusion.remasking import without_one
-from lo_theory.posterior import ExactPosterior, Marginals, Posterior
+from lo_theory.posterior import Marginals, Posterior, exact_posterior
 from lo_theory.posterior.protocol import ask
-from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Record
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
 
@@ -156,7 +156,7 @@ class MovedLaw(Record):
 
 @checked
 def moved_law(
-    distribution: LODistribution, correctors: Sequence[Corrector], *, posterior: Posterior | None = None
+    distribution: Distribution, correctors: Sequence[Corrector], *, posterior: Posterior | None = None
 ) -> list[MovedLaw]:
     """What one step of each corrector makes of the law of the data, exactly, by all strings and all subsets.
 
@@ -165,7 +165,7 @@ def moved_law(
     than 2**16 strings, and where a corrector's chances do not sum to one.
     """
     layout = distribution.layout
-    posterior = ExactPosterior(distribution) if posterior is None else posterior
+    posterior = exact_posterior(distribution) if posterior is None else posterior
     sizes = tuple(int(size) for size in layout.values)
     if math.prod(sizes) * 2**layout.length > _LARGEST:
         raise ValueError(

@@ -23,8 +23,8 @@ from lo_theory.diffusion.schedules import Schedule
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import ExactPosterior, Marginals, Posterior
 from lo_theory.posterior.protocol import POSTERIOR, check_layout
-from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout, Record
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
@@ -70,7 +70,7 @@ def decode_cost(
     posterior: Posterior,
     policy: Policy,
     schedule: Schedule,
-    distribution: LODistribution,
+    distribution: Distribution,
     *,
     key: Key,
     n: int,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
@@ -115,7 +116,7 @@ def expected_distinct(prior: NDArray[np.float64], n: int) -> float:
     return n - n * (n - 1) / 2 * math.exp(float(np.log(np.square(prior).sum(axis=1)).sum()))
 
 
-def total_variation(distribution: LODistribution, tokens: NDArray[np.int8]) -> float:
+def total_variation(distribution: Distribution, tokens: NDArray[np.int8]) -> float:
     """Total variation distance between the empirical law of complete sequences int8[n, L] and p_data.
 
     (1/2)(1 + sum over the distinct sequences seen of |f - p| - p), f the frequency: exact however many sequences are

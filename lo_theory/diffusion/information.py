@@ -20,8 +20,9 @@ from lo_theory.diffusion.schedules import random_sizes_factor
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
-from lo_theory.problem.distribution import LODistribution, entropies
+from lo_theory.problem.distribution import entropies
 from lo_theory.problem.layout import MASK, Record
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import check_count, checked, is_whole
 from lo_theory.rng import Key
 
@@ -70,7 +71,7 @@ class InformationCurve(Record):
 
 
 @checked
-def information_curve(exact: Posterior, distribution: LODistribution, *, key: Key, n: int) -> InformationCurve:
+def information_curve(exact: Posterior, distribution: Distribution, *, key: Key, n: int) -> InformationCurve:
     """Measure h_j = E H(x_i | j random other tokens), i uniform among the hidden, over n sequences.
 
     Each sequence is revealed along one uniform order; a context counts the mean entropy of its hidden tokens' exact

@@ -19,7 +19,7 @@ from lo_theory.diffusion.contexts import at_truth, by_class, draw_contexts, row_
 from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
-from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
@@ -57,7 +57,7 @@ class Losses:
 
 
 @checked
-def gap_closed(excess: float, distribution: LODistribution) -> float:
+def gap_closed(excess: float, distribution: Distribution) -> float:
     """(marginals - loss)/(marginals - floor) of a loss that lies ``excess`` nats per token above the floor, under the
     uniform law.
 
@@ -108,7 +108,7 @@ def _sums(values: NDArray[np.float64]) -> tuple[Sums, Sums, Sums]:
 
 @checked
 def losses(
-    model: Posterior, exact: Posterior | None, distribution: LODistribution, law: MaskLaw, *, key: Key, n: int
+    model: Posterior, exact: Posterior | None, distribution: Distribution, law: MaskLaw, *, key: Key, n: int
 ) -> Losses:
     """Compare ``model`` with the ``exact`` posterior on n contexts: fresh data under a mask law.
 

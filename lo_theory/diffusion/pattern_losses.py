@@ -21,7 +21,7 @@ from lo_theory.diffusion.losses import kl_divergence
 from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
-from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
@@ -168,7 +168,7 @@ def _check(posteriors: Mapping[str, Posterior], beside: str | None) -> None:
 def pattern_losses(
     posteriors: Mapping[str, Posterior],
     exact: Posterior,
-    distribution: LODistribution,
+    distribution: Distribution,
     law: MaskLaw,
     *,
     key: Key,

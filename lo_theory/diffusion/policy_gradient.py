@@ -20,8 +20,8 @@ from lo_theory.diffusion.decode import DecodeOptions
 from lo_theory.diffusion.policies import Policy, View, entropy, reveal_best, top_probability
 from lo_theory.diffusion.schedules import Schedule
 from lo_theory.posterior import Posterior
-from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import Record
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
@@ -252,7 +252,7 @@ class LearnedPlan(Record):
 @checked
 def optimise_plan(
     posterior: Posterior,
-    distribution: LODistribution,
+    distribution: Distribution,
     policy: Policy,
     schedule: Schedule,
     *,

@@ -28,8 +28,8 @@ from lo_theory.diffusion.rates import AtRates, Rates, TableRates, UniformRates, 
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import ask
-from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.layout import MASK, Layout
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
@@ -65,7 +65,7 @@ class LossVariance:
 
 @checked
 def loss_variances(
-    posterior: Posterior, distribution: LODistribution, laws: Sequence[MaskLaw], *, key: Key, n: int
+    posterior: Posterior, distribution: Distribution, laws: Sequence[MaskLaw], *, key: Key, n: int
 ) -> list[LossVariance]:
     """Measure A, B and C of each law on n sequences, without bias.
 
@@ -99,7 +99,7 @@ def loss_variances(
 
 
 @checked
-def exact_variances(posterior: Posterior, distribution: LODistribution, laws: Sequence[MaskLaw]) -> list[LossVariance]:
+def exact_variances(posterior: Posterior, distribution: Distribution, laws: Sequence[MaskLaw]) -> list[LossVariance]:
     """A, B and C of each law exactly, by all sequences of positive probability and all masks.
 
     Only t is integrated numerically. Cost: S 2**L rows through ``posterior`` for S sequences, once. Errors: ValueError
@@ -140,7 +140,7 @@ def exact_variances(posterior: Posterior, distribution: LODistribution, laws: Se
 
 @checked
 def pots_rates(
-    posterior: Posterior, distribution: LODistribution, *, key: Key, n: int, label: str = "measured"
+    posterior: Posterior, distribution: Distribution, *, key: Key, n: int, label: str = "measured"
 ) -> TableRates:
     """Measure the table of P-POTS, p(t) ~ sqrt(g(t)**2 + v(t)), for a predictor on n sequences.
 
@@ -306,7 +306,7 @@ def _losses(
     return np.where(hidden, cross_entropy(probs, rows), 0.0).reshape(masked.shape)
 
 
-def _walk(posterior: Posterior, distribution: LODistribution, form: _Form, key: Key, n: int) -> NDArray[np.float64]:
+def _walk(posterior: Posterior, distribution: Distribution, form: _Form, key: Key, n: int) -> NDArray[np.float64]:
     """f along two orders from both ends, float64[n, 2, 2, L + 1]: the last k positions, and the first k, are hidden.
 
     Only the last k have the law of a Plackett-Luce mask, so of weights that differ both ends are the last k.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lo_theory.diffusion import TopK, View, _kernels, row_integers
 from lo_theory.neural.model import Transformer, TransformerConfig
 from lo_theory.neural.objectives import Batch, State, check_form, cross_entropy
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution
 from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -80,7 +80,7 @@ class LearnedOrder:
     says. Errors: ValueError unless 0 <= c2 < c1.
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     c1: float = 0.7
     c2: float = 0.65
     network = OrderedTransformer

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from lo_theory.neural.posterior import in_batches
 from lo_theory.neural.vocabulary import Ids, Vocabulary, name_values
 from lo_theory.posterior import Marginals
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.seams import checked
 
@@ -117,7 +117,7 @@ class LogitsPosterior:
 @checked
 def from_logits(
     fn: Callable[..., Any],
-    problem: LODistribution,
+    problem: Distribution,
     *,
     mask_id: int | None = None,
     ids: Ids | None = None,

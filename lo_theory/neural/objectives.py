@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.neural.model import Transformer
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution, LODistribution
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -41,7 +41,7 @@ class Objective(Protocol):
     """
 
     @property
-    def distribution(self) -> LODistribution:
+    def distribution(self) -> Distribution:
         """The problem that is learned."""
         ...
 
@@ -87,10 +87,15 @@ class Stage:
         if self.steps < 0:
             raise ValueError(f"a stage lasts at least 0 steps, got {self.steps}")
 
-    def data(self, distribution: LODistribution) -> LODistribution:
+    def data(self, distribution: Distribution) -> Distribution:
         """The problem with the stage's prior; ValueError where that is no law over the q values of a latent."""
         if self.prior is None:
             return distribution
+        if not isinstance(distribution, LODistribution):
+            raise ValueError(
+                f"a stage changes the prior of an L&O problem, and {type(distribution).__name__} has none: leave its "
+                "prior out"
+            )
         if len(self.prior) != distribution.layout.q:
             raise ValueError(
                 f"the prior of a stage gives the {distribution.layout.q} values of a latent a probability each, got "
@@ -115,7 +120,7 @@ class Masked:
     ``key.fold("masks").fold(step)``.
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     law: MaskLaw
     stages: tuple[Stage, ...] = ()
 
@@ -123,11 +128,11 @@ class Masked:
         _ = self._data  # an error in a stage shows here
 
     @cached_property
-    def _data(self) -> tuple[LODistribution, ...]:
+    def _data(self) -> tuple[Distribution, ...]:
         """What the stages are trained on."""
         return tuple(stage.data(self.distribution) for stage in self.stages)
 
-    def _at(self, step: int) -> tuple[Stage, LODistribution]:
+    def _at(self, step: int) -> tuple[Stage, Distribution]:
         """The stage of a step, and its data; a stage without an end after the last."""
         ends = itertools.accumulate(stage.steps for stage in self.stages)
         stages = zip(ends, self.stages, self._data, strict=True)
@@ -197,7 +202,7 @@ class Causal:
     position ``reading[t]``.
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     reading: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lo_theory.diffusion import _kernels
 from lo_theory.neural.model import Transformer
 from lo_theory.neural.objectives import Batch, State, check_form, cross_entropy
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution
 from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -37,7 +37,7 @@ class ProSeCo:
     ``estimate_memory`` says. Errors: ValueError for a negative weight, and a ``least`` outside (0, 1].
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     weight: float = 1.0
     drawn: bool = False
     least: float = 1e-3

@@ -16,7 +16,7 @@ from torch import Tensor
 from lo_theory.diffusion import _kernels
 from lo_theory.neural.model import Transformer
 from lo_theory.neural.objectives import Batch, State, check_form, cross_entropy
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution
 from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -45,7 +45,7 @@ class Puma:
     one stage, and a ``tau`` that is no probability above 0.
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     stages: int
     tau: float | None = None
 

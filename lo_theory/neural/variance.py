@@ -12,7 +12,7 @@ from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.neural.model import Transformer
 from lo_theory.neural.objectives import Masked
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
@@ -36,7 +36,7 @@ class GradientVariance:
 
 @checked
 def gradient_variance(
-    model: Transformer, distribution: LODistribution, law: MaskLaw, *, key: Key, passes: int, pairs: int
+    model: Transformer, distribution: Distribution, law: MaskLaw, *, key: Key, passes: int, pairs: int
 ) -> GradientVariance:
     """Measure tr Cov(G) = E|G - G'|**2/2 and |E G|**2 = E G.G' over independent pairs of batches.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lo_theory.posterior.bp import BPOptions, BPResult, run, run_batch
 from lo_theory.posterior.bp_posterior import BPPosterior
+from lo_theory.posterior.conditioned import Completed, Conditioned, exact_posterior
 from lo_theory.posterior.cost import Cost
+from lo_theory.posterior.enumerated import EnumeratedPosterior
 from lo_theory.posterior.exact import ExactPosterior
 from lo_theory.posterior.factor_graph import Conditioning, FactorGraph, condition, to_networkx
 from lo_theory.posterior.protocol import Marginals, Posterior
@@ -14,8 +16,11 @@ __all__ = [
     "BPOptions",
     "BPPosterior",
     "BPResult",
+    "Completed",
+    "Conditioned",
     "Conditioning",
     "Cost",
+    "EnumeratedPosterior",
     "ExactPosterior",
     "FactorGraph",
     "Forgetful",
@@ -26,6 +31,7 @@ __all__ = [
     "PropagationOnly",
     "Sharpened",
     "condition",
+    "exact_posterior",
     "few_rounds",
     "run",
     "run_batch",

@@ -17,7 +17,7 @@ from lo_theory.posterior.bp_posterior import BPPosterior, fill_row
 from lo_theory.posterior.graph import table_graph
 from lo_theory.posterior.protocol import POSTERIOR, Marginals, Posterior, ask, reveal
 from lo_theory.posterior.workspace import workspace
-from lo_theory.problem import MASK, Layout, LODistribution
+from lo_theory.problem import MASK, Distribution, Layout, LODistribution
 from lo_theory.problem.layout import frozen, plain
 from lo_theory.problem.seams import checked
 
@@ -33,10 +33,10 @@ class MarginalsOnly:
     """p(x_i = v) whatever is revealed: every single token's own law, and no constraint.
 
     Its loss under any mask law is the marginals-only line. The evidence is not known (nan). Cost: a copy of [L, V] a
-    row. Errors: those of ``LODistribution.token_marginals``.
+    row. Errors: those of ``Distribution.token_marginals``.
     """
 
-    def __init__(self, distribution: LODistribution) -> None:
+    def __init__(self, distribution: Distribution) -> None:
         self.distribution = distribution
         self._laws = distribution.token_marginals
 

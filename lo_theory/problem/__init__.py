@@ -1,6 +1,7 @@
 """What is drawn: predicates, observation laws, layouts and L&O distributions."""
 
 from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.enumerated import Enumerated
 from lo_theory.problem.families import (
     all_k_subsets,
     nae_sat,
@@ -12,9 +13,12 @@ from lo_theory.problem.families import (
 from lo_theory.problem.layout import MASK, Layout
 from lo_theory.problem.observations import SlabObservations, TableObservations, flip
 from lo_theory.problem.predicates import Predicate, colouring, from_array, from_function, nae, pair_channels, sat, xor
+from lo_theory.problem.protocol import Distribution
 
 __all__ = [
     "MASK",
+    "Distribution",
+    "Enumerated",
     "LODistribution",
     "Layout",
     "Predicate",

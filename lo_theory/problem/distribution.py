@@ -6,7 +6,6 @@ rebuilt from the arrays it shows. The paper's families are in ``families``.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from lo_theory.problem.observations import (
 )
 from lo_theory.problem.sampler import Sampler, make_sampler
 from lo_theory.problem.seams import check_threads, checked
-from lo_theory.problem.storage import read_arrays, write_arrays, write_atomically
+from lo_theory.problem.storage import digest_arrays, read_arrays, write_arrays, write_atomically
 from lo_theory.rng import Key
 
 __all__ = ["LODistribution", "entropies"]
@@ -216,11 +215,7 @@ class LODistribution(Record):
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits that name the problem: a digest of its arrays, the same on every machine."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, array in self._arrays().items():
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return digest_arrays(self._arrays())
 
     @checked
     def save(self, path: str | Path) -> Path:

@@ -78,7 +78,8 @@ class Layout(Record):
     """Positions and roles of a sequence of N latents and P observations.
 
     ``order`` (int32[L], L = N + P) is the paper's permutation pi: ``order[role]`` is the position of that role; the
-    identity when left out. Latents take values 0..q-1, observations 0..r-1.
+    identity when left out. Latents take values 0..q-1, observations 0..r-1. P = 0: sequences of latents only, such as
+    puzzles; an ``LODistribution`` has P >= 1.
     """
 
     n_latents: int
@@ -88,7 +89,7 @@ class Layout(Record):
     order: NDArray[np.int32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for name, least in (("n_latents", 1), ("n_observations", 1), ("q", 2), ("r", 2)):
+        for name, least in (("n_latents", 1), ("n_observations", 0), ("q", 2), ("r", 2)):
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -20,7 +20,7 @@ import numpy as np
 
 from lo_theory.rng import Key
 
-__all__ = ["Seam", "check_count", "check_key", "check_threads", "checked", "is_whole"]
+__all__ = ["DISTRIBUTION", "Seam", "check_count", "check_key", "check_threads", "checked", "is_whole"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,12 +45,20 @@ class Seam:
     members: tuple[str, ...]
     example: str
 
+    def fits(self, value: Any) -> bool:
+        """Whether ``value`` is an instance with all members."""
+        return not isinstance(value, type) and all(hasattr(value, member) for member in self.members)
+
     def check(self, value: Any, name: str) -> None:
         """Raise ValueError unless ``value`` (the argument ``name``) is an instance with all members."""
         missing = [member for member in self.members if not hasattr(value, member)]
         if missing or isinstance(value, type):
             lacks = "" if hasattr(value, "__name__") else f", which has no {missing[0]!r}"
             raise ValueError(f"{name} must be {self.what}, such as {self.example}; got {_got(value)}{lacks}")
+
+
+DISTRIBUTION = Seam("a problem", ("layout", "sample", "log_prob", "entropy", "fingerprint"), "nae_sat(25, 275, seed=0)")
+_SEAMS = {"Distribution": DISTRIBUTION}  # protocols that ``checked`` looks at, by name
 
 
 def check_key(key: Any, name: str = "key") -> None:
@@ -80,9 +88,9 @@ def check_threads(threads: Any, name: str = "threads") -> None:
 def checked(what: F) -> F:
     """Make a function or a class raise ValueError for arguments of another kind than its type hints name.
 
-    Looked at are whole numbers, numbers, truth values, texts, classes that are no protocols, and unions of these;
-    arrays and protocols have checks of their own. An integer passes for a number, numpy's scalars for Python's. Cost:
-    some 2 us a call.
+    Looked at are whole numbers, numbers, truth values, texts, classes that are no protocols, the protocol
+    ``Distribution``, and unions of these; arrays and other protocols have checks of their own. An integer passes for a
+    number, numpy's scalars for Python's. Cost: some 2 us a call.
     """
     made = isinstance(what, type)
     function: Any = vars(what)["__init__"] if made else what
@@ -114,12 +122,13 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [_kinds(part) for part in typing.get_args(hint)]
         return sum(parts, ()) if all(parts) else ()
-    looked_at = isinstance(hint, type) and hint is not Any and typing.Protocol not in hint.__bases__
-    return (hint,) if looked_at else ()
+    if not isinstance(hint, type) or hint is Any:
+        return ()
+    return (hint,) if hint.__name__ in _SEAMS or typing.Protocol not in hint.__bases__ else ()
 
 
 def _is_instance(value: Any, kind: type) -> bool:
-    return isinstance(value, kind)
+    return _SEAMS[kind.__name__].fits(value) if kind.__name__ in _SEAMS else isinstance(value, kind)
 
 
 _TESTS: dict[type, Callable[[Any, type], bool]] = {
@@ -143,5 +152,12 @@ _WORDS = {
 def _refuse(name: str, value: Any, kinds: tuple[type, ...]) -> None:
     if kinds == (Key,):
         check_key(value, name)
+    if len(kinds) == 1 and kinds[0].__name__ in _SEAMS:
+        _SEAMS[kinds[0].__name__].check(value, name)
     words = " or ".join(_WORDS.get(kind.__name__, f"{kind.__name__}(...)") for kind in kinds)
-    raise ValueError(f"{name} must be {words}; got {_got(value)}")
+    only = (
+        ", which has sequences and their law but no observations of latents"
+        if any(kind.__name__ == "LODistribution" for kind in kinds) and DISTRIBUTION.fits(value)
+        else ""
+    )
+    raise ValueError(f"{name} must be {words}; got {_got(value)}{only}")

@@ -39,6 +39,18 @@ def test_order_is_the_position_of_each_role(layout):
     assert layout.n_values == max(layout.q, layout.r)
 
 
+def test_a_layout_may_have_latents_only() -> None:
+    layout = Layout(3, 0, 4, 4, [2, 0, 1])
+    tokens = np.array([[3, MASK, 0]], np.int8)
+    latents, observations = layout.split(tokens)
+    assert latents.tolist() == [[0, 3, MASK]]
+    assert observations.shape == (1, 0)
+    assert (layout.join(latents, observations) == tokens).all()
+    assert layout.is_latent.all()
+    assert layout.values.tolist() == [4, 4, 4]
+    assert layout.observation_positions.shape == (0,)
+
+
 def test_the_order_is_the_identity_when_left_out():
     layout = Layout(2, 3, 2, 2)
     assert layout.order.tolist() == [0, 1, 2, 3, 4]
@@ -82,7 +94,7 @@ def test_values_beyond_int8_are_refused_before_they_wrap():
     ("make", "message"),
     [
         (lambda: Layout(0, 1, 2, 2), "n_latents must be at least 1, got 0"),
-        (lambda: Layout(1, 0, 2, 2), "n_observations must be at least 1, got 0"),
+        (lambda: Layout(1, -1, 2, 2), "n_observations must be at least 0, got -1"),
         (lambda: Layout(1, 1, 1, 2), "q must be at least 2, got 1"),
         (lambda: Layout(1, 1, 2, 1), "r must be at least 2, got 1"),
         (lambda: Layout(1, 1, 128, 2), "at most 127 values"),
