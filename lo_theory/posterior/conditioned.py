@@ -45,7 +45,7 @@ class Conditioned(Record):
         layout = self.problem.layout
         complete = layout.join(np.full(layout.n_latents, MASK), self.observations)
         object.__setattr__(self, "observations", frozen(layout.split(complete)[1], np.int8))
-        if not np.isfinite(self._log_given):
+        if not np.isfinite(self.posterior.log_given):
             raise ValueError("the given observations exclude each other: no latents have them, so there is no law")
 
     @cached_property
@@ -58,11 +58,6 @@ class Conditioned(Record):
     def posterior(self) -> Completed:
         """The exact posterior of the latents."""
         return Completed(ExactPosterior(self.problem), self)
-
-    @cached_property
-    def _log_given(self) -> float:
-        hidden = np.full((1, self.layout.length), MASK, np.int8)
-        return float(ExactPosterior(self.problem).marginals(self.complete(hidden)).log_evidence[0])
 
     def complete(self, latents: ArrayLike) -> NDArray[np.int8]:
         """Put the given observations beside ``latents`` int8[B, N]: tokens of the whole problem, int8[B, L]."""
@@ -135,8 +130,8 @@ class Conditioned(Record):
 class Completed:
     """Any posterior of the whole problem, asked with the given observations shown: one of the latents alone.
 
-    log_evidence is ln P(revealed latents | given), where ``posterior`` knows its own. Errors: ValueError for a
-    posterior of another problem.
+    log_evidence is ln P(revealed latents | given), where ``posterior`` knows its own; ``log_given`` is ln P(given).
+    Errors: ValueError for a posterior of another problem.
     """
 
     def __init__(self, posterior: Posterior, distribution: Conditioned) -> None:
@@ -144,7 +139,7 @@ class Completed:
         check_layout(posterior.layout, distribution.problem.layout, type(posterior).__name__)
         self.posterior, self.distribution = posterior, distribution
         hidden = distribution.complete(np.full((1, distribution.layout.length), MASK, np.int8))
-        self._given = float(ask(posterior, hidden, posterior.layout).log_evidence[0])
+        self.log_given = float(ask(posterior, hidden, posterior.layout).log_evidence[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.posterior, self.distribution)
@@ -159,7 +154,7 @@ class Completed:
         answer = ask(self.posterior, self.distribution.complete(tokens), self.posterior.layout)
         latents, q = self.posterior.layout.latent_positions, self.layout.q
         probs = np.ascontiguousarray(answer.probs[:, latents, :q])
-        evidence = np.where(np.isneginf(answer.log_evidence), -np.inf, answer.log_evidence - self._given)
+        evidence = np.where(np.isneginf(answer.log_evidence), -np.inf, answer.log_evidence - self.log_given)
         return Marginals(probs, evidence, answer.converged)
 
 
