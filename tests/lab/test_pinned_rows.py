@@ -95,7 +95,7 @@ def test_rows_are_those_that_are_pinned(tiny_run: FinishedRun) -> None:
 
 def test_every_task_is_pinned_and_most_of_its_numbers_are() -> None:
     assert {path.stem for path in TINY.glob("*.yaml")} == {path.stem for path in TINY.glob("*.txt")} == set(TASKS)
-    for task in set(TASKS) - {"recipes"}:  # which trains and holds out, nothing else
+    for task in set(TASKS) - {"recipes", "proposals"}:  # which train and judge networks, nothing else
         quantities = [line for line in read_pinned(task) if line.startswith("  ")]
         assert sum(not line.endswith("~") for line in quantities) > len(quantities) / 3, task
 
