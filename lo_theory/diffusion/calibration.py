@@ -11,7 +11,7 @@ from lo_theory.diffusion.contexts import draw_contexts, row_means
 from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
-from lo_theory.problem.distribution import LODistribution
+from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
@@ -32,7 +32,7 @@ class Calibration:
 
 @checked
 def calibration(
-    model: Posterior, exact: Posterior, distribution: LODistribution, law: MaskLaw, *, key: Key, n: int
+    model: Posterior, exact: Posterior, distribution: Distribution, law: MaskLaw, *, key: Key, n: int
 ) -> Calibration:
     """Measure the confidence of ``model`` on n contexts of a mask law, those that ``losses`` judges by the same key.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lo_theory.neural.model import Transformer
 from lo_theory.neural.objectives import Batch, Masked, Objective, State
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
@@ -42,7 +42,7 @@ class Staged:
         return getattr(self.objective, "network", Transformer)
 
     @property
-    def distribution(self) -> LODistribution:
+    def distribution(self) -> Distribution:
         """See Objective."""
         return self.objective.distribution
 
