@@ -29,6 +29,7 @@ __all__ = [
     "Suffix",
     "TwoRates",
     "Uniform",
+    "check_length",
     "describe",
     "draw_masks",
     "hide_subset",
@@ -115,12 +116,13 @@ def _check_mean(name: str, masked: NDArray[np.bool_], weight: NDArray[np.floatin
 @checked
 def describe(masked: NDArray[np.bool_], layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(latents hidden, observations hidden), each int64[n], of masks bool[n, L]: the class of a context."""
-    _check_length(masked, layout)
+    check_length(masked, layout)
     latents, observations = layout.split(masked)
     return latents.sum(axis=-1), observations.sum(axis=-1)
 
 
-def _check_length(rows: NDArray[Any], layout: Layout) -> None:
+def check_length(rows: NDArray[Any], layout: Layout) -> None:
+    """Raise ValueError unless ``rows`` [n, L], tokens or masks, have the length of ``layout``."""
     if rows.ndim != 2 or rows.shape[1] != layout.length:
         raise ValueError(f"tokens and masks have shape [n, {layout.length}] (N + P) here, got {rows.shape}")
 
@@ -174,7 +176,7 @@ class Uniform:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
         sizes = 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
         hide_subset(masked, key.fold("subset"), start, np.arange(layout.length, dtype=np.int32), sizes)
@@ -204,7 +206,7 @@ class Bernoulli:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         alpha = np.full(len(tokens), 1.0 if self.alpha is None else self.alpha)
         if self.alpha is None:
             _kernels.draw_units(alpha, start, *key.fold("alpha").words())
@@ -233,7 +235,7 @@ class Pattern:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError if l is not in 1..N."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         if not 1 <= self.latents <= layout.n_latents:
             raise ValueError(f"pattern(l) hides l = 1..N latents, got l = {self.latents} at N = {layout.n_latents}")
         masked = np.zeros(tokens.shape, np.bool_)
@@ -265,7 +267,7 @@ class TwoRates:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         masked = np.zeros(tokens.shape, np.bool_)
         rates = np.where(layout.is_latent, float(self.latents), float(self.observations))
         _kernels.hide_at_rates(masked, start, *key.words(), np.ones(len(tokens)), rates)
@@ -291,7 +293,7 @@ class Suffix:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError if ``reading`` is no permutation of the positions."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         reading = layout.reading(self.reading)
         known = row_integers(key, len(tokens), layout.length, start=start)
         rank = np.empty(layout.length, np.int64)
@@ -316,7 +318,7 @@ class ObservationsFirst:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         latents, sizes = layout.n_latents, 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
         scored = np.zeros((2, *tokens.shape), np.bool_)
         counts = np.minimum(sizes, latents), np.maximum(sizes - latents, 0)
@@ -356,7 +358,7 @@ class Rotation:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
-        _check_length(tokens, layout)
+        check_length(tokens, layout)
         turn = (start + np.arange(len(tokens))) % len(self.laws)
         answers = [draw_masks(law, key.fold(i), tokens, layout, start=start) for i, law in enumerate(self.laws)]
         masked, weight = answers[0][0].copy(), answers[0][1].copy()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion.masks import Masks, hide_subset, per_hidden, row_integers
+from lo_theory.diffusion.masks import Masks, check_length, hide_subset, per_hidden, row_integers
 from lo_theory.diffusion.rates import RATES, Rates, UniformRates, draw_rates, factors, p_pots, row_units, weight_spread
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import checked
@@ -49,6 +49,7 @@ class Mirror:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw: two masks."""
+        check_length(tokens, layout)
         rates = draw_rates(self.rates, key.fold("rate"), len(tokens), start=start)
         units = row_units(key.fold("positions"), tokens.shape, start=start)
         masked = np.stack([units < rates[:, None], units >= 1 - rates[:, None]])
@@ -70,6 +71,7 @@ class MirrorUniform:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw: two masks, the first of them that of ``Uniform``."""
+        check_length(tokens, layout)
         masked, shown = np.zeros(tokens.shape, np.bool_), np.zeros(tokens.shape, np.bool_)
         sizes = 1 + row_integers(key.fold("size"), len(tokens), layout.length, start=start)
         positions = np.arange(layout.length, dtype=np.int32)

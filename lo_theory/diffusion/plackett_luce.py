@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory.diffusion.masks import Masks, row_integers
+from lo_theory.diffusion.masks import Masks, check_length, row_integers
 from lo_theory.diffusion.rates import row_units
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
 __all__ = ["PlackettLuce", "draw_orders", "order_chances"]
+
+_LEAST = 1e-100  # sums and ratios of weights that are no further from 1 are finite
 
 
 @checked
@@ -34,9 +36,9 @@ class PlackettLuce:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        given = np.asarray([self.latents] if self.weights is None else self.weights, np.float64)
-        if not ((given > 0) & (given < np.inf)).all():
-            raise ValueError(f"the weights of a Plackett-Luce law are positive numbers, got {given.tolist()}")
+        given = _positive([self.latents] if self.weights is None else self.weights)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", tuple(given.tolist()))
 
     @property
     def name(self) -> str:
@@ -53,6 +55,7 @@ class PlackettLuce:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        check_length(tokens, layout)
         weights = self.at(layout)
         known = row_integers(key.fold("known"), len(tokens), layout.length, start=start)
         places = np.argsort(draw_orders(key.fold("order"), len(tokens), weights, start=start), axis=1)
@@ -61,13 +64,23 @@ class PlackettLuce:
         return masked[None], (hidden / hidden.sum(axis=1, keepdims=True)).astype(np.float32)[None]
 
 
+def _positive(weights: ArrayLike) -> NDArray[np.float64]:
+    given = np.asarray(weights, np.float64)
+    if given.ndim != 1 or not ((given >= _LEAST) & (given <= 1 / _LEAST)).all():
+        raise ValueError(
+            f"the weights of a Plackett-Luce law are positive numbers, one for each position, from {_LEAST:g} to "
+            f"{1 / _LEAST:g}, got {given.tolist()}"
+        )
+    return given
+
+
 @checked
 def draw_orders(key: Key, n: int, weights: ArrayLike, *, start: int = 0) -> NDArray[np.int64]:
     """Draw Plackett-Luce orders of the positions for rows ``start .. start + n``: int64[n, L], first to last.
 
     The order of independent exponential times of rates ``weights`` float[L].
     """
-    rates = np.asarray(weights, np.float64)
+    rates = _positive(weights)
     times = -np.log1p(-row_units(key, (n, len(rates)), start=start)) / rates
     return np.argsort(times, axis=1, kind="stable")
 
@@ -78,7 +91,7 @@ def order_chances(weights: ArrayLike) -> NDArray[np.float64]:
 
     f(R) = sum over i in R of f(R - i) w_i / (sum of w outside R - i). Cost: L 2**L.
     """
-    each = np.asarray(weights, np.float64)
+    each = _positive(weights)
     sets = np.arange(2 ** len(each))
     bits = (sets[:, None] >> np.arange(len(each))) & 1
     left, sizes = (1 - bits) @ each, bits.sum(axis=1)

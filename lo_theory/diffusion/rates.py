@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.masks import Masks
+from lo_theory.diffusion.masks import Masks, check_length
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
@@ -42,6 +42,7 @@ __all__ = [
 _LEAST_RATE = 2.0**-53
 _BINS = 64
 _LEAST_WIDTH = 0.2
+_WIDTHS = 8.0  # of a bell, beyond which it is 1e-14 of its height
 
 
 class Rates(Protocol):
@@ -111,7 +112,8 @@ class BellRates:
     @property
     def edges(self) -> NDArray[np.float64]:
         """See Rates."""
-        return np.array([0.0, 1.0])
+        ends = np.clip(0.5 + np.array([-_WIDTHS, _WIDTHS]) * self.width, 0.0, 1.0)
+        return np.unique(np.sqrt([0.0, *ends, 1.0]))
 
     @property
     def _below(self) -> float:
@@ -194,10 +196,11 @@ class AtRates:
 
     def weight_spread(self, length: int) -> float:
         """Standard deviation of the sum of a row's weights; see ``draw_masks``."""
-        return weight_spread(self.rates, length)
+        return weight_spread(self.rates, length) if self.weighted else math.inf
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        check_length(tokens, layout)
         rates = draw_rates(self.rates, key.fold("rate"), len(tokens), start=start)
         masked = row_units(key.fold("positions"), tokens.shape, start=start) < rates[:, None]
         weight = masked * (factors(self.rates, rates, self.weighted) / layout.length)[:, None]
@@ -219,8 +222,19 @@ def draw_rates(rates: Rates, key: Key, n: int, *, start: int = 0) -> NDArray[np.
 
 
 def factors(rates: Rates, at: NDArray[np.float64], weighted: bool = True) -> NDArray[np.float64]:
-    """L times the weight of a hidden position at the rates ``at`` float64[n]: 1/(p(t) t), or 1/t."""
-    return np.asarray(1.0 / (at * rates.density(at) if weighted else at))
+    """L times the weight of a hidden position at the rates ``at`` float64[n]: 1/(p(t) t), or 1/t.
+
+    ValueError where p(t) is zero in float64, as that of a narrow bell is far from 1/2.
+    """
+    if not weighted:
+        return 1.0 / at
+    density = rates.density(at)
+    if not (density > 0).all():
+        raise ValueError(
+            f"{rates.name} has a density of zero at the rate {at[np.argmin(density > 0)]:g}, where the weight 1/p(t) "
+            "is infinite: take a wider one, or AtRates(rates, weighted=False)"
+        )
+    return np.asarray(1.0 / (at * density))
 
 
 def weight_spread(rates: Rates, length: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.masks import Masks, row_integers
+from lo_theory.diffusion.masks import Masks, check_length, row_integers
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -42,6 +42,7 @@ class Timesteps:
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
+        check_length(tokens, layout)
         steps, length = self.steps, layout.length
         t = row_integers(key.fold("time"), len(tokens), steps, start=start)
         masked = np.zeros(tokens.shape, np.bool_)

@@ -71,8 +71,9 @@ def loss_variances(
 
     Two independent orders a sequence, losses of the first and the last k positions of each, k = 1..L; products of the
     two orders have the expectation of squared means. Cost: 4 n L rows through ``posterior`` for all laws of
-    exchangeable positions together, half as many more for each ``PlackettLuce``. Errors: ValueError for n < 2, and for
-    laws that are not drawn by size (``Pattern``, ``TwoRates``, ``Suffix``, ``Rotation``, others).
+    exchangeable positions together, half as many more for each ``PlackettLuce``. Errors: ValueError for n < 2, for
+    laws that are not drawn by size (``Pattern``, ``TwoRates``, ``Suffix``, ``Rotation``, others), and for a predictor
+    that excludes a token.
     """
     if n < 2:
         raise ValueError(f"a variance is measured on at least two sequences, got n = {n}")
@@ -146,7 +147,7 @@ def pots_rates(
 
     4 t E[loss at t squared] is the sum over sizes k of Binomial(k; L, t) times the mean squared loss at size k, over t.
     ``AtRates`` makes a law of it, ``Mirror`` one of two masks. Cost: 4 n L rows through ``posterior``. Errors:
-    ValueError for n < 1, and where the losses are all zero.
+    ValueError for n < 1, where the losses are all zero, and where one is infinite.
     """
     check_count(n, "a table is measured on at least one sequence")
     layout = distribution.layout
@@ -244,8 +245,8 @@ def _by_rate(law: Any, layout: Layout) -> _Form:
     weighted = getattr(law, "weighted", True)
     rates, chances = quadrature(density)
     form = _at(rates, chances, factors(density, rates, weighted), layout, pair=isinstance(law, Mirror))
-    if np.isfinite(density.density(np.zeros(1)))[0]:
-        form.first[1] = np.inf  # the integral of 1/t
+    if not weighted or np.isfinite(density.density(np.zeros(1)))[0]:
+        form.first[1] = np.inf  # the integral of 1/(t p(t)), or of p(t)/t
     return form
 
 
@@ -303,7 +304,14 @@ def _losses(
     rows = np.broadcast_to(truth, masked.shape).reshape(-1, layout.length)
     hidden = masked.reshape(-1, layout.length)
     probs = np.asarray(ask(posterior, np.where(hidden, np.int8(MASK), rows), layout).probs, np.float64)
-    return np.where(hidden, cross_entropy(probs, rows), 0.0).reshape(masked.shape)
+    losses = np.where(hidden, cross_entropy(probs, rows), 0.0)
+    if np.isinf(losses).any():
+        excluded = rows[np.isinf(losses).any(axis=1)][0]
+        raise ValueError(
+            f"{type(posterior).__name__} excludes a token of the sequence {excluded.tolist()}: its loss is infinite, "
+            "and has no variance; mix it with the prior (Mixed)"
+        )
+    return losses.reshape(masked.shape)
 
 
 def _walk(posterior: Posterior, distribution: Distribution, form: _Form, key: Key, n: int) -> NDArray[np.float64]:

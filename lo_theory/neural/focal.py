@@ -35,7 +35,7 @@ class Focal(Masked):
 
     def describe(self) -> dict[str, Any]:
         """See Objective."""
-        return {**super().describe(), "kind": "focal", "gamma": self.gamma}
+        return {**super().describe(), "kind": "focal", "gamma": float(self.gamma)}
 
     def label(self, step: int) -> str:
         """``focal(gamma)`` before the name of the step's mask law: other losses than the plain one's."""

@@ -50,7 +50,7 @@ class ProSeCo:
 
     def describe(self) -> dict[str, Any]:
         """See Objective."""
-        settings = {"weight": self.weight, "drawn": self.drawn, "least": self.least}
+        settings = {"weight": float(self.weight), "drawn": bool(self.drawn), "least": float(self.least)}
         return {"kind": "proseco", "problem": self.distribution.fingerprint(), **settings}
 
     def label(self, step: int) -> str:

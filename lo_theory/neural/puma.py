@@ -57,7 +57,8 @@ class Puma:
 
     def describe(self) -> dict[str, Any]:
         """See Objective."""
-        return {"kind": "puma", "problem": self.distribution.fingerprint(), "stages": self.stages, "tau": self.tau}
+        tau = None if self.tau is None else float(self.tau)
+        return {"kind": "puma", "problem": self.distribution.fingerprint(), "stages": int(self.stages), "tau": tau}
 
     def label(self, step: int) -> str:
         """``puma(K)``, with tau ``puma(K,tau)``."""

@@ -23,10 +23,12 @@ from lo_theory.diffusion import (
     Rotation,
     Suffix,
     TableRates,
+    Timesteps,
     Uniform,
     UniformRates,
     bell,
     bell_unweighted,
+    draw_orders,
     exact_variances,
     mirror_p_pots,
     order_chances,
@@ -126,6 +128,20 @@ def test_hidden_positions_weigh_and_the_normalisation_is_kept(law):
         draw(law, n, key=Key(seed))
 
 
+@pytest.mark.parametrize("law", [*EVERY, Timesteps(3)], ids=named)
+@pytest.mark.parametrize("length", [LENGTH - 1, LENGTH + 1])
+def test_sequences_of_another_length_are_refused(law, length):
+    with pytest.raises(ValueError, match=rf"shape \[n, 5\] .*, got \(3, {length}\)"):
+        law.sample(KEY, np.zeros((3, length), np.int8), LAYOUT)
+
+
+def test_weights_of_an_order_are_kept_as_numbers():
+    """A checkpoint knows a law by its text."""
+    given = [PlackettLuce(weights=values) for values in (OWN, list(OWN), np.array(OWN))]
+    assert len({repr(law) for law in given}) == 1
+    assert given[0] == given[2]
+
+
 @dataclass(frozen=True)
 class Rare(Changed):
     """A law that says how much its rows' sums of weights vary."""
@@ -151,6 +167,7 @@ def test_rare_rows_that_weigh_much_are_allowed_for():
     weight = draw(p_pots(0.2), N)[1]
     assert math.isclose(p_pots(0.2).weight_spread(LENGTH), weight.sum(axis=2).std(), rel_tol=0.02)
     assert math.isinf(Mirror().weight_spread(LENGTH))
+    assert math.isinf(AtRates(TABLE, weighted=False).weight_spread(LENGTH))  # the integral of p(t)/t
 
 
 @pytest.mark.parametrize("name", [law.name for law in EVERY if "(own" not in law.name and "(table" not in law.name])
@@ -292,6 +309,21 @@ def test_a_density_of_rates_is_one(rates):
     np.testing.assert_allclose(below, shares, atol=2e-6)
 
 
+@pytest.mark.parametrize("width", [1e-5, 1e-3, 0.05, 0.2, 3.0])
+def test_the_quadrature_finds_narrow_bells(width):
+    rates = BellRates(width)
+    at, chances = quadrature(rates)
+    assert math.isclose(chances.sum(), 1, rel_tol=1e-9)
+    assert math.isclose(chances @ at, 0.5, rel_tol=1e-9)
+    ratio = 0.5 / width  # the variance of a normal law that is cut off at 1/2 +- ratio widths
+    cut = 2 * ratio * math.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi) / math.erf(ratio / math.sqrt(2))
+    assert math.isclose(chances @ np.square(at - 0.5), width**2 * (1 - cut), rel_tol=1e-6)
+
+
+def quadrature_factors(rates):
+    return factors(rates, quadrature(rates)[0])
+
+
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.floats(1e-9, 1))
 def test_weights_of_a_table_are_exactly_one_over_the_density(heights, share):
     rates = TableRates(tuple(heights))
@@ -349,6 +381,10 @@ def test_the_mirror_of_sizes_is_the_uniform_law_twice():
         (lambda: Mirror(0.5), r"such as UniformRates\(\)"),
         (lambda: PlackettLuce(0.0), "positive numbers"),
         (lambda: draw(PlackettLuce(weights=(1.0, 2.0)), 3), "2 weights, sequences have length 5"),
+        (lambda: PlackettLuce(weights=(1e308,) * 5), r"from 1e-100 to 1e\+100"),
+        (lambda: draw_orders(KEY, 3, [1.0, -2.0]), r"positive numbers.* got \[1\.0, -2\.0\]"),
+        (lambda: order_chances([1.0, 0.0]), r"positive numbers.* got \[1\.0, 0\.0\]"),
+        (lambda: quadrature_factors(BellRates(0.01)), r"bell\(0\.01\) has a density of zero .* take a wider one"),
         (lambda: mask_law("mirror(0.3)"), "a density of rates"),
         (lambda: mask_law("bell"), r"bell takes 1 numbers \(width\), got 0"),
     ],

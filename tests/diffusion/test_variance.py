@@ -31,7 +31,7 @@ from lo_theory.diffusion import (
 )
 from lo_theory.diffusion.masks import draw_masks
 from lo_theory.diffusion.rates import row_units
-from lo_theory.diffusion.variance import _form, _paired
+from lo_theory.diffusion.variance import _form, _mirrored_sizes, _paired
 from lo_theory.posterior import MarginalsOnly, Mixed, Sharpened
 from lo_theory.problem import Layout, nae_sat, sparse_parity
 from lo_theory.testing import joint_law, z_test
@@ -246,15 +246,20 @@ def test_drawn_copies_have_the_closed_covariance_and_independent_ones_do_not(t):
     reject("mirror: covariance", z_test(products(Independent(Fixed(t))), covariance))
 
 
-@given(st.floats(0.01, 0.99), st.integers(1, LENGTH), st.integers(0, 2**16))
+@given(st.floats(0.2, 0.8), st.integers(1, LENGTH), st.integers(0, 2**16))
 def test_odd_orders_help_and_even_orders_hurt(t, order, seed):
-    """A loss with interactions of one order only: the covariance has the sign of (-1)**order, and at order 1 the
-    correlation is -t/(1 - t) or its inverse.
+    """A loss with interactions of one order only: the covariance of mirrored masks has the sign of (-1)**order, and the
+    correlation is that power of -t/(1 - t) or its inverse; at order 1, independent tokens.
     """
     sets = np.flatnonzero(order == SIZES)
     weights = np.random.default_rng(seed).normal(size=len(sets))
     values = sum(w * np.where(MASKS, 1 - t, -t)[:, MASKS[s]].prod(axis=1) for w, s in zip(weights, sets, strict=True))
-    variance, covariance = closed_form(values, t)
+    pmf = t**SIZES * (1 - t) ** (LENGTH - SIZES)
+    mean = pmf @ values
+    variance = pmf @ values**2 - mean**2
+    values = np.where(SIZES > 0, values - values[0], 0.0)  # _paired is about losses, zero where nothing is hidden
+    mean = pmf @ values
+    covariance = _paired(values[None], SIZES, _mirrored_sizes(t, LENGTH))[0] - mean**2
     assert math.copysign(1, covariance) == (-1) ** order
     assert math.isclose(covariance / variance, (-min(t / (1 - t), (1 - t) / t)) ** order, rel_tol=1e-6)
 
@@ -319,10 +324,10 @@ def test_no_table_is_better_than_p_pots(factors):
 
 
 def test_a_weight_of_one_over_t_has_infinite_variance_unless_single_tokens_are_certain():
-    laws = [Bernoulli(), Mirror(), bell(0.2), bell_unweighted(0.2), p_pots(0.2)]
+    laws = [Bernoulli(), Mirror(), bell(0.2), bell_unweighted(0.2), AtRates(TABLE, weighted=False), p_pots(0.2)]
     found = exact_variances(WRONG, PROBLEM, laws)
-    assert [math.isinf(each.masks.mean) for each in found] == [True] * 4 + [False]
-    assert all(math.isinf(each.total.mean) for each in loss_variances(WRONG, PROBLEM, laws[:4], key=Key(0), n=3))
+    assert [math.isinf(each.masks.mean) for each in found] == [True] * 5 + [False]
+    assert all(math.isinf(each.total.mean) for each in loss_variances(WRONG, PROBLEM, laws[:5], key=Key(0), n=3))
     known = sparse_parity(3, 3, 2, 0.0, seed=1)  # each token is a function of the others
     exact = exact_variances(ExactPosterior(known), known, laws)
     assert all(math.isfinite(each.total.mean) for each in exact)
@@ -358,6 +363,9 @@ def test_forms_are_probabilities():
         (lambda: loss_variances(WRONG, PROBLEM, [Uniform()], key=Key(0), n=1), "at least two sequences, got n = 1"),
         (lambda: exact_variances(MarginalsOnly(LONG), LONG, [Uniform()]), "such as 10 bits: L = 24"),
         (lambda: pots_rates(WRONG, PROBLEM, key=Key(0), n=0), "at least one sequence, got n = 0"),
+        (lambda: exact_variances(CERTAIN, PROBLEM, [Uniform()]), "ExactPosterior excludes a token of the sequence"),
+        (lambda: loss_variances(CERTAIN, PROBLEM, [Uniform()], key=Key(0), n=50), "infinite, and has no variance"),
+        (lambda: pots_rates(CERTAIN, PROBLEM, key=Key(0), n=50), "infinite, and has no variance"),
     ],
 )
 def test_bad_input_is_named(make, words):
@@ -366,3 +374,4 @@ def test_bad_input_is_named(make, words):
 
 
 LONG = nae_sat(6, 18, seed=0)
+CERTAIN = ExactPosterior(nae_sat(3, 2, seed=2))  # of the problem without noise

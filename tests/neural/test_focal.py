@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -130,6 +131,8 @@ def test_a_checkpoint_names_gamma_and_wrong_ones_are_refused() -> None:
     assert focal.label(0) == "focal(2) timesteps(20,linear)"
     with pytest.raises(ValueError, match="prior of a stage"):
         replace(focal, stages=(Stage(1, Uniform(), (1.0,)),))
+    scalar = replace(focal, gamma=np.float32(2.0)).describe()
+    assert json.dumps(scalar) == json.dumps(focal.describe())
     for gamma in (-1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="gamma must be finite"):
             replace(focal, gamma=gamma)

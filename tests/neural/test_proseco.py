@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,4 +202,6 @@ def test_wrong_settings_and_networks_are_named() -> None:
     with pytest.raises(ValueError, match="causal=False"):
         ProSeCo(PROBLEM).check(Transformer(CAUSAL, seed=0))
     assert [ProSeCo(PROBLEM).label(0), ProSeCo(PROBLEM, 0.5, True).label(0)] == ["proseco(1)", "proseco(0.5,drawn)"]
+    numpys = ProSeCo(PROBLEM, np.float32(1), np.bool_(True), np.float32(0.5)).describe()  # type: ignore[arg-type]
+    assert json.dumps(numpys) == json.dumps(ProSeCo(PROBLEM, 1.0, True, 0.5).describe())
     assert ProSeCo(PROBLEM).describe().keys() == {"kind", "problem", "weight", "drawn", "least"}

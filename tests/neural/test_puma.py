@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +254,9 @@ def test_a_pool_is_not_split_and_wrong_settings_are_named() -> None:
         Puma(PROBLEM, 2, 1.5)
     assert [Puma(PROBLEM, 4).label(0), Puma(PROBLEM, 4, 0.9).label(0)] == ["puma(4)", "puma(4,0.9)"]
     assert objective.describe() == {"kind": "puma", "problem": PROBLEM.fingerprint(), "stages": 4, "tau": None}
+    assert json.dumps(Puma(PROBLEM, np.int64(4), np.float32(0.5)).describe()) == json.dumps(
+        Puma(PROBLEM, 4, 0.5).describe()
+    )
 
 
 def test_rows_of_a_step_have_addresses() -> None:
