@@ -28,6 +28,7 @@ _ROWS = 1024  # contexts sent through the exact posterior at once
 _MOST = 2**16  # sequences that are listed
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Conditioned(Record):
     """p(latents | observations given) of an L&O ``problem``; token i of a sequence is latent i.
@@ -40,8 +41,6 @@ class Conditioned(Record):
     observations: NDArray[np.int8]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.problem, LODistribution):
-            raise ValueError(f"problem must be an L&O problem, such as nae_sat(25, 275, seed=0); got {self.problem!r}")
         layout = self.problem.layout
         complete = layout.join(np.full(layout.n_latents, MASK), self.observations)
         object.__setattr__(self, "observations", frozen(layout.split(complete)[1], np.int8))

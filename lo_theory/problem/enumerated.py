@@ -24,6 +24,7 @@ __all__ = ["Enumerated"]
 _LARGEST_ROW = 2**63  # rows are addressed by 64 bits
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Enumerated(Record):
     """p(x) = ``probabilities``[s] where x is ``sequences``[s], and 0 elsewhere.
@@ -44,8 +45,6 @@ class Enumerated(Record):
         if self.layout is None:
             values = max(2, int(given.max()) + 1)
             object.__setattr__(self, "layout", Layout(given.shape[1], 0, values, values))
-        elif not isinstance(self.layout, Layout):
-            raise ValueError(f"layout must be a Layout, such as Layout({given.shape[1]}, 0, 4, 4); got {self.layout!r}")
         object.__setattr__(self, "sequences", frozen(self.layout.check_tokens(given, complete=True), np.int8))
         if len(self._entries) < len(given):
             row = next(row for row, entry in enumerate(self._bytes(self.sequences)) if self._entries[entry] != row)

@@ -27,6 +27,10 @@ ORDERS = "posterior.test_orders:test_orders_and_cliques_of_large_components"
 PROPAGATION = "posterior.test_kernels:test_propagation_and_placement"
 COMPONENT = "posterior.test_kernels:test_enumeration_of_one_component"
 SAMPLERS = "problem.test_sampler:test_rows_are_those_of_the_slow_twin"
+GRIDS = "problem.test_sudoku:test_there_are_288_grids_of_four"
+TECHNIQUES = "problem.test_sudoku:test_techniques_find_what_they_find_on_sets"
+COVER = "problem.test_sudoku:test_solutions_are_those_of_an_exact_cover"
+PUZZLES = "problem.test_sudoku:test_a_thousand_puzzles_have_one_solution_and_no_clue_too_many"
 PLANTED = "problem.test_planted:test_constraints_are_those_of_the_slow_twin"
 
 TWINS: dict[str, dict[str, str]] = {
@@ -48,6 +52,22 @@ TWINS: dict[str, dict[str, str]] = {
         "uniform_values": PLANTED,
         "poisson_candidates": PLANTED,
         "fixed_constraints": PLANTED,
+    },
+    "problem._list_kernels": {
+        "draw_entries": "posterior.test_lists:test_rows_are_addressed_and_follow_the_slow_twin",
+        "draw_values": "posterior.test_lists:test_values_of_laws_follow_the_slow_twin",
+    },
+    "problem._sudoku_kernels": {
+        "count_bits": GRIDS,
+        "propagate": TECHNIQUES,
+        "deduce": TECHNIQUES,
+        "search": COVER,
+        "count_rows": COVER,
+        "remove_clues": PUZZLES,
+        "draw_rows": PUZZLES,
+    },
+    "posterior._matching_kernels": {
+        "match_rows": "posterior.test_lists:test_the_kernel_of_matching_is_its_slow_twin",
     },
     "posterior._answer_kernels": {
         "find_fault": "posterior.test_answer:test_the_first_fault_is_that_of_the_slow_twin",
