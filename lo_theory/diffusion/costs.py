@@ -175,6 +175,7 @@ def _follow(loop: Loop, sequences: NDArray[np.int8], exact: Posterior | None) ->
     paths = _Paths(counts, forwards, np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
 
     def walk(rows: slice, steps: Iterator[Step]) -> None:
+        """Follow the decode of some rows, and add up what each step costs them."""
         truth = sequences[rows]
         judge = None
         if exact is not None and exact is not loop.posterior:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -24,9 +22,6 @@ class EnumeratedPosterior:
 
     def __init__(self, distribution: Enumerated) -> None:
         self.distribution = distribution
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.distribution,)
 
     @property
     def layout(self) -> Layout:

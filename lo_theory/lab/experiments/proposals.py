@@ -163,28 +163,28 @@ def proposals(frame: Frame, experiment: Experiment) -> list[Record]:
     for line in of_kind(frame, "problem"):
         own = [curve for curve in curves if curve[0].row == line.row]
         trainings = {curve[0].draw: {"gap": curve[-1].value("gap")} for curve in own}
-        for each in of_kind(frame, "losses"):
-            if each.row == line.row and each.draw in trainings:
-                measured = {f"kl {each.law}": each.value("kl")}
-                for name in ("overconfidence", "confidence_error"):
-                    measured |= {name: each.value(name)} if name in each.metrics else {}
-                trainings[each.draw] |= measured
-        for each in of_kind(frame, "decode"):
-            if each.row == line.row and each.draw in trainings:
-                place = f"{each.policy} {each.steps}"
-                for name in ("self_consistency", "cost"):
-                    trainings[each.draw] |= {f"{place} {name}": each.value(name)} if name in each.metrics else {}
-        names = list(dict.fromkeys(name for one in trainings.values() for name in one))
+        for judged in (each for each in [*of_kind(frame, "losses"), *of_kind(frame, "decode")] if each.row == line.row):
+            trainings[judged.draw] |= _named(judged)
         keys = {"row": line.row, "N": line.N, "P": line.P, "name": line.name, "curves": own, "trainings": trainings}
         span = gap_span(line.value("floor"), line.value("marginals_only"))
-        found.append(Record({**keys, "span": span, "setting": experiment.rows[line.row]}, _means(names, trainings)))
+        metrics = _means(list(trainings.values()))
+        found.append(Record({**keys, "span": span, "setting": experiment.rows[line.row]}, metrics))
     return [proposal for part in parts(found, "N", "P") for proposal in part]
 
 
-def _means(
-    names: Sequence[str], trainings: Mapping[int, Mapping[str, float]]
-) -> dict[str, tuple[Estimate, dict[Hashable, Estimate]]]:
-    return {name: (between([one[name] for one in trainings.values() if name in one]), {}) for name in names}
+def _named(judged: Record) -> dict[str, float]:
+    """What tables show of losses under a law or of a decode, by name."""
+    if judged.kind == "losses":
+        names = {"kl": f"kl {judged.law}", **{name: name for name in _KNOWN[1:]}}
+    else:
+        names = {name: f"{judged.policy} {judged.steps} {name}" for name in _DECODED}
+    return {name: judged.value(metric) for metric, name in names.items() if metric in judged.metrics}
+
+
+def _means(trainings: Sequence[Mapping[str, float]]) -> dict[str, tuple[Estimate, dict[Hashable, Estimate]]]:
+    """Each quantity's mean over the trainings that have it, with its interval."""
+    names = dict.fromkeys(name for one in trainings for name in one)
+    return {name: (between([one[name] for one in trainings if name in one]), {}) for name in names}
 
 
 def differences(found: Sequence[Record]) -> list[Record]:
@@ -192,12 +192,9 @@ def differences(found: Sequence[Record]) -> list[Record]:
     apart = []
     for first, *others in parts(found, "N", "P"):
         for other in others:
-            both = [
-                (other.trainings[draw], first.trainings[draw]) for draw in other.trainings if draw in first.trainings
-            ]
-            pairs = {i: {name: a[name] - b[name] for name in a if name in b} for i, (a, b) in enumerate(both)}
-            names = list(dict.fromkeys(name for pair in pairs.values() for name in pair))
-            apart.append(Record({**other.keys, "first": first.name}, _means(names, pairs)))
+            pairs = [(other.trainings[i], first.trainings[i]) for i in other.trainings if i in first.trainings]
+            less = [{name: one[name] - base[name] for name in one if name in base} for one, base in pairs]
+            apart.append(Record({**other.keys, "first": first.name}, _means(less)))
     return apart
 
 
@@ -251,14 +248,9 @@ def _last(line: Record, name: str) -> float:
 
 
 def _objective(setting: Objective) -> str:
-    plain = "+".join(setting.laws)
-    return (
-        plain
-        if setting.kind == "masked"
-        else setting.kind
-        if setting.laws == ("uniform",)
-        else f"{setting.kind} {plain}"
-    )
+    kind = [] if setting.kind == "masked" else [setting.kind]
+    laws = [] if kind and setting.laws == ("uniform",) else ["+".join(setting.laws)]
+    return " ".join(kind + laws)
 
 
 _KNOWN = ("gap", "overconfidence", "confidence_error")

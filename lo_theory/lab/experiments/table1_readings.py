@@ -414,6 +414,7 @@ def effects_sheet(frame: Frame) -> dict[str, Sheet]:
     least = min(-4.0, *(110 * run.value("gap") for run in runs))
 
     def panel(title: str, lines: Sequence[Record], ylabel: str = "") -> Panel:
+        """The effect against the gap closed, of the runs of ``lines``."""
         return Panel(
             title,
             "curves",
