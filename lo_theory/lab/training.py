@@ -143,10 +143,10 @@ class Learner:
     def flops(self, steps: int | None = None) -> float:
         """Floating-point operations of the first ``steps`` steps (None: all), see ``flop_per_token``."""
         from lo_theory.neural.flops import flop_per_token
+        from lo_theory.neural.objectives import count_passes
 
         steps = self.training.steps if steps is None else steps
-        passes = getattr(self.goal(), "passes", None)
-        rows = self.training.batch * (steps if passes is None else sum(map(passes, range(steps))))
+        rows = self.training.batch * count_passes(self.goal(), steps)
         return float(rows * self.network.places * flop_per_token(self.network))
 
     def goal(self) -> TrainingObjective | Causal:

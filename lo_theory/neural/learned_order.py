@@ -98,9 +98,9 @@ class LearnedOrder:
         """``learned_order(c1,c2)``."""
         return f"learned_order({self.c1:g},{self.c2:g})"
 
-    def passes(self, step: int) -> int:
-        """The complete row, and it masked by two orders."""
-        return 3
+    def passes(self, steps: int) -> int:
+        """See Objective: the complete row, and it masked by two orders."""
+        return 3 * steps
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -36,8 +36,8 @@ class Objective(Protocol):
     """What training minimises, in nats per token.
 
     One that needs heads beside the denoiser has an attribute ``network``, a subclass of ``Transformer`` that has them:
-    training makes one of it, and moves, averages and keeps its parameters like all others. ``passes(step)``, where it
-    has one: sequences that go through the network for one row of that step, 1 where it has none.
+    training makes one of it, and moves, averages and keeps its parameters like all others. ``passes(steps)``, where it
+    has one: sequences that go through the network for one row in the first ``steps`` steps, as many where it has none.
     """
 
     @property
@@ -68,6 +68,12 @@ class Objective(Protocol):
     def loss(self, model: Transformer, batch: Mapping[str, Tensor], state: State) -> tuple[Tensor, State]:
         """Mean loss of the rows, and the state for the next step."""
         ...
+
+
+def count_passes(objective: Objective, steps: int) -> int:
+    """Sequences that go through the network for one row in the first ``steps`` steps of any objective."""
+    passes = getattr(objective, "passes", None)
+    return steps if passes is None else int(passes(steps))
 
 
 @checked
@@ -151,16 +157,13 @@ class Masked:
         """Name of the step's mask law, and of its prior where it has its own."""
         return self._at(step)[0].name
 
-    def passes(self, step: int) -> int:
-        """As many as the step's law gives masks."""
-        return self._copies[id(self._at(step)[0].law)]
-
-    @cached_property
-    def _copies(self) -> dict[int, int]:
-        """Masks a sequence, by the law's identity."""
-        row, layout = np.zeros((1, self.distribution.layout.length), np.int8), self.distribution.layout
-        laws = (*(stage.law for stage in self.stages), self.law)
-        return {id(law): len(draw_masks(law, Key(0), row, layout)[0]) for law in laws}
+    def passes(self, steps: int) -> int:
+        """See Objective: each step has as many as its law gives masks."""
+        row, layout, total = np.zeros((1, self.distribution.layout.length), np.int8), self.distribution.layout, 0
+        for stage in (*self.stages, Stage(steps, self.law)):
+            length = min(stage.steps, steps)
+            total, steps = total + length * len(draw_masks(stage.law, Key(0), row, layout)[0]), steps - length
+        return total
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -57,9 +57,9 @@ class ProSeCo:
         """``proseco(weight)``, with ``drawn`` added where tokens are drawn."""
         return f"proseco({self.weight:g}{',drawn' if self.drawn else ''})"
 
-    def passes(self, step: int) -> int:
-        """The masked row, and with a ``weight`` what is made of it."""
-        return 2 if self.weight else 1
+    def passes(self, steps: int) -> int:
+        """See Objective: the masked row, and with a ``weight`` what is made of it."""
+        return steps * (2 if self.weight else 1)
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lo_theory.neural.model import Transformer
-from lo_theory.neural.objectives import Batch, Masked, Objective, State
+from lo_theory.neural.objectives import Batch, Masked, Objective, State, count_passes
 from lo_theory.problem import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -46,8 +46,12 @@ class Staged:
         """See Objective."""
         return self.objective.distribution
 
+    @property
+    def _end(self) -> int:
+        return sum(stage.steps for stage in self.first.stages)
+
     def _at(self, step: int) -> Objective:
-        return self.first if step < sum(stage.steps for stage in self.first.stages) else self.objective
+        return self.first if step < self._end else self.objective
 
     def describe(self) -> dict[str, Any]:
         """See Objective."""
@@ -57,10 +61,10 @@ class Staged:
         """That of the step's objective."""
         return self._at(step).label(step)
 
-    def passes(self, step: int) -> int:
-        """Those of the step's objective."""
-        passes = getattr(self._at(step), "passes", None)
-        return 1 if passes is None else int(passes(step))
+    def passes(self, steps: int) -> int:
+        """See Objective: those of both parts."""
+        own = min(steps, self._end)
+        return self.first.passes(own) + count_passes(self.objective, steps - own)
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -88,13 +88,13 @@ Reference = Source
 
 def trained_steps(row: Row, distribution: LODistribution) -> int:
     """The most steps of no more passes than ``training.steps`` of one pass a row, stages included; 0 for none."""
+    from lo_theory.neural.objectives import count_passes
+
+    def passes(steps: int) -> int:
+        return count_passes(make_objective(row.objective, distribution, steps), steps)
+
     budget = row.training.steps
-
-    def fits(steps: int) -> bool:
-        passes = getattr(make_objective(row.objective, distribution, steps), "passes", None)
-        return passes is None or sum(map(passes, range(steps))) <= budget
-
-    return bisect.bisect_left(range(1, budget + 1), True, key=lambda steps: not fits(steps))
+    return bisect.bisect_right(range(1, budget + 1), budget, key=passes)
 
 
 def units(s: Subject) -> Iterator[Unit]:
