@@ -26,8 +26,8 @@ def measured_costs(
     exact: Posterior | None,
     options: DecodeOptions | None = None,
 ) -> dict[str, Sums]:
-    """Metrics of ``decode_cost`` on ``n`` true sequences; nothing for n = 0, and of a rule that hides again."""
-    if not n or hides_again(rule[0]):
+    """Metrics of ``decode_cost`` on ``n`` true sequences; nothing for n = 0, and where tokens are drawn twice."""
+    if not n or hides_again(rule[0]) or (options is not None and options.rewriter is not None):
         return {}
     return measures.costs(decode_cost(denoiser, *rule, distribution, key=key, n=n, exact=exact, options=options))
 

@@ -32,7 +32,8 @@ def gib(size: float) -> str:
 class Planned:
     """A training to come: the number of its row, its unit, what is trained and how, and the unit's neighbours.
 
-    ``forwards``: sequences that the other units of the row send through the network, as far as they say.
+    ``forwards``: sequences that evaluations on the way send through the network, and the other units of the row, as far
+    as they say.
     """
 
     row: int
@@ -56,7 +57,7 @@ class Planned:
 
     @property
     def forward_flops(self) -> float:
-        """Operations of what the row then sends through the network: a third of a training step each."""
+        """Operations of what is only sent forward through the network: a third of a training step each."""
         return self.forwards * self.sequence_flop / 3
 
 
@@ -71,7 +72,8 @@ def plan_trainings(prepared: Sequence[Prepared], run: Folder, options: Options) 
         for unit in units:
             if unit.learner is not None:
                 unit.learner.goal()
-                forwards = sum(other.forwards for other in units if unit.name in other.needs)
+                looks = len(unit.learner.evaluated) * unit.learner.training.evaluation_contexts
+                forwards = looks + sum(other.forwards for other in units if unit.name in other.needs)
                 found.append(Planned(i, unit, unit.learner, unit.learner.config(options), forwards))
     return found
 

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lo_theory.diffusion import DecodeOptions, FixedCount, decode, margin
 from lo_theory.diffusion.statistics import Estimate, between, welch
 from lo_theory.lab.config import Experiment, load, resolve
+from lo_theory.lab.execute import Request, prepare
 from lo_theory.lab.experiments.proposals import Row, _measured, differences, figures, proposals, trained_steps
-from lo_theory.lab.frame import Record, from_rows, kind, pool, records
-from lo_theory.lab.runs import FinishedRun
-from lo_theory.lab.settings import Objective, Stage
+from lo_theory.lab.frame import Record, from_rows, kind, of_kind, pool, records
+from lo_theory.lab.measures import generated
+from lo_theory.lab.planning import plan_trainings
+from lo_theory.lab.runs import FinishedRun, Followed
+from lo_theory.lab.settings import Cell, Objective, Stage
 from lo_theory.lab.training import make_objective
-from lo_theory.neural import Focal, LearnedOrder, Masked, ProSeCo, Puma, Staged
+from lo_theory.lab.units import Options
+from lo_theory.neural import (
+    Focal,
+    LearnedOrder,
+    Masked,
+    ProSeCo,
+    Puma,
+    SelfCorrection,
+    Staged,
+    TrainedPosterior,
+    load_model,
+)
 from lo_theory.neural.objectives import count_passes
 from lo_theory.problem import nae_sat
+from lo_theory.rng import Key
 from tests.lab.test_recipes import EXPERIMENTS
 from tests.lab.tiny import tiny_of
 
@@ -112,19 +130,73 @@ def test_all_proposals_of_the_file_take_as_many_operations() -> None:
 def test_planned_operations_are_those_that_are_logged(frame: Any, experiment: Experiment) -> None:
     ends = [curve[-1] for line in proposals(frame, experiment) for curve in line.curves]
     assert len({end.flops for end in ends if end.N == 5}) == 1
-    assert {(end.row, end.step) for end in ends} == {(0, 8), (1, 8), (2, 4), (3, 8)}
+    assert {(end.row, end.step) for end in ends} == {(0, 8), (1, 8), (2, 4), (3, 8), (4, 5)}
+
+
+# --- decodes of their own ---------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_decode_is_that_of_the_network_with_its_own_corrector(finished: FinishedRun, frame: Any) -> None:
+    """The decode again from the kept network; without the corrector the sequences are others."""
+    distribution, cell = nae_sat(5, 12, seed=0), Cell("model", "corrected_margin", "L", False, "fixed_count")
+    for number in (0, 4):
+        network = load_model(finished.folder / f"model-{number}-0.safetensors", problem=distribution.fingerprint())
+        model = TrainedPosterior(network, distribution.layout, batch=128)
+        key = Key(0).fold("judged").fold(0).fold("decode").fold(cell.name)
+        made = [
+            decode(model, margin(), FixedCount(17), key=key, n=8, options=DecodeOptions(rewriter=rewriter))
+            for rewriter in (SelfCorrection(model, every=2, passes=4), None)
+        ]
+        (line,) = records(pool(kind(frame, "decode", row=number, draw=0, policy=cell.policy)))
+        accuracy, bare = (generated(distribution, one.tokens, key.fold("judge")) for one in made)
+        for metric in ("self_consistency", "unpaired", "observation_mean"):
+            assert line.value(metric) == pytest.approx(accuracy[metric].mean)
+        assert not np.array_equal(made[0].tokens, made[1].tokens)
+        assert any(line.value(metric) != pytest.approx(bare[metric].mean) for metric in line.metrics)
+
+
+def test_proseco_and_the_plain_loss_are_corrected_and_such_decodes_have_no_cost(frame: Any) -> None:
+    corrected: dict[int, set[str]] = {}
+    for line in of_kind(frame, "decode"):
+        corrected.setdefault(line.row, set())
+        if line.policy.startswith("corrected_"):
+            corrected[line.row].add(line.policy)
+        assert ("cost" in line.metrics) == (line.policy in ("vanilla", "margin", "learned_order"))
+    both = {"corrected_vanilla", "corrected_margin"}
+    assert corrected == {0: both, 1: set(), 2: set(), 3: both, 4: both}
+
+
+@pytest.mark.parametrize(
+    ("objective", "own"),
+    [
+        ({}, 2 * 8 * (17 + 8 * 4)),  # a corrector adds four passes at every second step
+        ({"kind": "proseco"}, 2 * 8 * (17 + 8 * 4)),
+        ({"kind": "puma(2)"}, 0),
+        ({"kind": "learned_order"}, 12 * 17 * 2),  # which asks for scores too
+    ],
+    ids=str,
+)
+def test_what_follows_a_training_is_counted(objective: dict[str, Any], own: int, tmp_path: Path) -> None:
+    """Decodes of eight sequences at 17 steps and four for the cost, losses, calibration, evaluations on the way."""
+    document = tiny_of("proposals", rows=[{"name": "one", "draws": 1}])
+    document["objective"] = {**document["objective"], **objective}
+    prepared, folder = prepare(resolve(document), Request(tmp_path))
+    (planned,) = plan_trainings(prepared, Followed(folder, {}), Options())
+    assert planned.forwards == 2 * 12 * 17 + own + 2 * 16 + 16 + 2 * 16
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
 
 
 def test_differences_are_of_trainings_of_one_number(frame: Any, experiment: Experiment) -> None:
-    first, second, third, elsewhere = proposals(frame, experiment)
+    first, second, third, _, elsewhere = found = proposals(frame, experiment)
     assert (len(first.trainings), len(elsewhere.trainings)) == (2, 1)
     assert "learned_order 17 self_consistency" in third.metrics
     assert "learned_order 17 self_consistency" not in second.metrics
-    apart = differences([first, second, third, elsewhere])
-    assert [line.name for line in apart] == ["PUMA", "LoMDM"], "the first of each problem is compared with none"
+    apart = differences(found)
+    assert [line.name for line in apart] == ["PUMA", "LoMDM", "ProSeCo"], (
+        "the first of each problem is compared with none"
+    )
     for name in ("gap", "kl uniform", "kl two_rates(0,1)", "overconfidence", "vanilla 17 cost"):
         pairs = [second.trainings[i][name] - first.trainings[i][name] for i in (0, 1)]
         assert apart[0].estimate(name) == between(pairs)
@@ -154,4 +226,4 @@ def test_tables_and_figure_show_the_differences(frame: Any, experiment: Experime
     assert "Against the first row: loss" in (finished.folder / "table.md").read_text()
     (sheet,) = figures(frame, experiment).values()
     axes = sheet.draw().axes
-    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["PUMA", "LoMDM"]
+    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["PUMA", "LoMDM", "ProSeCo"]

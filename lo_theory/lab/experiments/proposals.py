@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lo_theory.diffusion import calibration, losses
+from lo_theory.diffusion import Policy, Rewriter, calibration, losses
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, seed_texts
-from lo_theory.lab.experiments.table1 import decoded
+from lo_theory.lab.experiments.table1 import count_forwards, decoded
 from lo_theory.lab.frame import Frame, Record, of_kind, parts, with_texts
 from lo_theory.lab.learning import learning_curves, place_look
 from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
@@ -34,6 +34,7 @@ from lo_theory.lab.settings import (
     Training,
     check_laws,
     mask_law,
+    policy,
     step_count,
 )
 from lo_theory.lab.subject import Finding, Subject
@@ -111,13 +112,12 @@ def units(s: Subject) -> Iterator[Unit]:
         yield s.unit(f"training/{draw}", f"{label}training", measure, learner=learner)
         needs = [f"training/{draw}"]
         for law in row.evaluation.laws:
-            measure, n = partial(_losses, s, learner, draw, law), row.evaluation.sequences
+            measure, n = partial(_losses, s, learner, draw, law), row.evaluation.sequences * (1 + (law == "uniform"))
             yield s.unit(f"losses/{draw}/{law}", f"{label}losses under {law}", measure, needs, forwards=n)
         for cell in [*row.decoding.cells(), *_own_cells(row)]:
-            steps = step_count(cell.steps, s.distribution.layout.length)
             measure = partial(_decode, s, learner, draw, cell)
-            words = f"{label}{cell.policy}, {cell.steps} steps"
-            yield s.unit(f"decode/{draw}/{cell.name}", words, measure, needs, forwards=row.decoding.sequences * steps)
+            words, n = f"{label}{cell.policy}, {cell.steps} steps", _forwards(s, cell)
+            yield s.unit(f"decode/{draw}/{cell.name}", words, measure, needs, forwards=n)
 
 
 def _losses(s: Subject, learner: Learner, draw: int, text: str) -> list[Finding]:
@@ -133,21 +133,50 @@ def _losses(s: Subject, learner: Learner, draw: int, text: str) -> list[Finding]
     return [Finding("losses", {"draw": draw, "law": law.name}, metrics)]
 
 
-_LEARNED = "learned_order"
+_LEARNED, _CORRECTED = "learned_order", "corrected_"
 
 
 def _own_cells(row: Row) -> list[Cell]:
-    """A decode along the order that was learned, where one was."""
-    return [Cell("model", _LEARNED, "L", False, "fixed_count")] if row.objective.kind.startswith(_LEARNED) else []
+    """Decodes beside those that are asked for: along the order that was learned; those asked for, with a corrector.
+
+    The corrector is ProSeCo's, on what ProSeCo trained and on the plain loss: does training for it help, or it alone?
+    """
+    objective = row.objective
+    if objective.kind.startswith(_LEARNED):
+        return [Cell("model", _LEARNED, "L", False, "fixed_count")]
+    if objective.kind.startswith("proseco") or (objective.kind, objective.laws) == ("masked", ("uniform",)):
+        return [replace(cell, policy=f"{_CORRECTED}{cell.policy}") for cell in row.decoding.cells()]
+    return []
+
+
+def _rule(s: Subject, learner: Learner, cell: Cell) -> tuple[Policy, Rewriter | None] | None:
+    """Policy and corrector of one of the own cells, None of others."""
+    from lo_theory.neural import SelfCorrection, learned_order
+
+    if cell.policy == _LEARNED:
+        goal: Any = learner.goal()
+        return learned_order(getattr(goal, "objective", goal), s.trained(learner).model), None
+    if cell.policy.startswith(_CORRECTED):
+        return policy(cell.policy.removeprefix(_CORRECTED)), SelfCorrection(s.model(learner))
+    return None
+
+
+def _forwards(s: Subject, cell: Cell) -> int:
+    """Sequences that a decode sends through the network: a learned order is asked too, correctors at most so often."""
+    from lo_theory.neural import SelfCorrection
+
+    forwards = count_forwards(s, s.row.decoding, cell)
+    if cell.policy == _LEARNED:
+        return 2 * forwards
+    if cell.policy.startswith(_CORRECTED):
+        steps = step_count(cell.steps, s.distribution.layout.length)
+        return s.row.decoding.sequences * (steps + steps // SelfCorrection.every * SelfCorrection.passes)
+    return forwards
 
 
 def _decode(s: Subject, learner: Learner, draw: int, cell: Cell) -> list[Finding]:
-    from lo_theory.neural import learned_order
-
     model, root = s.watched(s.model(learner)), s.key.fold("judged").fold(draw)
-    goal: Any = learner.goal()
-    own = learned_order(getattr(goal, "objective", goal), s.trained(learner).model) if cell.policy == _LEARNED else None
-    found = decoded(s, s.row.decoding, model, cell, root=root, own=own)
+    found = decoded(s, s.row.decoding, model, cell, root=root, own=_rule(s, learner, cell))
     return [Finding("decode", {"draw": draw, **found.keys}, found.metrics)]
 
 
@@ -231,7 +260,8 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         found,
         ["N", "P"],
         "By policy and number of steps: self-consistent observations, per cent; cost, nats a sequence, where every "
-        f"true sequence can be generated. {over}",
+        f"true sequence can be generated. corrected_: with the corrector passes of ProSeCo; such a decode has no cost, "
+        f"since no path belongs to one sequence. {over}",
     )
     apart = differences(found)
     notes = (

@@ -18,6 +18,7 @@ from lo_theory.diffusion import (
     Noise,
     ObservationsFirst,
     Policy,
+    Rewriter,
     Sums,
     Uniform,
     decode,
@@ -151,7 +152,7 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
         for step in learner.evaluated if row.along is not None else ():
             decoding = dataclasses.replace(row.decoding, **asdict(row.along))
             cells = _of_model(decoding)
-            forwards = 4 * evaluation.sequences + sum(_forwards(s, decoding, cell) for cell in cells)
+            forwards = 4 * evaluation.sequences + sum(count_forwards(s, decoding, cell) for cell in cells)
             measure = partial(_along, s, step, decoding, cells)
             yield s.unit(f"along/{step}", f"model after {step} steps", measure, ["training"], forwards=forwards)
     if evaluation.exact:
@@ -165,7 +166,7 @@ def units(s: Subject, *, find_all_dead_ends: bool = False) -> Iterator[Unit]:
             label,
             partial(_decode, s, cell, find_all_dead_ends),
             ["training"] if of_model else (),
-            forwards=_forwards(s, row.decoding, cell) if of_model else 0,
+            forwards=count_forwards(s, row.decoding, cell) if of_model else 0,
         )
 
 
@@ -181,8 +182,8 @@ def _steps(s: Subject, cell: Cell) -> int:
     return step_count(cell.steps, s.distribution.layout.length)
 
 
-def _forwards(s: Subject, decoding: Decoding, cell: Cell) -> int:
-    """Sequences that a decode sends through its denoiser."""
+def count_forwards(s: Subject, decoding: Decoding, cell: Cell) -> int:
+    """Sequences that a decode, and what measures its cost, sends through its denoiser."""
     return (decoding.sequences + _cost_sequences(decoding, cell)) * _steps(s, cell)
 
 
@@ -234,17 +235,19 @@ def decoded(
     find_all_dead_ends: bool = False,
     *,
     root: Key | None = None,
-    own: Policy | None = None,
+    own: tuple[Policy, Rewriter | None] | None = None,
 ) -> Finding:
     """One decode of a denoiser; its randomness is below ``root``, that of the row where not given.
 
-    ``own``: a policy that the cell names and no name makes, such as one that was learned.
+    ``own``: a policy that the cell names and no name makes, such as one that was learned, and what rewrites the tokens
+    that it reveals; a decode that rewrites has no cost.
     """
     key, steps = (s.key if root is None else root).fold("decode").fold(cell.name), _steps(s, cell)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
-    rule = own or policy(cell.policy), schedule(cell.schedule, steps)
-    options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
+    plan, rewriter = own or (policy(cell.policy), None)
+    rule = plan, schedule(cell.schedule, steps)
+    options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk, rewriter=rewriter)
     made = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
     dead_ends: dict[str, Sums] = {}
     knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
