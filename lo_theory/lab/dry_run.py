@@ -37,13 +37,6 @@ class Estimate(Planned):
 
         return count_parameters(self.learner.network), core_parameters(self.learner.network)
 
-    @cached_property
-    def memory(self) -> int:
-        """Bytes of the device at the peak of the training."""
-        from lo_theory.neural import estimate_memory
-
-        return estimate_memory(self.learner.network, self.config)
-
     @property
     def fits(self) -> bool:
         """Whether the device has that memory free, as far as it says."""

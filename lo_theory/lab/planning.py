@@ -56,6 +56,20 @@ class Planned:
         return self.learner.flops()
 
     @property
+    def passes(self) -> int:
+        """Passes of a row that a step keeps for the backward pass, at most."""
+        from lo_theory.neural.objectives import most_passes
+
+        return most_passes(self.learner.goal(), self.config.steps)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the device at the peak of the training."""
+        from lo_theory.neural import estimate_memory
+
+        return estimate_memory(self.learner.network, self.config, passes=self.passes)
+
+    @property
     def forward_flops(self) -> float:
         """Operations of what is only sent forward through the network: a third of a training step each."""
         return self.forwards * self.sequence_flop / 3
@@ -80,17 +94,17 @@ def plan_trainings(prepared: Sequence[Prepared], run: Folder, options: Options) 
 
 def require_fit(planned: Sequence[Planned], ranks: Ranks, workers: int) -> None:
     """ValueError naming the training if one of them, or ``workers`` of them at once, exceed the memory that is free."""
-    from lo_theory.neural.memory import estimate_memory, free_memory, require_memory
+    from lo_theory.neural.memory import free_memory, require_memory
 
     for training in planned:
         try:
-            require_memory(training.learner.network, training.config, ranks)
+            require_memory(training.learner.network, training.config, ranks, training.passes)
         except ValueError as error:
             raise ValueError(f"rows[{training.row}], {training.unit.label}: {error}") from error
     if not planned or ranks.count > 1:  # several ranks train one after the other
         return
     device = ranks.device(planned[0].config.device)
-    needed = sorted((estimate_memory(one.learner.network, one.config) for one in planned), reverse=True)
+    needed = sorted((one.memory for one in planned), reverse=True)
     free, together = free_memory(device), min(workers, len(needed))
     if free is not None and sum(needed[:together]) > free:
         raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lo_theory.diffusion import TopK, View, _kernels, row_integers
 from lo_theory.neural.model import Transformer, TransformerConfig
-from lo_theory.neural.objectives import Batch, State, check_form, cross_entropy
+from lo_theory.neural.objectives import Batch, State, Stretches, check_form, cross_entropy
 from lo_theory.problem import Distribution
 from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import checked
@@ -76,8 +76,7 @@ class LearnedOrder:
     (l_1 - l_2) grad (ln q_1 - ln q_2)/2, unbiased in all parameters, those of the network that the heads share
     included. (The paper's q is the law of the mask given t, here it is that of the revealed tokens in order.) Data at
     ``key.fold("data").fold(step)``, orders at ``key.fold("masks").fold(step)``. Cost: three passes a sequence, one on
-    the complete sequence, which ``flops`` of a training counts; activations take three times what ``estimate_memory``
-    says. Errors: ValueError unless 0 <= c2 < c1.
+    the complete sequence, all kept for the backward pass. Errors: ValueError unless 0 <= c2 < c1.
     """
 
     distribution: Distribution
@@ -98,9 +97,9 @@ class LearnedOrder:
         """``learned_order(c1,c2)``."""
         return f"learned_order({self.c1:g},{self.c2:g})"
 
-    def passes(self, steps: int) -> int:
+    def passes(self, steps: int) -> Stretches:
         """See Objective: the complete row, and it masked by two orders."""
-        return 3 * steps
+        return [(steps, 3)]
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -55,19 +55,20 @@ def _sequence_bytes(network: TransformerConfig, *, half: bool, on_cpu: bool) -> 
 
 
 @checked
-def estimate_memory(network: TransformerConfig, training: TrainConfig, *, ranks: int = 1) -> int:
+def estimate_memory(network: TransformerConfig, training: TrainConfig, *, ranks: int = 1, passes: int = 1) -> int:
     """Bytes that training takes on each device at its peak.
 
     Weights, gradients, optimiser, average, and the activations of the rows that go through the network at once (the
-    rank's slice of the batch, or ``microbatch``), one mask a sequence. Where measured (on a CPU) within a fifth of the
-    peak; torch itself, CUDA's context and workspaces (about a GiB) come on top, torch.compile takes less. Cost: none.
+    rank's slice of the batch, or ``microbatch``), each ``passes`` times, as an objective of two masks, of three passes
+    and so on keeps them all for the backward pass. Where measured (on a CPU, one pass) within a fifth of the peak;
+    torch itself, CUDA's context and workspaces (about a GiB) come on top, torch.compile takes less. Cost: none.
     """
     half = resolve_precision(training.precision, training.device) == "bfloat16"
     parameters, hidden = _parameters(network)
     copies = 4 * 4 * parameters - (4 * hidden if training.optimiser == "muon" else 0)  # weight, gradient, two moments
     copies += 4 * parameters * ((training.ema is not None) + (ranks > 1)) + (2 * parameters if half else 0)
     on_cpu = torch.device(training.device).type != "cuda"
-    rows = min(-(-training.batch // ranks), training.microbatch or training.batch)
+    rows = passes * min(-(-training.batch // ranks), training.microbatch or training.batch)
     return int(_PEAK * (copies + rows * _sequence_bytes(network, half=half, on_cpu=on_cpu)))
 
 
@@ -103,23 +104,24 @@ def free_memory(device: torch.device) -> int | None:
     return available if limit is None else min(available, limit)
 
 
-def require_memory(network: TransformerConfig, training: TrainConfig, ranks: Ranks) -> None:
+def require_memory(network: TransformerConfig, training: TrainConfig, ranks: Ranks, passes: int = 1) -> None:
     """ValueError, before anything is computed, if training does not fit its device: what it needs, what is free, and
-    the largest power of two as ``microbatch`` that fits.
+    the largest power of two as ``microbatch`` that fits. ``passes``: see ``estimate_memory``.
     """
     device = ranks.device(training.device)
     free, sharing = free_memory(device), 1 if device.type == "cuda" else ranks.local_count
-    needed = sharing * estimate_memory(network, training, ranks=ranks.count)
+    needed = sharing * estimate_memory(network, training, ranks=ranks.count, passes=passes)
     if free is None or needed <= free:
         return
     rows = min(-(-training.batch // ranks.count), training.microbatch or training.batch)
     remedy = "use a smaller network"
     for power in reversed(range(rows.bit_length())):
         smaller = replace(training, microbatch=2**power)
-        if 2**power < rows and sharing * estimate_memory(network, smaller, ranks=ranks.count) <= free:
+        if 2**power < rows and sharing * estimate_memory(network, smaller, ranks=ranks.count, passes=passes) <= free:
             remedy = f"set microbatch to {2**power} (gradients are added up, the result is the same up to rounding)"
             break
+    times = f", {passes} passes each," if passes > 1 else ""
     raise ValueError(
         f"training {network.layers} layers of width {network.width} on {rows} sequences of {network.places} tokens at "
-        f"once needs about {needed / _GIB:.2f} GiB of memory, {device} has {free / _GIB:.2f} GiB free: {remedy}"
+        f"once{times} needs about {needed / _GIB:.2f} GiB of memory, {device} has {free / _GIB:.2f} GiB free: {remedy}"
     )

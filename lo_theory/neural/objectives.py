@@ -37,7 +37,8 @@ class Objective(Protocol):
 
     One that needs heads beside the denoiser has an attribute ``network``, a subclass of ``Transformer`` that has them:
     training makes one of it, and moves, averages and keeps its parameters like all others. ``passes(steps)``, where it
-    has one: sequences that go through the network for one row in the first ``steps`` steps, as many where it has none.
+    has one: of the first ``steps`` steps the stretches (length, passes), in which each step sends one row through the
+    network so many times, all kept for the backward pass; once where it has none.
     """
 
     @property
@@ -70,10 +71,23 @@ class Objective(Protocol):
         ...
 
 
+Stretches = list[tuple[int, int]]
+
+
+def stretches(objective: Objective, steps: int) -> Stretches:
+    """The stretches (length, passes) of the first ``steps`` steps of any objective; none is empty."""
+    passes = getattr(objective, "passes", None)
+    return [(length, each) for length, each in ([(steps, 1)] if passes is None else passes(steps)) if length]
+
+
 def count_passes(objective: Objective, steps: int) -> int:
     """Sequences that go through the network for one row in the first ``steps`` steps of any objective."""
-    passes = getattr(objective, "passes", None)
-    return steps if passes is None else int(passes(steps))
+    return sum(length * each for length, each in stretches(objective, steps))
+
+
+def most_passes(objective: Objective, steps: int) -> int:
+    """The most that go through it for one row in one of the first ``steps`` steps."""
+    return max((each for _, each in stretches(objective, steps)), default=1)
 
 
 @checked
@@ -157,13 +171,14 @@ class Masked:
         """Name of the step's mask law, and of its prior where it has its own."""
         return self._at(step)[0].name
 
-    def passes(self, steps: int) -> int:
+    def passes(self, steps: int) -> Stretches:
         """See Objective: each step has as many as its law gives masks."""
-        row, layout, total = np.zeros((1, self.distribution.layout.length), np.int8), self.distribution.layout, 0
+        row, layout, found = np.zeros((1, self.distribution.layout.length), np.int8), self.distribution.layout, []
         for stage in (*self.stages, Stage(steps, self.law)):
             length = min(stage.steps, steps)
-            total, steps = total + length * len(draw_masks(stage.law, Key(0), row, layout)[0]), steps - length
-        return total
+            found.append((length, len(draw_masks(stage.law, Key(0), row, layout)[0])))
+            steps -= length
+        return found
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lo_theory.diffusion import _kernels
 from lo_theory.neural.model import Transformer
-from lo_theory.neural.objectives import Batch, State, check_form, cross_entropy
+from lo_theory.neural.objectives import Batch, State, Stretches, check_form, cross_entropy
 from lo_theory.problem import Distribution
 from lo_theory.problem.layout import MASK
 from lo_theory.problem.seams import checked
@@ -33,8 +33,7 @@ class ProSeCo:
     network knows p(x_i | y). ``weight`` 0 makes no second pass.
 
     Data at ``key.fold("data").fold(step)``, masks and draws at ``key.fold("masks").fold(step)``. Cost: two passes a
-    row, which ``flops`` of a training counts; both are kept for the backward pass, so activations take twice what
-    ``estimate_memory`` says. Errors: ValueError for a negative weight, and a ``least`` outside (0, 1].
+    row, both kept for the backward pass. Errors: ValueError for a negative weight, and a ``least`` outside (0, 1].
     """
 
     distribution: Distribution
@@ -57,9 +56,9 @@ class ProSeCo:
         """``proseco(weight)``, with ``drawn`` added where tokens are drawn."""
         return f"proseco({self.weight:g}{',drawn' if self.drawn else ''})"
 
-    def passes(self, steps: int) -> int:
+    def passes(self, steps: int) -> Stretches:
         """See Objective: the masked row, and with a ``weight`` what is made of it."""
-        return steps * (2 if self.weight else 1)
+        return [(steps, 2 if self.weight else 1)]
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lo_theory.neural.model import Transformer
-from lo_theory.neural.objectives import Batch, Masked, Objective, State, count_passes
+from lo_theory.neural.objectives import Batch, Masked, Objective, State, Stretches, stretches
 from lo_theory.problem import Distribution
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -61,10 +61,10 @@ class Staged:
         """That of the step's objective."""
         return self._at(step).label(step)
 
-    def passes(self, steps: int) -> int:
+    def passes(self, steps: int) -> Stretches:
         """See Objective: those of both parts."""
         own = min(steps, self._end)
-        return self.first.passes(own) + count_passes(self.objective, steps - own)
+        return [*self.first.passes(own), *stretches(self.objective, steps - own)]
 
     def check(self, model: Transformer) -> None:
         """See Objective."""

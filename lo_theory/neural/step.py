@@ -18,7 +18,7 @@ from lo_theory.neural.compiled import compile_network, compiling
 from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.memory import require_memory
 from lo_theory.neural.model import Transformer, TransformerConfig
-from lo_theory.neural.objectives import Batch, Objective, State
+from lo_theory.neural.objectives import Batch, Objective, State, most_passes
 from lo_theory.neural.optimisers import Optimisers
 from lo_theory.neural.parallel import Ranks
 from lo_theory.neural.posterior import autocast, resolve_precision
@@ -48,7 +48,7 @@ class Training:
         self.config, self.objective, self.key, self.ranks = config, objective, key, ranks
         self.rows = ranks.rows(config.batch)
         form = network.config if isinstance(network, Transformer) else network
-        require_memory(form, config, ranks)
+        require_memory(form, config, ranks, most_passes(objective, config.steps))
         self.device = ranks.device(config.device)
         make: type[Transformer] = getattr(objective, "network", Transformer)
         self.model = make(form, seed=key.fold("initialisation").torch_seed())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,23 @@ from typing import Any
 import pytest
 import torch
 
-from lo_theory.neural import Ranks, Transformer, TransformerConfig, estimate_memory, train
+from lo_theory.diffusion import MirrorUniform
+from lo_theory.neural import (
+    LearnedOrder,
+    Masked,
+    ProSeCo,
+    Puma,
+    Ranks,
+    Transformer,
+    TransformerConfig,
+    estimate_memory,
+    train,
+)
 from lo_theory.neural.memory import free_memory
 from lo_theory.neural.memory import require_memory as require
-from tests.neural.small import KEY, NETWORK, OBJECTIVE, TRAINING
+from lo_theory.neural.objectives import most_passes
+from tests.neural.small import KEY, LENGTH, NETWORK, OBJECTIVE, PROBLEM, TRAINING
+from tests.neural.test_objectives import on_torch
 
 GIB = 2**30
 PAPER = TransformerConfig.of("19M", n_values=2, length=300, pad_to=512)
@@ -23,6 +37,16 @@ WIDE = replace(TRAINING, batch=256, precision="bfloat16")
 def kept_for_backward(network: TransformerConfig, rows: int, *, half: bool) -> int:
     """Bytes of all that autograd keeps after a forward pass, apart from the weights: counted, not estimated."""
     model = Transformer(network, seed=0)
+
+    def forward() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            model(torch.zeros(rows, network.length, dtype=torch.int64))
+
+    return kept_bytes(model, forward)
+
+
+def kept_bytes(model: Transformer, forward: Callable[[], Any]) -> int:
+    """Bytes of all that autograd keeps of what ``forward`` does, apart from the weights."""
     weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -32,9 +56,8 @@ def kept_for_backward(network: TransformerConfig, rows: int, *, half: bool) -> i
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    keeping = torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor)
-    with keeping, torch.autocast("cpu", torch.bfloat16, enabled=half):
-        model(torch.zeros(rows, network.length, dtype=torch.int64))
+    with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
+        _ = forward()  # what it answers lives on until all is counted
     return sum(kept.values())
 
 
@@ -59,6 +82,35 @@ def test_the_estimate_covers_what_is_kept_for_the_backward_pass_and_not_much_mor
 
     estimated, counted = differ(17)
     assert counted <= estimated <= 1.6 * counted
+
+
+@pytest.mark.parametrize(
+    ("objective", "passes"),
+    [
+        (OBJECTIVE, 1),
+        (Puma(PROBLEM, 4), 1),
+        (Masked(PROBLEM, MirrorUniform()), 2),
+        (ProSeCo(PROBLEM), 2),
+        (LearnedOrder(PROBLEM), 3),
+    ],
+    ids=lambda value: value.label(0) if hasattr(value, "label") else str(value),
+)
+def test_every_pass_of_an_objective_is_kept_and_counted(objective: Any, passes: int) -> None:
+    assert most_passes(objective, 10) == passes
+    network = TransformerConfig(layers=6, heads=6, width=96, n_values=2, length=LENGTH)
+    model = getattr(objective, "network", Transformer)(network, seed=0)
+
+    def counted(rows: int) -> int:
+        batch = on_torch(objective.draw(KEY, 0, (0, rows)))
+        return kept_bytes(model, lambda: objective.loss(model, batch, objective.initial_state()))
+
+    def estimated(passes: int) -> int:
+        sizes = (estimate_memory(network, replace(TRAINING, batch=rows), passes=passes) for rows in (17, 1))
+        return next(sizes) - next(sizes)
+
+    kept = counted(17) - counted(1)
+    assert kept <= estimated(passes) <= 1.6 * kept
+    assert not kept <= estimated(passes - 1), "a pass less would not do"
 
 
 def test_weights_gradients_moments_and_averages_are_counted() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from lo_theory.diffusion import MirrorUniform, TwoRates, Uniform
 from lo_theory.neural import LearnedOrder, Masked, OrderedTransformer, ProSeCo, Puma, Stage, Staged, Transformer, train
+from lo_theory.neural.objectives import count_passes, most_passes
 from lo_theory.problem import nae_sat
 from tests.neural.small import KEY, NETWORK, PROBLEM, TRAINING
 from tests.neural.test_train import Stopped, stop_at
@@ -38,9 +39,12 @@ def test_a_step_is_that_of_the_stage_or_of_the_objective(step: int) -> None:
 
 
 def test_passes_are_those_of_the_stages_and_of_the_objective() -> None:
-    assert [STAGED.passes(steps) for steps in range(8)] == [0, 1, 2, 4, 6, 8, 9, 10]
-    assert Staged(FIRST, ProSeCo(PROBLEM)).passes(7) == 8 + 2 * 2
-    assert Staged(FIRST, LearnedOrder(PROBLEM)).passes(7) == 8 + 2 * 3
+    assert [count_passes(STAGED, steps) for steps in range(8)] == [0, 1, 2, 4, 6, 8, 9, 10]
+    assert [most_passes(STAGED, steps) for steps in range(8)] == [1, 1, 1, 2, 2, 2, 2, 2]
+    for objective, passes in ((ProSeCo(PROBLEM), 2), (LearnedOrder(PROBLEM), 3)):
+        staged = Staged(FIRST, objective)
+        assert count_passes(staged, 7) == 8 + 2 * passes
+        assert [most_passes(staged, steps) for steps in (2, 5, 6)] == [1, 2, passes]
 
 
 def test_the_network_is_the_one_that_the_objective_needs() -> None:
@@ -59,7 +63,7 @@ def test_logged_operations_are_those_of_the_passes() -> None:
 
     plain = flops(Masked(PROBLEM, Uniform()))
     for objective in (STAGED, Staged(FIRST, ProSeCo(PROBLEM)), Staged(FIRST, LearnedOrder(PROBLEM))):
-        assert flops(objective) == plain / 6 * objective.passes(6)
+        assert flops(objective) == plain / 6 * count_passes(objective, 6)
 
 
 @pytest.mark.parametrize("at", [3, 7])
