@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
 The loss of one sequence under a mask law is random for three reasons: A the mask, B the rate of masking, C the data.
-A + B + C is its variance, and a batch of n sequences has 1/n of it. Exact by all sequences and masks up to L = 8, else
-measured on -n sequences with 95 % intervals. p_pots(measured) has its table from the predictor (docs/equations.md).
+A + B + C is its variance, and a batch of n sequences has 1/n of it. Exact by all sequences and masks up to L = 8, if
+possible sequences times masks are at most 2**20; else measured on -n sequences with 95 % intervals, as the last lines
+say. p_pots(measured) has its table from the predictor (docs/equations.md).
 """
 
 _ENUMERATED = 8  # tokens
@@ -71,14 +73,14 @@ def _variance(options: argparse.Namespace) -> None:
 
         model = load_model(options.model, problem=distribution.fingerprint())
         predictors["model"] = TrainedPosterior(model, distribution.layout)
-    lines = []
+    (measure, how), lines = _measure(distribution, key, options.n), []
     for name, posterior in predictors.items():
         every = [*laws, *_fitted(posterior, distribution, key, options.n)]
-        found = _measured(posterior, distribution, every, key, options.n)
+        found = measure(posterior, every)
         gradients = _gradients(model, distribution, every, key, options) if name == "model" and model else {}
         lines += [_line(name, each, gradients.get(each.law)) for each in found]
     show_tables([_table(name, [line for line in lines if line.predictor == name]) for name in predictors])
-    print(_NOTE)
+    print(f"{_NOTE}\n{how}")
     if options.figure is not None:
         for path in _draw(lines, options.figure):
             print(path)
@@ -92,14 +94,22 @@ def _fitted(posterior: Posterior, distribution: LODistribution, key: Any, n: int
     return [AtRates(rates), Mirror(rates)]
 
 
-def _measured(
-    posterior: Posterior, distribution: LODistribution, laws: list[MaskLaw], key: Any, n: int
-) -> list[LossVariance]:
-    from lo_theory.diffusion import exact_variances, loss_variances
+def _measure(
+    distribution: LODistribution, key: Any, n: int
+) -> tuple[Callable[[Posterior, list[MaskLaw]], list[LossVariance]], str]:
+    """What finds the variances of a predictor by laws, and how, in words."""
+    from lo_theory.diffusion import can_enumerate, exact_variances, loss_variances
 
-    if distribution.layout.length <= _ENUMERATED:
-        return exact_variances(posterior, distribution, laws)
-    return loss_variances(posterior, distribution, laws, key=key.fold("losses"), n=n)
+    length = distribution.layout.length
+    if length <= _ENUMERATED and can_enumerate(distribution):
+        return lambda posterior, laws: exact_variances(posterior, distribution, laws), "Exact: all sequences and masks."
+    why = f"L = {length} is more than {_ENUMERATED}"
+    if length <= _ENUMERATED:
+        why = "possible sequences times masks are more than 2**20"
+    return (
+        lambda posterior, laws: loss_variances(posterior, distribution, laws, key=key.fold("losses"), n=n),
+        f"Measured on {n} sequences: {why}.",
+    )
 
 
 def _gradients(

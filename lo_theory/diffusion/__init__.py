@@ -84,7 +84,7 @@ from lo_theory.diffusion.schedules import (
 from lo_theory.diffusion.stable_rules import stable, true_margin
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.diffusion.timesteps import Timesteps
-from lo_theory.diffusion.variance import LossVariance, exact_variances, loss_variances, pots_rates
+from lo_theory.diffusion.variance import LossVariance, can_enumerate, exact_variances, loss_variances, pots_rates
 
 __all__ = [
     "LAWS",
@@ -153,6 +153,7 @@ __all__ = [
     "best_counts",
     "binomial_cost",
     "calibration",
+    "can_enumerate",
     "certificates",
     "certified_counts",
     "conditional_accuracy",

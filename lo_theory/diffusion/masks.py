@@ -8,6 +8,7 @@ small class (examples/mask_law.py); one line in LAWS of catalogue.py gives it a 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +34,8 @@ __all__ = [
     "describe",
     "draw_masks",
     "hide_subset",
+    "keep_plain",
+    "number_text",
     "per_hidden",
     "row_integers",
 ]
@@ -132,9 +135,20 @@ def _check_rate(name: str, rate: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {rate}")
 
 
-def _short(rate: float) -> str:
-    """The shortest text that gives the number back: 0, 1, 0.25."""
-    return str(int(rate)) if rate == int(rate) else repr(float(rate))
+def number_text(*numbers: float) -> str:
+    """The shortest text that gives each number back, with commas between them: ``0,1,0.25``."""
+    return ",".join(repr(float(number) + 0.0).removesuffix(".0") for number in numbers)  # 0.0: of -0 too
+
+
+def keep_plain(law: Any) -> None:
+    """Make numpy's numbers among the fields of a frozen dataclass Python's own, as which its repr shows them."""
+    for part in dataclasses.fields(law):
+        value = getattr(law, part.name)
+        object.__setattr__(law, part.name, tuple(map(_item, value)) if isinstance(value, tuple) else _item(value))
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @checked
@@ -194,6 +208,7 @@ class Bernoulli:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if self.alpha is not None:
             _check_rate("alpha", self.alpha)
             if self.alpha == 0:
@@ -202,7 +217,7 @@ class Bernoulli:
     @property
     def name(self) -> str:
         """``bernoulli`` or ``bernoulli(alpha)``."""
-        return "bernoulli" if self.alpha is None else f"bernoulli({self.alpha})"
+        return "bernoulli" if self.alpha is None else f"bernoulli({number_text(self.alpha)})"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
@@ -225,6 +240,7 @@ class Pattern:
     latents: int
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if self.latents < 1:
             raise ValueError(f"pattern(l) hides l >= 1 latents, got {self.latents}")
 
@@ -257,13 +273,14 @@ class TwoRates:
     observations: float
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         _check_rate("the rate of latents", self.latents)
         _check_rate("the rate of observations", self.observations)
 
     @property
     def name(self) -> str:
         """``two_rates(a,b)``."""
-        return f"two_rates({_short(self.latents)},{_short(self.observations)})"
+        return f"two_rates({number_text(self.latents, self.observations)})"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw."""
@@ -286,10 +303,13 @@ class Suffix:
 
     reading: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        keep_plain(self)
+
     @property
     def name(self) -> str:
-        """``suffix`` along the roles, else ``suffix(own order)``."""
-        return "suffix" if self.reading is None else "suffix(own order)"
+        """``suffix`` along the roles, else ``suffix(2,0,1)`` with its positions."""
+        return "suffix" if self.reading is None else f"suffix({','.join(map(str, self.reading))})"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError if ``reading`` is no permutation of the positions."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lo_theory.diffusion.masks import Masks, check_length, row_integers
+from lo_theory.diffusion.masks import Masks, check_length, keep_plain, number_text, row_integers
 from lo_theory.diffusion.rates import row_units
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import checked
@@ -36,14 +36,17 @@ class PlackettLuce:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         given = _positive([self.latents] if self.weights is None else self.weights)
         if self.weights is not None:
             object.__setattr__(self, "weights", tuple(given.tolist()))
 
     @property
     def name(self) -> str:
-        """``plackett_luce(latents)``, else ``plackett_luce(own weights)``."""
-        return f"plackett_luce({self.latents:g})" if self.weights is None else "plackett_luce(own weights)"
+        """``plackett_luce(latents)``, else ``plackett_luce(weights 0.5,1,2)``."""
+        if self.weights is None:
+            return f"plackett_luce({number_text(self.latents)})"
+        return f"plackett_luce(weights {number_text(*self.weights)})"
 
     def at(self, layout: Layout) -> NDArray[np.float64]:
         """float64[L]: the weight of each position; ValueError for another number of weights."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.masks import Masks, check_length
+from lo_theory.diffusion.masks import Masks, check_length, keep_plain, number_text
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
@@ -101,13 +101,14 @@ class BellRates:
     width: float
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if not 0 < self.width < np.inf:
             raise ValueError(f"the width of a bell is a positive number, got {self.width}")
 
     @property
     def name(self) -> str:
         """``bell(width)``."""
-        return f"bell({self.width:g})"
+        return f"bell({number_text(self.width)})"
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -186,6 +187,7 @@ class AtRates:
     weighted: bool = True
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         RATES.check(self.rates, "rates")
 
     @property
@@ -296,7 +298,7 @@ def p_pots(ratio: float) -> AtRates:
     """
     if not 0 < ratio < np.inf:
         raise ValueError(f"p_pots(ratio) takes a positive number, got {ratio}")
-    return AtRates(table_rates(lambda rates: 4 * (rates + ratio), f"{ratio:g}"))
+    return AtRates(table_rates(lambda rates: 4 * (rates + ratio), number_text(ratio)))
 
 
 def table_rates(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lo_theory.diffusion.masks import Masks, TwoRates, draw_masks, per_hidden
+from lo_theory.diffusion.masks import Masks, TwoRates, draw_masks, keep_plain, per_hidden
 from lo_theory.problem.layout import Layout
 from lo_theory.rng import Key
 
@@ -28,6 +28,7 @@ class Satisfied:
     latents: float = 1.0
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         TwoRates(self.latents, 0.0)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.diffusion import _kernels
-from lo_theory.diffusion.masks import Masks, check_length, row_integers
+from lo_theory.diffusion.masks import Masks, check_length, keep_plain, row_integers
 from lo_theory.problem.layout import Layout
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -30,6 +30,7 @@ class Timesteps:
     form: str = "inverse"
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if self.steps < 1:
             raise ValueError(f"there is at least one time step, got {self.steps}")
         if self.form not in ("inverse", "linear"):

@@ -33,7 +33,7 @@ from lo_theory.problem.protocol import Distribution
 from lo_theory.problem.seams import check_count, checked
 from lo_theory.rng import Key
 
-__all__ = ["LossVariance", "exact_variances", "loss_variances", "pots_rates"]
+__all__ = ["LossVariance", "can_enumerate", "exact_variances", "loss_variances", "pots_rates"]
 
 _LARGEST = 2**20
 _CERTAIN = 1e-18  # a squared loss, in nats, that is a certain token's and rounding
@@ -106,17 +106,13 @@ def exact_variances(posterior: Posterior, distribution: Distribution, laws: Sequ
     Only t is integrated numerically. Cost: S 2**L rows through ``posterior`` for S sequences, once. Errors: ValueError
     where strings, or possible sequences times masks, are more than 2**20 (10 bits), and as ``loss_variances`` for laws.
     """
-    layout = distribution.layout
-    strings = math.prod(int(size) for size in layout.values)
-    if strings <= _LARGEST:
-        truth = np.ascontiguousarray(np.indices(tuple(layout.values), np.int8).reshape(layout.length, -1).T)
-        chances = np.exp(distribution.log_prob(truth))
-        truth, chances = truth[chances > 0], chances[chances > 0]
-    if strings > _LARGEST or len(truth) * 2**layout.length > _LARGEST:
+    layout, possible = distribution.layout, _possible(distribution)
+    if possible is None:
         raise ValueError(
             f"variances are exact where possible sequences times masks are at most 2**20, such as 10 bits: L = "
-            f"{layout.length} here, with {strings} strings; measure them with loss_variances"
+            f"{layout.length} here, with {_strings(layout)} strings; measure them with loss_variances"
         )
+    truth, chances = possible
     masks = ((np.arange(2**layout.length)[:, None] >> np.arange(layout.length)) & 1).astype(np.bool_)
     sizes = masks.sum(axis=1)
     losses = np.stack([_losses(posterior, row, masks, layout) for row in truth])
@@ -137,6 +133,30 @@ def exact_variances(posterior: Posterior, distribution: Distribution, laws: Sequ
 
         found.append(_result(law, mean, first - cross, cross - mean**2, (mean - floor) ** 2, both, exact))
     return found
+
+
+@checked
+def can_enumerate(distribution: Distribution) -> bool:
+    """Whether ``exact_variances`` answers: strings, and possible ones times 2**L masks, are at most 2**20.
+
+    Cost: the probability of every string, where they are so few.
+    """
+    return _possible(distribution) is not None
+
+
+def _strings(layout: Layout) -> int:
+    return math.prod(int(size) for size in layout.values)
+
+
+def _possible(distribution: Distribution) -> tuple[NDArray[np.int8], NDArray[np.float64]] | None:
+    """The sequences of positive probability int8[S, L] and their probabilities float64[S]; None where too many."""
+    layout = distribution.layout
+    if _strings(layout) > _LARGEST:
+        return None
+    every = np.ascontiguousarray(np.indices(tuple(layout.values), np.int8).reshape(layout.length, -1).T)
+    chances = np.exp(distribution.log_prob(every))
+    some = chances > 0
+    return (every[some], chances[some]) if some.sum() * 2**layout.length <= _LARGEST else None
 
 
 @checked

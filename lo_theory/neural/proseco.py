@@ -26,9 +26,9 @@ __all__ = ["ProSeCo"]
 class ProSeCo:
     """Mean over rows of 1/(t L) [sum over hidden of -ln q(x_i | z) + ``weight`` sum over all of -ln q(x_i | y)].
 
-    Each position is hidden with probability t, uniform on [``least``, 1], which gives z; y is the network's own most
-    likely value at every position given z, or with ``drawn`` a draw from its marginals, without gradient (arXiv
-    2602.11590; the released default keeps revealed tokens in y). In nats per token. The first sum is the plain loss
+    Each position is hidden with probability t, uniform on [``least``, 1], which gives z; y is at every position the
+    value of its role that the network finds most likely given z, or with ``drawn`` one drawn from its marginals,
+    without gradient (arXiv 2602.11590; the released default keeps revealed tokens in y). In nats per token. The first sum is the plain loss
     without rates below ``least``; the second, whose mean 1/t would be infinite without that bound, is least where the
     network knows p(x_i | y). ``weight`` 0 makes no second pass.
 
@@ -97,7 +97,11 @@ class ProSeCo:
         return (entropies * batch["weight"][:, None]).sum() / len(targets), state
 
     def own_tokens(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """y int64[n, L] of logits [n, L, V]: the most likely value of each position, or the one drawn."""
+        """y int64[n, L] of logits [n, L, V]: of the values of each role the most likely one, or one drawn, as in a decode."""
+        layout = self.distribution.layout
+        if (layout.values < layout.n_values).any():
+            allowed = torch.from_numpy(np.arange(layout.n_values) < layout.values[:, None])
+            logits = torch.where(allowed.to(logits.device), logits, -torch.inf)
         if not self.drawn:
             return logits.argmax(dim=-1)
         below = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)[..., :-1]

@@ -7,8 +7,9 @@ import pytest
 
 from lo_theory import ExactPosterior
 from lo_theory.cli import main
-from lo_theory.diffusion import Uniform, exact_variances
+from lo_theory.diffusion import Uniform, can_enumerate, exact_variances, loss_variances
 from lo_theory.neural import Masked, TrainConfig, TransformerConfig, train
+from lo_theory.posterior import MarginalsOnly
 from lo_theory.problem import nae_sat
 from lo_theory.rng import Key
 from tests.cli.complaint import complaint
@@ -45,7 +46,28 @@ def test_the_table_has_the_exact_numbers(capsys: pytest.CaptureFixture[str], tmp
 
 def test_beyond_eight_tokens_it_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["variance", "nae-sat", "--N", "4", "--P", "8", "-n", "4", "--laws", "uniform"]) == 0
-    assert "±" in " ".join(lines(capsys.readouterr().out)["exact", "uniform"])
+    printed = capsys.readouterr().out
+    assert "±" in " ".join(lines(printed)["exact", "uniform"])
+    assert "Measured on 4 sequences: L = 12 is more than 8." in printed
+
+
+def test_many_short_sequences_are_measured_and_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """At 12 values a latent 20,736 sequences of six tokens have 64 masks each: more than 2**20 losses."""
+    problem = nae_sat(4, 2, q=12, seed=0)
+    with pytest.raises(ValueError, match="measure them with loss_variances"):
+        exact_variances(ExactPosterior(problem), problem, [Uniform()])
+    many = ["variance", "nae-sat", "--N", "4", "--P", "2", "--q", "12", "-n", "40", "--laws", "uniform", "mirror_uniform"]
+    assert main(many) == 0
+    printed = capsys.readouterr().out
+    assert "Measured on 40 sequences: possible sequences times masks are more than 2**20." in printed
+    key = Key(0).fold("variance").fold("losses")
+    (found,) = loss_variances(MarginalsOnly(problem), problem, [Uniform()], key=key, n=40)
+    low, high = found.total.interval()
+    shown = " ".join(lines(printed)["marginals only", "uniform"])
+    assert f"{found.total.mean:z.4f} ±{(high - low) / 2:.4f}" in shown
+    assert can_enumerate(nae_sat(4, 2, q=4, seed=0))
+    assert main([*SMALL, "--laws", "uniform"]) == 0
+    assert "Exact: all sequences and masks." in capsys.readouterr().out
 
 
 def test_of_a_network_the_gradient_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

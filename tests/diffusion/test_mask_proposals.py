@@ -24,6 +24,7 @@ from lo_theory.diffusion import (
     Suffix,
     TableRates,
     Timesteps,
+    TwoRates,
     Uniform,
     UniformRates,
     bell,
@@ -35,7 +36,8 @@ from lo_theory.diffusion import (
     p_pots,
 )
 from lo_theory.diffusion.masks import draw_masks
-from lo_theory.diffusion.rates import draw_rates, factors, quadrature
+from lo_theory.diffusion.rates import draw_rates, factors, quadrature, row_units
+from lo_theory.diffusion.satisfied import Satisfied
 from lo_theory.lab.settings import mask_law
 from lo_theory.problem import Layout, nae_sat
 from lo_theory.testing import z_test
@@ -287,6 +289,67 @@ def test_latents_are_revealed_first_where_they_weigh_more():
     assert latents < 0.35 < 0.75 < observations
 
 
+# --- names -----------------------------------------------------------------------------------------------------------------------
+
+RATE = st.floats(0, 1)
+NUMBERS = {
+    "bernoulli": [st.floats(0, 1, exclude_min=True)],
+    "pattern": [st.integers(1, 10**6)],
+    "two_rates": [RATE, RATE],
+    "plackett_luce": [st.floats(1e-99, 1e99)],
+    "bell": [st.floats(0.2, 1e6)],
+    "bell_unweighted": [st.floats(1e-3, 1e6)],
+    "p_pots": [st.floats(1e-6, 1e6)],
+    "mirror_p_pots": [st.floats(1e-6, 1e6)],
+}
+WITHOUT = {"uniform", "suffix", "observations_first", "mirror", "mirror_uniform"}
+
+
+def test_every_law_that_has_a_name_is_looked_at():
+    assert NUMBERS.keys() | WITHOUT == LAWS.keys()
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@given(st.data())
+def test_a_name_says_exactly_which_law_it_is(name, data):
+    """By its name a law is made again; neighbouring numbers have other names; of numpy's numbers nothing is left."""
+    numbers = [data.draw(each) for each in NUMBERS[name]]
+    law = LAWS[name](*numbers)
+    assert mask_law(law.name).name == law.name
+    assert mask_law(law.name) == law
+    above = [n + 1 if isinstance(n, int) else math.nextafter(n, 0 if n == 1 else math.inf) for n in numbers]
+    assert LAWS[name](*above).name != law.name
+    of_numpy = LAWS[name](*np.array(numbers))
+    assert (of_numpy.name, repr(of_numpy)) == (law.name, repr(law))
+
+
+def test_laws_by_an_order_timesteps_and_rates_have_exact_names_too():
+    others = [
+        (PlackettLuce(weights=OWN), PlackettLuce(weights=tuple(reversed(OWN)))),
+        (Suffix((0, 1, 2, 3, 4)), Suffix((1, 0, 2, 3, 4))),
+        (Mirror(BellRates(0.3)), Mirror(BellRates(math.nextafter(0.3, 1)))),
+        (Rotation((TwoRates(0.1, 0.9),)), Rotation((TwoRates(0.1, math.nextafter(0.9, 1)),))),
+        (Satisfied(0.3), Satisfied(math.nextafter(0.3, 1))),
+    ]
+    assert all(one.name != other.name for one, other in others)
+    for made in (
+        Timesteps(np.int64(4)),
+        Suffix(tuple(np.arange(5))),
+        Satisfied(np.float64(0.3)),
+        PlackettLuce(weights=np.array(OWN)),
+        Mirror(BellRates(np.float32(0.25))),
+        AtRates(TABLE, np.bool_(False)),
+        TwoRates(np.float64(0.1), 1),
+    ):
+        assert "np." not in repr(made)
+        assert "np." not in made.name
+    assert [TwoRates(0, 1).name, TwoRates(-0.0, 1.0).name, bell(0.25).name] == [
+        "two_rates(0,1)",
+        "two_rates(0,1)",
+        "bell(0.25)",
+    ]
+
+
 # --- rates and mirrors -----------------------------------------------------------------------------------------------------------
 
 
@@ -357,16 +420,28 @@ def test_mirrored_masks_are_disjoint_until_one_half_and_cover_from_there_on():
         reject("mirror: rates", z_test(t * ((~masked[0]).mean(axis=1) - t), 0.0))
 
 
+class Unpaired(MirrorUniform):
+    """A broken copy: the second mask has the size of the first, and an order of its own."""
+
+    def sample(self, key, tokens, layout, *, start=0):
+        masked, weight = super().sample(key, tokens, layout, start=start)
+        own = np.argsort(row_units(key.fold("own"), tokens.shape, start=start), axis=1)
+        return tuple(np.stack([part[0], np.take_along_axis(part[1], own, axis=1)]) for part in (masked, weight))
+
+
+def mirrored(masked):
+    """Whether both masks of every row have one size, and share and leave out as few positions as such masks can."""
+    sizes, shared = masked.sum(axis=2), (masked[0] & masked[1]).sum(axis=1)
+    return np.array_equal(sizes[0], sizes[1]) and np.array_equal(shared, np.maximum(2 * sizes[0] - LENGTH, 0))
+
+
 def test_the_mirror_of_sizes_is_the_uniform_law_twice():
     masked, weight = draw(MirrorUniform(), 2000)
     alone, its_weight = draw(Uniform(), 2000)
     assert np.array_equal(masked[0], alone[0])
     assert np.array_equal(weight[0], its_weight[0])
-    sizes = masked.sum(axis=2)
-    assert np.array_equal(sizes[0], sizes[1])
-    both, neither = (masked[0] & masked[1]).sum(axis=1), (~masked[0] & ~masked[1]).sum(axis=1)
-    assert np.array_equal(both, np.maximum(2 * sizes[0] - LENGTH, 0))
-    assert np.array_equal(neither, np.maximum(LENGTH - 2 * sizes[0], 0))
+    assert mirrored(masked)
+    assert not mirrored(draw(Unpaired(), 2000)[0])
 
 
 @pytest.mark.parametrize(

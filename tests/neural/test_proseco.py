@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lo_theory.neural import Masked, Observer, ProSeCo, Transformer, TransformerConfig, flop_per_token, load, train
-from lo_theory.problem import LODistribution
+from lo_theory.problem import LODistribution, nae_sat
 from lo_theory.rng import Key
 from lo_theory.testing import z_test
 from tests.budget import accept, reject
@@ -154,6 +154,21 @@ def test_of_a_law_of_one_string_the_second_pass_learns_everything() -> None:
     )
     assert logged[0] > 0.5
     assert logged[-1] < 0.02
+
+
+def test_own_tokens_are_values_of_their_role() -> None:
+    """Latents of three values, observations of two: the third is left out, however likely the network thinks it."""
+    problem, n = nae_sat(4, 8, q=3, seed=3), 400
+    values = problem.layout.values
+    logits = 2 * torch.randn(1, problem.layout.length, 3, generator=torch.Generator().manual_seed(1))
+    every = logits.softmax(dim=-1)[0].double().numpy() * (np.arange(3) < values[:, None])
+    laws = every / every.sum(axis=1, keepdims=True)
+    assert (logits[0].argmax(dim=-1).numpy() >= values).any(), "left out for a reason"
+    np.testing.assert_array_equal(ProSeCo(problem).own_tokens(logits, {})[0], laws.argmax(axis=1))
+    units = (torch.arange(n)[:, None].expand(n, len(values)) + 0.5) / n
+    drawn = ProSeCo(problem, drawn=True).own_tokens(logits.expand(n, -1, -1), {"units": units}).numpy()
+    shares = (drawn[..., None] == np.arange(3)).mean(axis=0)
+    np.testing.assert_allclose(shares, laws, atol=1.01 / n)
 
 
 @pytest.mark.parametrize(("objective", "passes"), [(ProSeCo(PROBLEM), 2), (ProSeCo(PROBLEM, 0.0), 1)])
