@@ -103,7 +103,7 @@ def elbo(
             masked = np.zeros(rows.shape, np.bool_)
             positions = np.arange(length, dtype=np.int32)
             hide_subset(masked, place.fold("subset").fold(mask), start, positions, sizes)
-            total += _values(posterior, rows, masked)
+            total += _values(posterior, rows, masked, start + np.arange(len(rows)))
     return total / (rates * masks)
 
 
@@ -123,8 +123,8 @@ def elbo_variance(model: Posterior, reference: Posterior, sequences: ArrayLike) 
     sizes = masks.sum(axis=1)
     values = np.empty((3, n, len(masks)))
     for i, row in enumerate(rows):
-        repeated = np.broadcast_to(row, masks.shape)
-        values[:2, i] = [_values(posterior, repeated, masks) for posterior in (model, reference)]
+        repeated, at = np.broadcast_to(row, masks.shape), np.full(len(masks), i)
+        values[:2, i] = [_values(predictor, repeated, masks, at) for predictor in (model, reference)]
     excluded = ~np.isfinite(values[:2]).all(axis=(0, 2))
     if excluded.any():
         raise ValueError(
@@ -137,13 +137,15 @@ def elbo_variance(model: Posterior, reference: Posterior, sequences: ArrayLike) 
     return ElboVariance(of_size.mean(axis=0)[:2], of_size.var(axis=0), within.mean(axis=0))
 
 
-def _values(posterior: Posterior, rows: NDArray[np.int8], masked: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """float64[n]: one draw of the bound for each row and its mask."""
+def _values(
+    posterior: Posterior, rows: NDArray[np.int8], masked: NDArray[np.bool_], numbers: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """float64[n]: one draw of the bound for each row and its mask; errors call the rows by ``numbers`` int64[n]."""
     values = np.empty(len(rows))
     for first in range(0, len(rows), BATCH):
         part = slice(first, first + BATCH)
         tokens = np.where(masked[part], np.int8(MASK), rows[part])
-        answer = ask(posterior, tokens, posterior.layout, rows=range(first, first + len(tokens)))
+        answer = ask(posterior, tokens, posterior.layout, rows=numbers[part])
         with np.errstate(divide="ignore"):
             logs = np.log(at_truth(np.asarray(answer.probs, np.float64), rows[part]))
         values[part] = np.where(masked[part], logs, 0.0).sum(axis=1)

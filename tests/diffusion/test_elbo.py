@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lo_theory.diffusion import elbo, elbo_variance
-from lo_theory.posterior import ExactPosterior, Posterior
+from lo_theory.posterior import ExactPosterior, Marginals, Posterior
 from lo_theory.posterior.weak import MarginalsOnly, Mixed, Sharpened
-from lo_theory.problem import nae_sat, sparse_parity
+from lo_theory.problem import MASK, nae_sat, sparse_parity
 from lo_theory.rng import Key
 from lo_theory.testing import z_test
 from tests.budget import accept, reject
@@ -106,6 +108,31 @@ def test_drawn_bounds_have_the_variance_that_is_predicted() -> None:
 def test_rows_have_addresses_of_their_own() -> None:
     whole = elbo(MODEL, ROWS, key=KEY, rates=2, masks=3)
     np.testing.assert_array_equal(whole[2:], elbo(MODEL, ROWS[2:], key=KEY, rates=2, masks=3, start=2))
+    parts = [elbo(MODEL, ROWS[i : i + 1], key=KEY, rates=2, masks=3, start=i) for i in range(len(ROWS))]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    assert (whole[2:] != elbo(MODEL, ROWS[2:], key=KEY, rates=2, masks=3)).any()
+
+
+class Wrong:
+    """Probabilities that add up to two wherever the first token is shown."""
+
+    layout = PROBLEM.layout
+
+    def marginals(self, tokens: np.ndarray) -> Marginals:
+        answer = MODEL.marginals(tokens)
+        return replace(answer, probs=np.where(tokens[:, :1, None] != MASK, 2 * answer.probs, answer.probs))
+
+
+def test_a_wrong_answer_is_named_by_the_number_of_its_sequence() -> None:
+    """Whatever part of the sequences is asked about, and however many masks each of them has."""
+    with pytest.raises(ValueError, match="row") as error:
+        elbo(Wrong(), ROWS, key=KEY)
+    (number,) = re.findall(r"row (\d+)", str(error.value))
+    assert int(number) > 0
+    with pytest.raises(ValueError, match=rf"row {number}\b"):
+        elbo(Wrong(), ROWS[int(number) :], key=KEY, start=int(number))
+    with pytest.raises(ValueError, match=r"row 0\b"):  # by the second of its masks
+        elbo_variance(MODEL, Wrong(), ROWS)
 
 
 def test_what_cannot_be_answered_is_said() -> None:
