@@ -28,9 +28,9 @@ class ProSeCo:
 
     Each position is hidden with probability t, uniform on [``least``, 1], which gives z; y is at every position the
     value of its role that the network finds most likely given z, or with ``drawn`` one drawn from its marginals,
-    without gradient (arXiv 2602.11590; the released default keeps revealed tokens in y). In nats per token. The first sum is the plain loss
-    without rates below ``least``; the second, whose mean 1/t would be infinite without that bound, is least where the
-    network knows p(x_i | y). ``weight`` 0 makes no second pass.
+    without gradient (arXiv 2602.11590; the released default keeps revealed tokens in y). In nats per token. The first
+    sum is the plain loss without rates below ``least``; the second, whose mean 1/t would be infinite without that
+    bound, is least where the network knows p(x_i | y). ``weight`` 0 makes no second pass.
 
     Data at ``key.fold("data").fold(step)``, masks and draws at ``key.fold("masks").fold(step)``. Cost: two passes a
     row, both kept for the backward pass. Errors: ValueError for a negative weight, and a ``least`` outside (0, 1].
@@ -97,7 +97,7 @@ class ProSeCo:
         return (entropies * batch["weight"][:, None]).sum() / len(targets), state
 
     def own_tokens(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """y int64[n, L] of logits [n, L, V]: of the values of each role the most likely one, or one drawn, as in a decode."""
+        """y int64[n, L] of logits [n, L, V]: of the values of each role the most likely one, or one drawn."""
         layout = self.distribution.layout
         if (layout.values < layout.n_values).any():
             allowed = torch.from_numpy(np.arange(layout.n_values) < layout.values[:, None])

@@ -56,7 +56,21 @@ def test_many_short_sequences_are_measured_and_the_command_says_so(capsys: pytes
     problem = nae_sat(4, 2, q=12, seed=0)
     with pytest.raises(ValueError, match="measure them with loss_variances"):
         exact_variances(ExactPosterior(problem), problem, [Uniform()])
-    many = ["variance", "nae-sat", "--N", "4", "--P", "2", "--q", "12", "-n", "40", "--laws", "uniform", "mirror_uniform"]
+    many = [
+        "variance",
+        "nae-sat",
+        "--N",
+        "4",
+        "--P",
+        "2",
+        "--q",
+        "12",
+        "-n",
+        "40",
+        "--laws",
+        "uniform",
+        "mirror_uniform",
+    ]
     assert main(many) == 0
     printed = capsys.readouterr().out
     assert "Measured on 40 sequences: possible sequences times masks are more than 2**20." in printed

@@ -15,7 +15,7 @@ import yaml
 
 from lo_theory.cli import main
 from lo_theory.lab.runs import journal
-from tests.lab.tiny import tiny
+from tests.lab.tiny import tiny, tiny_of
 from tests.processes import Process, command, wait_until
 
 
@@ -64,12 +64,12 @@ def run_to_its_end(config: Path, out: Path, **options: Any) -> tuple[int | None,
         return process.returncode, *said
 
 
-def checkpoints(out: Path, count: int) -> Callable[[], bool]:
+def checkpoints(out: Path, count: int, file: str = "model-0.safetensors") -> Callable[[], bool]:
     """The moment at which the checkpoint has been written ``count`` times since now."""
     seen: set[int] = set()
 
     def moment() -> bool:
-        for path in out.glob("tiny/*/model-0.safetensors"):
+        for path in out.glob(f"tiny/*/{file}"):
             seen.add(path.stat().st_mtime_ns)
         return len(seen) > count
 
@@ -113,6 +113,23 @@ def test_a_run_that_is_killed_interrupted_and_starved_ends_the_same(
     assert code == 0
     assert "A tiny table" in shown
     assert results(tmp_path) == reference
+
+
+def test_a_killed_training_on_a_pool_continues_from_its_settings_to_the_same_weights(tmp_path: Path) -> None:
+    """PUMA after a stage, by its name in the settings: its pool is in the checkpoint."""
+    settings = tiny_of("proposals", experiment="tiny", draws=1)
+    settings["training"] = {**settings["training"], "steps": 150}
+    settings["rows"] = [{"name": "PUMA", "objective": {"kind": "puma(4,0.9)"}}]
+    path, whole, killed, file = tmp_path / "puma.yaml", tmp_path / "whole", tmp_path / "killed", "model-0-0.safetensors"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    for out in (whole, killed):
+        if out == killed:
+            assert disturb(start(path, out), checkpoints(out, 20, file), signal.SIGKILL)[0]
+        assert main(["run", str(path), "--out", str(out), "--threads", "1", "--workers", "1", "--quiet"]) == 0
+    (one,), (other,) = ((out / "tiny").iterdir() for out in (whole, killed))
+    (step,) = [entry["step"] for entry in journal(other) if entry["event"] == "resume"]
+    assert 2 < step < 150, "the pool has moved on, and training has not ended"
+    assert (one / file).read_bytes() == (other / file).read_bytes()
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_clear_line(config: Path, tmp_path: Path) -> None:
