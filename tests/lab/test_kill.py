@@ -119,6 +119,8 @@ def test_a_killed_training_on_a_pool_continues_from_its_settings_to_the_same_wei
     """PUMA after a stage, by its name in the settings: its pool is in the checkpoint."""
     settings = tiny_of("proposals", experiment="tiny", draws=1)
     settings["training"] = {**settings["training"], "steps": 150}
+    settings["decoding"] = {"sequences": 2, "denoisers": ["model"], "policies": ["vanilla"], "steps": [2]}
+    settings["evaluation"] = {"sequences": 2}
     settings["rows"] = [{"name": "PUMA", "objective": {"kind": "puma(4,0.9)"}}]
     path, whole, killed, file = tmp_path / "puma.yaml", tmp_path / "whole", tmp_path / "killed", "model-0-0.safetensors"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
