@@ -111,7 +111,7 @@ class TransformerConfig:
 
 
 class _Normalise(torch.autograd.Function):
-    """RMSNorm over [..., width] with its gradient: a third of the time of torch's on a CPU, which is many small steps."""
+    """RMSNorm over [..., width] with its gradient: on a CPU a third of the time of torch's many small steps."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
