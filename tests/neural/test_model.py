@@ -133,7 +133,9 @@ def test_the_norm_is_torchs_and_its_gradient_the_numerical_one() -> None:
         norm.weight.copy_(torch.linspace(0.5, 2, 33))
     x = torch.randn(2, 5, 33, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
     torch.testing.assert_close(norm(x), functional.rms_norm(x, (33,), norm.weight, NORM_EPSILON))
-    torch.autograd.gradcheck(lambda x, weight: torch.func.functional_call(norm, {"weight": weight}, x), (x, norm.weight))
+    torch.autograd.gradcheck(
+        lambda x, weight: torch.func.functional_call(norm, {"weight": weight}, x), (x, norm.weight)
+    )
     half = x.detach().bfloat16()
     expected = functional.rms_norm(half.double(), (33,), norm.weight, NORM_EPSILON)
     assert (RMSNorm.forward(norm.float(), half) - expected).abs().max() < 1e-5
