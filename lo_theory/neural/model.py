@@ -186,7 +186,7 @@ def _attend_in_products(query: Tensor, key: Tensor, value: Tensor, causal: bool)
     key, value = (functional.pad(part, (0, 0, 0, fill)) for part in (key, value))
     with torch.autocast("cpu", enabled=False):  # autocast would take the softmax to float32 and back
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        return torch.softmax(scores + bias, dim=-1) @ value
+        return torch.softmax(scores.add_(bias), dim=-1) @ value
 
 
 class Attention(nn.Module):
