@@ -15,7 +15,7 @@ help:
 	@echo "make kernels                           compile the kernels, which the first run otherwise does"
 	@echo "make docs                              the documentation as a site, in build/site; a broken link or reference fails"
 	@echo "make dist                              the wheel and the source archive, in dist/"
-	@echo "make installed                         the wheel in an empty environment, away from the repository: it runs quick"
+	@echo "make installed                         the wheel in an empty environment, away from the repository: 50 steps of quick"
 	@echo "make interop                           the tests with diffusers and transformers, in an environment of their own"
 	@echo "make lint                              ruff and mypy"
 
@@ -77,7 +77,7 @@ installed: dist
 	rm -rf build/installed
 	$(PYTHON) -m venv build/installed
 	build/installed/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
-	cd build/installed && bin/lo-theory run table1 --preset quick --quiet
+	cd build/installed && bin/lo-theory run table1 --preset quick --quiet --set training.steps=50
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build dist

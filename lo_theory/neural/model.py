@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lo_theory.problem.layout import MASK
@@ -109,6 +110,30 @@ class TransformerConfig:
         return self.n_values + 1 + (self.pad_to is not None)
 
 
+class _Normalise(torch.autograd.Function):
+    """RMSNorm over [..., width] with its gradient: on a CPU a third of the time of torch's many small steps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """n w with n = x / sqrt(mean(x**2) + 1e-5), in float32 or wider."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        scale = norm.square_().div_(x.shape[-1]).add_(NORM_EPSILON).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """(g w - n mean(g w n)) / sqrt(mean(x**2) + 1e-5) for x, and the sum of g n over the rows for w."""
+        x, weight, scale = ctx.saved_tensors
+        normal = x * scale
+        product = gradient * normal
+        along = (product @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        change = (gradient * weight).addcmul_(normal, along, value=-1).mul_(scale)
+        return change.to(x.dtype), product.flatten(0, -2).sum(0)
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x**2) + 1e-5) along the width, times a learned scale."""
 
@@ -118,6 +143,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            result: Tensor = _Normalise.apply(x, self.weight)
+            return result
         return functional.rms_norm(x, (x.shape[-1],), self.weight, NORM_EPSILON)
 
 
@@ -158,7 +186,7 @@ def _attend_in_products(query: Tensor, key: Tensor, value: Tensor, causal: bool)
     key, value = (functional.pad(part, (0, 0, 0, fill)) for part in (key, value))
     with torch.autocast("cpu", enabled=False):  # autocast would take the softmax to float32 and back
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        return torch.softmax(scores + bias, dim=-1) @ value
+        return torch.softmax(scores.add_(bias), dim=-1) @ value
 
 
 class Attention(nn.Module):

@@ -37,8 +37,8 @@ def network(row: int, step: int, gap: float, predicted: float, effect: float, pa
         yield Row("unit", "self_consistency", share(10.0), {**own, "steps": 8})  # another number of steps
 
 
-def trainings(count: int, slope: float) -> list[Row]:
-    """Trainings of four networks each; the effect is ``slope`` points for the whole prediction, and nothing else."""
+def trainings(count: int, slope: float, bend: float = 0.0) -> list[Row]:
+    """Trainings of four networks each; the effect is ``slope`` points a prediction, and ``bend`` a gap squared."""
     rows: list[Row] = []
     for row in range(count):
         pair = list(PAIRS)[row % 2]
@@ -48,7 +48,8 @@ def trainings(count: int, slope: float) -> list[Row]:
         ]
         for i in range(4):
             predicted = 0.1 * math.cos(5 * row + 3 * i)
-            rows += network(row, 100 * (i + 1), -0.2 + 0.3 * i, predicted, slope * predicted, pair)
+            closed = -0.2 + 0.3 * i
+            rows += network(row, 100 * (i + 1), closed, predicted, slope * predicted + bend * closed**2, pair)
     return rows
 
 
@@ -69,15 +70,22 @@ def test_a_snapshot_has_its_gap_its_prediction_and_its_effect() -> None:
 def test_the_fit_finds_what_the_effect_was_made_of(slope: float) -> None:
     found = fits(snapshots(from_rows(trainings(6, slope))))
     by = {fit.names: fit for fit in found}
-    alone, everything = by["predicted",], by["gap", "predicted", "ratio"]
+    alone, everything = by["predicted",], by["gap", "square", "predicted", "ratio"]
     assert alone.explained == pytest.approx(1, abs=1e-9)
     assert everything.explained == pytest.approx(1, abs=1e-9)
     assert math.copysign(1, alone.slopes["predicted"].value) == math.copysign(1, slope)
     assert alone.signs == 1
-    assert all(abs(everything.slopes[name].value) < 1e-6 for name in ("gap", "ratio")), "nothing of these was in it"
+    assert all(abs(everything.slopes[name].value) < 1e-6 for name in ("gap", "square", "ratio")), "nothing of these was in it"
     assert by["gap",].explained < 0.5
     assert by["ratio",].explained < 0.5
     assert found == sorted(found, key=lambda fit: fit.explained)
+
+
+def test_an_effect_that_falls_with_the_square_of_the_gap_is_told_from_one_that_falls_with_the_gap() -> None:
+    by = {fit.names: fit for fit in fits(snapshots(from_rows(trainings(6, 0.0, bend=-30.0))))}
+    assert by["gap", "square"].explained == pytest.approx(1, abs=1e-9)
+    assert by["gap", "square"].slopes["gap"].value == pytest.approx(0, abs=1e-6)
+    assert by["gap",].explained < 0.99
 
 
 def test_few_trainings_have_no_fit() -> None:

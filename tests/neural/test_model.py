@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from lo_theory.neural import SHAPES, Masked, TrainConfig, Transformer, TransformerConfig, train
-from lo_theory.neural.model import attend, rotary_tables, rotate
+from lo_theory.neural.model import NORM_EPSILON, RMSNorm, attend, rotary_tables, rotate
 from lo_theory.problem import MASK, nae_sat
 from tests.neural.small import CAUSAL, KEY, LENGTH, NETWORK, PROBLEM
 
@@ -124,6 +125,20 @@ def test_attention_agrees_with_the_slow_formula(causal: bool, length: int) -> No
         found = attend(query.to(dtype), key.to(dtype), value.to(dtype), causal)
         assert found.dtype == dtype
         assert (found.double() - expected).abs().max() < tolerance
+
+
+def test_the_norm_is_torchs_and_its_gradient_the_numerical_one() -> None:
+    norm = RMSNorm(33).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, 33))
+    x = torch.randn(2, 5, 33, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    torch.testing.assert_close(norm(x), functional.rms_norm(x, (33,), norm.weight, NORM_EPSILON))
+    torch.autograd.gradcheck(
+        lambda x, weight: torch.func.functional_call(norm, {"weight": weight}, x), (x, norm.weight)
+    )
+    half = x.detach().bfloat16()
+    expected = functional.rms_norm(half.double(), (33,), norm.weight, NORM_EPSILON)
+    assert (RMSNorm.forward(norm.float(), half) - expected).abs().max() < 1e-5
 
 
 def test_the_large_network_takes_a_training_step_at_length_300() -> None:

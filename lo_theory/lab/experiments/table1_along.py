@@ -41,7 +41,8 @@ _READINGS = {
     "conditional": ("conditional", "conditional"),
     "infill": ("infill", "infill"),
 }
-_CAUSES = {"gap": "gap closed", "predicted": "contexts", "ratio": "P/N"}
+_CAUSES = {"gap": "gap closed", "square": "its square", "predicted": "contexts", "ratio": "P/N"}
+_SETS = (("gap",), ("gap", "square"), ("predicted",), ("ratio",), tuple(_CAUSES))
 _DRAWS = 2000  # of trainings, with replacement
 
 
@@ -67,7 +68,8 @@ def snapshots(frame: Frame) -> list[Record]:
         problem = problems[line.row]
         span = gap_span(problem.value("floor"), problem.value("marginals_only"))
         apart = difference(line.estimate("observations_first"), line.estimate("excess"))
-        metrics = {"predicted": Estimate(*(end / span for end in apart)), "ratio": _exactly(line.P / line.N)}
+        metrics = {"predicted": Estimate(*(end / span for end in apart))}
+        metrics |= {"square": _exactly(line.value("gap") ** 2), "ratio": _exactly(line.P / line.N)}
         for policy, other in made.items():
             metrics |= {f"{policy} {metric}": other.estimate(metric) for metric in other.metrics}
         if set(_POLICIES) <= made.keys():
@@ -109,13 +111,12 @@ def learned(found: Sequence[Record]) -> list[Record]:
 
 
 def fits(found: Sequence[Record]) -> list[Fit]:
-    """The fits by each cause alone and by all, in the order of what they explain; none below four trainings."""
+    """The fits by the sets of causes, in the order of what they explain; none below four trainings."""
     lines = learned(found)
     if len({line.row for line in lines}) < 4:
         return []
-    sets = [(name,) for name in _CAUSES] + [tuple(_CAUSES)]
-    sets = [names for names in sets if all(_spread(lines, name) > 0 for name in names)]
-    return sorted((_fit(lines, names) for names in dict.fromkeys(sets)), key=lambda fit: fit.explained)
+    sets = [names for names in _SETS if all(_spread(lines, name) > 0 for name in names)]
+    return sorted((_fit(lines, names) for names in sets), key=lambda fit: fit.explained)
 
 
 def _spread(lines: Sequence[Record], name: str) -> float:
