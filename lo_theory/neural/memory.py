@@ -42,13 +42,14 @@ def _sequence_bytes(network: TransformerConfig, *, half: bool, on_cpu: bool) -> 
     """Bytes that one sequence takes in the forward and backward pass: what is kept, and the largest passing tensors."""
     places, width, inner = network.places, network.width, network.inner_width
     turned = 2 * width if network.positions != "learned" else 0  # rotated queries and keys beside the plain ones
+    normal = 2 * width if not on_cpu else 0  # torch's own norm keeps its result without the weight, ours does not
     if not half:
-        layer = 4 * (10 * width + turned + 4 * inner + network.heads) + 8
+        layer = 4 * (8 * width + normal + turned + 4 * inner + network.heads) + 8
         passing = 4 * 5 * max(inner, width)
     else:
         filled = places + -places % VECTOR  # keys of the CPU's bfloat16 attention
         attention = 6 * width * 2 + 2 * network.heads * filled if on_cpu else (6 * width + turned) * 2
-        layer = 4 * 4 * width + 2 * 5 * width + attention + 2 * 4 * inner + 4 * network.heads + 8
+        layer = 4 * (2 * width + normal) + 2 * 5 * width + attention + 2 * 4 * inner + 4 * network.heads + 8
         passing = max(2 * 5 * inner, 3 * 2 * network.heads * filled if on_cpu else 0)
     outside = 4 * 4 * width + 4 * 6 * network.n_values + 5 * 8
     return places * (network.layers * layer + passing + outside)
