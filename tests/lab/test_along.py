@@ -75,7 +75,9 @@ def test_the_fit_finds_what_the_effect_was_made_of(slope: float) -> None:
     assert everything.explained == pytest.approx(1, abs=1e-9)
     assert math.copysign(1, alone.slopes["predicted"].value) == math.copysign(1, slope)
     assert alone.signs == 1
-    assert all(abs(everything.slopes[name].value) < 1e-6 for name in ("gap", "square", "ratio")), "nothing of these was in it"
+    assert all(abs(everything.slopes[name].value) < 1e-6 for name in ("gap", "square", "ratio")), (
+        "nothing of these was in it"
+    )
     assert by["gap",].explained < 0.5
     assert by["ratio",].explained < 0.5
     assert found == sorted(found, key=lambda fit: fit.explained)
