@@ -90,8 +90,9 @@ class Clue:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"no kind of clue is called {self.kind!r}: there are {', '.join(KINDS)}")
-        latents, (arity, housed) = tuple(self.latents), _arguments(KINDS[self.kind])
-        if len(latents) != arity or len(set(latents)) != arity or not all(map(is_whole, latents)):
+        latents = tuple(self.latents) if isinstance(self.latents, Sequence) else ()
+        arity, housed = _arguments(KINDS[self.kind])
+        if not all(map(is_whole, latents)) or not len(latents) == len(set(latents)) == arity:
             raise ValueError(f"a clue {self.kind} names {arity} latents, all different, got {self.latents!r}")
         if (self.house is not None) != housed:
             raise ValueError(f"a clue {self.kind} names {'a' if housed else 'no'} house, got {self.house}")
@@ -120,6 +121,8 @@ class Puzzle:
         for name, number, least in (("houses", self.houses, 2), ("attributes", self.attributes, 1)):
             if not least <= number <= _MOST:
                 raise ValueError(f"a puzzle has {least} to {_MOST} {name}, got {number}")
+        if not isinstance(self.clues, Sequence):
+            raise ValueError(f"clues must be a tuple of Clue(...), got {self.clues!r}")
         object.__setattr__(self, "clues", tuple(self.clues))
         seen: set[Clue] = set()
         for number, clue in enumerate(self.clues):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,6 +255,16 @@ def test_a_new_kind_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert brute(drawn).tolist() == [solution.tolist()]
 
 
+def test_the_example_of_the_page_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    section = (Path(__file__).parents[2] / "docs" / "puzzles.md").read_text().split("## Zebra puzzles")[1]
+    (code,), (shown, *_) = (
+        re.findall(r"```python\n(.*?)```", section, re.S),
+        re.findall(r"```text\n(.*?)```", section, re.S),
+    )
+    exec(code, {})
+    assert capsys.readouterr().out == shown
+
+
 def test_lines_are_read_and_written() -> None:
     assert zebra.write_puzzle(zebra.read_puzzle(CLASSIC)) == CLASSIC
     spaced = "\n  houses 3   attributes 2 \r\n\n left_of 0.1\t1.2 \n at 1.0 2\n\n"
@@ -323,6 +335,8 @@ SEVERAL, NONE = zebra.read_puzzle(HEAD), zebra.read_puzzle(HEAD + "left_of 0.0 1
         (lambda: Clue("at", (0,)), "a clue at names a house, got None"),
         (lambda: Clue("same", (0, 1), 2), "a clue same names no house, got 2"),
         (lambda: Clue("same", (0.0, 1)), "names 2 latents"),
+        (lambda: Clue("at", 0, 1), "a clue at names 1 latents, all different, got 0"),
+        (lambda: Puzzle(3, 2, Clue("at", (0,), 1)), r"clues must be a tuple of Clue\(\.\.\.\), got Clue"),
         (lambda: Puzzle(3, 2, (Clue("same", (0, 6)),)), r"clue 0, .* a latent that is not in 0\.\.5"),
         (lambda: Puzzle(3, 2, (Clue("same", (-1, 3)),)), r"clue 0, .* a latent that is not in 0\.\.5"),
         (lambda: Puzzle(3, 2, (Clue("at", (0,), 3),)), r"clue 0, .* a house that is not in 0\.\.2"),
