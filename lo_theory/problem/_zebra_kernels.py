@@ -11,6 +11,7 @@ import numpy as np
 
 from lo_theory.jit import jit
 from lo_theory.problem._sudoku_kernels import count_bits
+from lo_theory.rng import below, fill_words
 
 SINGLE, DIFFERENT = 0, 1
 """Techniques, each with all before it: see ``propagate``."""
@@ -120,3 +121,22 @@ def search(state, scopes, tables, limit, found):
                 stack[top, latent] = 1 << house
                 top += 1
     return solutions, tried
+
+
+@jit()
+def draw_choices(out, attributes, start, key0, key1, orders, edges):
+    """Write what the rows ``start .. start + len(out)`` choose: for every attribute one of ``orders`` permutations,
+    then for every clue one of the K kinds and one of its own, ``edges[kind] .. edges[kind + 1]``; all uniform.
+
+    ``out`` int64[n, A + M]; a row takes a word an attribute, then two a clue.
+    """
+    clues, kinds = out.shape[1] - attributes, len(edges) - 1
+    words = np.empty(attributes + 2 * clues, np.uint64)
+    for row in range(len(out)):
+        fill_words(words, start + row, key0, key1)
+        for attribute in range(attributes):
+            out[row, attribute] = below(words[attribute], orders)
+        for clue in range(clues):
+            word = attributes + 2 * clue
+            kind = below(words[word], kinds)
+            out[row, attributes + clue] = edges[kind] + below(words[word + 1], edges[kind + 1] - edges[kind])

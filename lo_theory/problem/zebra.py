@@ -63,7 +63,7 @@ _MOST = 9  # houses, and attributes
 _ARITY = 3  # latents of a clue
 
 
-def _arguments(rule: Rule) -> tuple[int, bool]:
+def arguments(rule: Rule) -> tuple[int, bool]:
     """How many latents a rule reads, and whether it names a house."""
     names = set(inspect.signature(rule).parameters)
     return len(names - {"house"}), "house" in names
@@ -72,7 +72,7 @@ def _arguments(rule: Rule) -> tuple[int, bool]:
 @functools.cache
 def _predicate(rule: Rule, houses: int, house: int | None) -> Predicate:
     fixed = {} if house is None else {"house": house}
-    return from_function(functools.partial(rule, **fixed), houses, _arguments(rule)[0])
+    return from_function(functools.partial(rule, **fixed), houses, arguments(rule)[0])
 
 
 @checked
@@ -91,7 +91,7 @@ class Clue:
         if self.kind not in KINDS:
             raise ValueError(f"no kind of clue is called {self.kind!r}: there are {', '.join(KINDS)}")
         latents = tuple(self.latents) if isinstance(self.latents, Sequence) else ()
-        arity, housed = _arguments(KINDS[self.kind])
+        arity, housed = arguments(KINDS[self.kind])
         if not all(map(is_whole, latents)) or not len(latents) == len(set(latents)) == arity:
             raise ValueError(f"a clue {self.kind} names {arity} latents, all different, got {self.latents!r}")
         if (self.house is not None) != housed:
@@ -171,7 +171,7 @@ def _read_clue(line: str, puzzle: Puzzle) -> Clue:
     kind, *words = line.split()
     if kind not in KINDS:
         return Clue(kind, ())  # refuses it
-    arity, housed = _arguments(KINDS[kind])
+    arity, housed = arguments(KINDS[kind])
     if len(words) != arity + housed:
         what = f"{arity} values{' and a house' if housed else ''}"
         raise ValueError(f"{what} follow {kind}, got {len(words)} words")
@@ -317,7 +317,7 @@ def draw_puzzle(
     place = key.fold("zebra")
     parts = [_shuffled(np.arange(houses), place.fold("solution").fold(a)) for a in range(attributes)]
     solution = np.concatenate(parts).astype(np.int8)
-    offered = _true_clues(empty, solution, kinds, place.fold("clues"))
+    offered = _offered(empty, solution, kinds, place.fold("clues"))
     clues: list[Clue] = []
     while not _one_solution(empty, clues):
         clue = next(offered, None)
@@ -347,29 +347,29 @@ def _shuffled(items: NDArray[np.int64], key: Key) -> NDArray[np.int64]:
     return items
 
 
-def _true_clues(puzzle: Puzzle, solution: NDArray[np.int8], kinds: Sequence[str], key: Key) -> Iterator[Clue]:
+def _offered(puzzle: Puzzle, solution: NDArray[np.int8], kinds: Sequence[str], key: Key) -> Iterator[Clue]:
     """Each clue that a solution makes true, once: every next one of a uniform kind, and uniform among those of it."""
     piles = []
     for kind in kinds:
-        housed, true = _arguments(KINDS[kind])[1], []
-        for house in range(puzzle.houses) if housed else [None]:
-            predicate = _predicate(KINDS[kind], puzzle.houses, house)
-            latents = _different_clues(predicate, puzzle.n_latents)
-            holds = predicate.table[tuple(solution[latents].T)]
-            true += [(kind, tuple(names), house) for names in latents[holds].tolist()]
-        order = _shuffled(np.arange(len(true)), key.fold(kind))
-        piles.append([true[number] for number in order])
+        true = true_clues(kind, puzzle.houses, solution)
+        piles.append([(kind, *true[number]) for number in _shuffled(np.arange(len(true)), key.fold(kind))])
     for word in _words(sum(map(len, piles)), key):
         piles = [pile for pile in piles if pile]
         yield Clue(*piles[below(word, len(piles))].pop())
 
 
+def true_clues(kind: str, houses: int, solution: NDArray[np.integer]) -> list[tuple[tuple[int, ...], int | None]]:
+    """Latents and house of the clues of a kind that ``solution`` int[A H] makes true; latents in every order."""
+    arity, housed = arguments(KINDS[kind])
+    names = _ordered(len(solution), arity)
+    found: list[tuple[tuple[int, ...], int | None]] = []
+    for house in range(houses) if housed else [None]:
+        holds = _predicate(KINDS[kind], houses, house).table[tuple(solution[names].T)]
+        found += [(tuple(latents), house) for latents in names[holds].tolist()]
+    return found
+
+
 @functools.cache
-def _different_clues(predicate: Predicate, latents: int) -> NDArray[np.int64]:
-    """int64[T, k]: the latents that a clue may name, in one of the orders that say the same."""
-    orders = itertools.permutations(range(predicate.k))
-    same = [order for order in orders if (predicate.table.transpose(order) == predicate.table).all()]
-    names = np.array(list(itertools.permutations(range(latents), predicate.k)), np.int64).reshape(-1, predicate.k)
-    place = latents ** np.arange(predicate.k)[::-1]
-    first = np.min([names[:, order] @ place for order in same], axis=0)
-    return names[names @ place == first]
+def _ordered(latents: int, arity: int) -> NDArray[np.int64]:
+    """int64[T, k]: all ordered choices of k different latents."""
+    return np.array(list(itertools.permutations(range(latents), arity)), np.int64).reshape(-1, arity)

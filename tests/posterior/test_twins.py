@@ -68,7 +68,11 @@ TWINS: dict[str, dict[str, str]] = {
         "remove_clues": PUZZLES,
         "draw_rows": PUZZLES,
     },
-    "problem._zebra_kernels": {"propagate": ZEBRA_TECHNIQUES, "search": ZEBRA},
+    "problem._zebra_kernels": {
+        "propagate": ZEBRA_TECHNIQUES,
+        "search": ZEBRA,
+        "draw_choices": "posterior.test_zebra_law:test_choices_come_from_the_words_of_their_rows",
+    },
     "posterior._matching_kernels": {
         "match_rows": "posterior.test_lists:test_the_kernel_of_matching_is_its_slow_twin",
     },
