@@ -1,6 +1,6 @@
 """Zebra puzzles of 2 to 9 houses: clues as truth tables, read, check, solve, count, draw, grade.
 
-H houses stand in a row, and each of A attributes has H values, one in every house. Latent a H + v is the house, 0 to
+H houses are in a row, and each of A attributes has H values, one in every house. Latent a H + v is the house, 0 to
 H - 1, of value v of attribute a; a solution is int8[A H]. A clue is a predicate on one to three latents (``KINDS``).
 ``problem`` is the L&O problem of a puzzle, and the law of its solutions that problem with every observation given as 1
 (``Conditioned``).
@@ -312,8 +312,7 @@ def draw_puzzle(
     ValueError for kinds whose clues all together leave several solutions.
     """
     empty = Puzzle(houses, attributes)
-    if not set(kinds) <= set(KINDS) or len(set(kinds)) < len(kinds):
-        raise ValueError(f"kinds are some of {', '.join(KINDS)}, each once, got {kinds!r}")
+    check_kinds(kinds)
     place = key.fold("zebra")
     parts = [_shuffled(np.arange(houses), place.fold("solution").fold(a)) for a in range(attributes)]
     solution = np.concatenate(parts).astype(np.int8)
@@ -329,6 +328,12 @@ def draw_puzzle(
         rest = [clue for clue in kept if clue is not clues[number]]
         kept = rest if _one_solution(empty, rest) else kept
     return Puzzle(houses, attributes, tuple(kept)), solution
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise ValueError unless ``kinds`` are some of ``KINDS``, at least one, each once."""
+    if not isinstance(kinds, Sequence) or not kinds or not set(kinds) <= set(KINDS) or len(set(kinds)) < len(kinds):
+        raise ValueError(f"kinds are some of {', '.join(KINDS)}, each once, got {kinds!r}")
 
 
 def _one_solution(puzzle: Puzzle, clues: list[Clue]) -> bool:

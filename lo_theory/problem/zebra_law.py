@@ -16,7 +16,7 @@ from lo_theory.problem.distribution import entropies
 from lo_theory.problem.layout import Layout, frozen
 from lo_theory.problem.seams import checked
 from lo_theory.problem.storage import digest_arrays
-from lo_theory.problem.zebra import KINDS, Clue, Puzzle, arguments, true_clues
+from lo_theory.problem.zebra import KINDS, Clue, Puzzle, arguments, check_kinds, true_clues
 from lo_theory.rng import Key
 
 __all__ = ["CLUE_TOKENS", "CluesAndCells"]
@@ -48,8 +48,7 @@ class CluesAndCells:
         Puzzle(self.houses, self.attributes)
         if self.clues < 1:
             raise ValueError(f"a sequence has at least 1 clue, got {self.clues}")
-        if not self.kinds or not set(self.kinds) <= set(KINDS) or len(set(self.kinds)) < len(self.kinds):
-            raise ValueError(f"kinds are some of {', '.join(KINDS)}, each once, got {self.kinds!r}")
+        check_kinds(self.kinds)
         object.__setattr__(self, "kinds", tuple(self.kinds))
         if (self._numbers == 0).any():
             kind = self.kinds[int(np.argmin(self._numbers))]
@@ -66,7 +65,7 @@ class CluesAndCells:
 
     @cached_property
     def _true(self) -> NDArray[np.int64]:
-        """int64[T, 5]: the clues that are true where value v of every attribute stands in house v, kind after kind."""
+        """int64[T, 5]: the clues that are true where value v of every attribute is in house v, kind after kind."""
         standing = np.tile(np.arange(self.houses), self.attributes)
         rows = [
             (number, *names, *(0,) * (3 - len(names)), house or 0)
@@ -74,6 +73,11 @@ class CluesAndCells:
             for names, house in true_clues(kind, self.houses, standing)
         ]
         return frozen(np.reshape(rows, (-1, CLUE_TOKENS)), np.int64)
+
+    @cached_property
+    def _orders(self) -> NDArray[np.int64]:
+        """int64[H!, H]: all permutations of the houses."""
+        return frozen(list(itertools.permutations(range(self.houses))), np.int64)
 
     @cached_property
     def _numbers(self) -> NDArray[np.int64]:
@@ -94,14 +98,14 @@ class CluesAndCells:
         """Draw rows ``start .. start + n`` of the stream named by ``key``: int8[n, L], the same whatever the split."""
         if n < 0 or start < 0 or start + n > _LARGEST_ROW:
             raise ValueError(f"sample takes n >= 0 and start >= 0 with start + n <= 2**63, got n={n}, start={start}")
-        orders = np.array(list(itertools.permutations(range(self.houses))))
+        orders = self._orders
         chosen, edges = np.empty((n, self.attributes + self.clues), np.int64), np.append(0, self._numbers.cumsum())
         _zebra_kernels.draw_choices(chosen, self.attributes, start, *key.words(), len(orders), edges)
         cells = orders[chosen[:, : self.attributes]]
         clues = self._true[chosen[:, self.attributes :]]
         attribute, house = np.divmod(clues[:, :, 1:4], self.houses)
         standing = cells.argsort(axis=2)[np.arange(n)[:, None, None], attribute, house]
-        named = attribute * self.houses + standing  # the value that stands where the clue looks
+        named = attribute * self.houses + standing  # the value that is where the clue looks
         clues[:, :, 1:4] = np.where(self._names[clues[:, :, 0]], named, 0)
         return self.layout.join(cells.reshape(n, self.layout.n_latents), clues.reshape(n, self.layout.n_observations))
 
@@ -109,15 +113,14 @@ class CluesAndCells:
         """ln p(x) in nats of complete sequences int8[n, L]: float64[n], -inf where impossible."""
         rows = self.layout.check_tokens(tokens, complete=True)
         cells, seen = (part.astype(np.int64) for part in self.layout.split(rows))
-        grids, clues = cells.reshape(-1, self.attributes, self.houses), seen.reshape(len(rows), self.clues, CLUE_TOKENS)
+        grids = cells.reshape(len(rows), self.attributes, self.houses)
         possible = (np.sort(grids, axis=2) == np.arange(self.houses)).all(axis=(1, 2))
+        clues = seen.reshape(len(rows), self.clues, CLUE_TOKENS)
         known = (clues[:, :, 0] < len(self.kinds)) & (clues[:, :, 1:4] < self.layout.n_latents).all(axis=2)
         clues = np.where(known[:, :, None], clues, 0)
-        places = np.take_along_axis(cells, clues[:, :, 1:4].reshape(len(rows), -1), axis=1).reshape(
-            clues[:, :, 1:4].shape
-        )
-        found = clues[:, :, 1:4] // self.houses * self.houses + places
-        clues[:, :, 1:4] = np.where(self._names[clues[:, :, 0]], found, clues[:, :, 1:4])
+        named = clues[:, :, 1:4]
+        found = named // self.houses * self.houses + cells[np.arange(len(rows))[:, None, None], named]
+        clues[:, :, 1:4] = np.where(self._names[clues[:, :, 0]], found, named)
         possible &= (known & np.isin(self._code(clues), self._code(self._true))).all(axis=1)
         weights = self._log_weights()[clues[:, :, 0]].sum(axis=1) - self.attributes * math.lgamma(self.houses + 1)
         return np.where(possible, weights, -np.inf)
@@ -153,7 +156,7 @@ class CluesAndCells:
         for token in (1, 2, 3):
             named, first = self._names[kinds, token - 1], self._true[:, token] // self.houses * self.houses
             clue[token, 0] = weights[kinds[~named]].sum()
-            for value in range(self.houses):  # all values of an attribute stand in a house equally often
+            for value in range(self.houses):  # each value of an attribute is in a house equally often
                 np.add.at(clue[token], first[named] + value, weights[kinds[named]] / self.houses)
         laws = np.zeros((self.layout.length, self.layout.n_values))
         laws[self.layout.latent_positions, : self.houses] = 1 / self.houses
