@@ -222,8 +222,8 @@ def draw_puzzles(
 
 @dataclass(frozen=True)
 class Difficulty:
-    """``technique``: the first of ``TECHNIQUES`` that solves a puzzle, with those before it; ``tried``: the digits that
-    the solver, which knows singles, tries to find the solution and to prove that there is no other.
+    """``technique``: the first of ``TECHNIQUES`` that solves a puzzle, with those before it; ``tried``: the values that
+    the solver tries to find the solution and to prove that there is no other.
     """
 
     technique: str
@@ -231,7 +231,7 @@ class Difficulty:
 
 
 def difficulty(puzzle: ArrayLike) -> Difficulty:
-    """What a puzzle needs; ValueError unless it has one solution."""
+    """What a puzzle needs; ValueError unless it has one solution. The solver that tries digits knows singles."""
     solve(puzzle)
     cells, tried = check_puzzle(puzzle), _search(puzzle, 2, 0)[2]
     size = round(len(cells) ** 0.5)

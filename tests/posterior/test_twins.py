@@ -31,6 +31,8 @@ GRIDS = "problem.test_sudoku:test_there_are_288_grids_of_four"
 TECHNIQUES = "problem.test_sudoku:test_techniques_find_what_they_find_on_sets"
 COVER = "problem.test_sudoku:test_solutions_are_those_of_an_exact_cover"
 PUZZLES = "problem.test_sudoku:test_a_thousand_puzzles_have_one_solution_and_no_clue_too_many"
+ZEBRA = "problem.test_zebra:test_solutions_are_those_of_all_assignments"
+ZEBRA_TECHNIQUES = "problem.test_zebra:test_propagation_finds_what_all_combinations_find"
 PLANTED = "problem.test_planted:test_constraints_are_those_of_the_slow_twin"
 
 TWINS: dict[str, dict[str, str]] = {
@@ -65,6 +67,11 @@ TWINS: dict[str, dict[str, str]] = {
         "count_rows": COVER,
         "remove_clues": PUZZLES,
         "draw_rows": PUZZLES,
+    },
+    "problem._zebra_kernels": {
+        "propagate": ZEBRA_TECHNIQUES,
+        "search": ZEBRA,
+        "draw_choices": "posterior.test_zebra_law:test_choices_come_from_the_words_of_their_rows",
     },
     "posterior._matching_kernels": {
         "match_rows": "posterior.test_lists:test_the_kernel_of_matching_is_its_slow_twin",
