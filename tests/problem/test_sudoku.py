@@ -33,6 +33,7 @@ HARD = {
     "Royle 3": "000000012003600000000007000410020000000500300700000600280000040000300500000000000",
 }
 SEVERAL = "12" + 79 * "."
+NO_SOLVER = "NOT COMPARED: python-sat is not installed (pip install python-sat)"
 NEEDS = {"Norvig": "locked candidates", "brute force": "hidden singles"} | {
     f"Royle {number}": "hidden singles" for number in (1, 2, 3)
 }
@@ -83,6 +84,32 @@ def test_solutions_are_those_of_an_exact_cover() -> None:
             puzzle[np.flatnonzero(puzzle >= 0)[:2]] = MASK
             line = sudoku.write_puzzle(puzzle)
             assert sorted(solve_line(line)) == sorted(map(sudoku.write_puzzle, sudoku.solutions(puzzle, 10_000)))
+
+
+def clauses_of_the_rules() -> list[list[int]]:
+    """Clauses over variables 1 + 9 cell + digit: a cell has a digit and no two, and no unit has two equal ones."""
+    cells, variable = np.arange(81).reshape(9, 9), 1 + np.arange(729).reshape(81, 9)
+    boxes = cells.reshape(3, 3, 3, 3).transpose(0, 2, 1, 3).reshape(9, 9)
+    groups = [*variable, *(variable[unit, digit] for unit in (*cells, *cells.T, *boxes) for digit in range(9))]
+    apart = ([-int(a), -int(b)] for group in groups for a, b in itertools.combinations(group, 2))
+    return [*variable.tolist(), *apart]
+
+
+def test_a_sat_solver_finds_the_solution_of_a_thousand_puzzles_and_no_other() -> None:
+    solvers = pytest.importorskip("pysat.solvers", reason=NO_SOLVER)
+    puzzles, grids = sudoku.draw_puzzles(Key(3), 1000)
+    spoilt = puzzles[0].copy()
+    spoilt[np.flatnonzero(spoilt >= 0)[0]] = MASK
+    with solvers.Solver("glucose4", bootstrap_with=clauses_of_the_rules()) as solver:
+        for number, puzzle in enumerate((*puzzles, spoilt)):
+            given = [int(1 + 9 * cell + puzzle[cell]) for cell in np.flatnonzero(puzzle >= 0)]
+            assert solver.solve(given)
+            model = [literal for literal in solver.get_model()[:729] if literal > 0]
+            switch = 730 + number  # makes the clause that forbids this solution hold
+            solver.add_clause([-switch, *(-literal for literal in model)])
+            assert solver.solve([*given, switch]) == (number == 1000), "a minimal puzzle less a clue has several"
+            if number < 1000:
+                assert [(literal - 1) % 9 for literal in model] == grids[number].tolist()
 
 
 @pytest.mark.parametrize("size", [4, 6, 9])
