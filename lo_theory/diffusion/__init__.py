@@ -9,9 +9,11 @@ from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, Rewrite
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.elbo import Allocation, ElboVariance, elbo, elbo_variance
 from lo_theory.diffusion.evaluate import (
+    FirstErrors,
     conditional_accuracy,
     dead_checks,
     find_dead_ends,
+    first_errors,
     generated_accuracies,
     infill_accuracies,
 )
@@ -107,6 +109,7 @@ __all__ = [
     "Decoded",
     "Diversity",
     "ElboVariance",
+    "FirstErrors",
     "FixedCount",
     "Gibbs",
     "InformationCurve",
@@ -174,6 +177,7 @@ __all__ = [
     "factor",
     "find_dead_ends",
     "find_leaks",
+    "first_errors",
     "first_hitting_times",
     "fixed_order",
     "frechet",
