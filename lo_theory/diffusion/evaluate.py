@@ -169,7 +169,8 @@ class FirstErrors(Record):
     @property
     def by_model(self) -> NDArray[np.bool_]:
         """bool[n]: model error, the first wrong step wrote a token that the exact posterior excludes."""
-        return self.excluded.any(axis=1)
+        found: NDArray[np.bool_] = self.excluded.any(axis=1)
+        return found
 
     @property
     def by_dependence(self) -> NDArray[np.bool_]:

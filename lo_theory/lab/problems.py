@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from lo_theory.lab.schema import setting
 
 if TYPE_CHECKING:
-    from lo_theory.problem import LODistribution
+    from lo_theory.problem import Distribution, LODistribution
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,20 @@ class Stored:
         from lo_theory.problem import LODistribution
 
         return LODistribution.load(self.path)
+
+
+@dataclass(frozen=True)
+class Sudoku:
+    """Full grids of 4 x 4, uniform: latents alone, of which a puzzle is a context."""
+
+    family: Literal["sudoku"]
+    size: Literal[4] = 4
+
+    def make(self) -> Distribution:
+        """List the law."""
+        from lo_theory.problem.sudoku import sudoku_4x4
+
+        return sudoku_4x4()
 
 
 Problem = NaeSat | AllKSubsets | SparseParity | RandomSlab | Stored

@@ -25,8 +25,9 @@ from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
 from lo_theory.lab.settings import OBJECTIVES, Model, Objective, Shape, Training, made_by_name, mask_law
 from lo_theory.lab.units import available_processors
-from lo_theory.posterior import ExactPosterior, Marginals
-from lo_theory.problem import Layout, LODistribution
+from lo_theory.posterior import ExactPosterior, Marginals, Posterior
+from lo_theory.posterior.conditioned import exact_posterior
+from lo_theory.problem import Distribution, Layout, LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _law(texts: tuple[str, ...]) -> MaskLaw:
     return laws[0] if len(laws) == 1 else Rotation(laws)
 
 
-def make_objective(setting: Objective, distribution: LODistribution, steps: int) -> TrainingObjective:
+def make_objective(setting: Objective, distribution: Distribution, steps: int) -> TrainingObjective:
     """The objective of a setting, in a training of ``steps``; ValueError for numbers that its kind does not take."""
     from lo_theory import neural
 
@@ -108,7 +109,7 @@ class Learner:
 
     name: str
     file: str
-    distribution: LODistribution
+    distribution: Distribution
     model: Model
     training: Training
     key: Key
@@ -242,7 +243,7 @@ CLOCKS = ("training_seconds", "processor_seconds")
 class _Remembered:
     """The exact posterior, which answers the same tokens only once."""
 
-    def __init__(self, exact: ExactPosterior) -> None:
+    def __init__(self, exact: Posterior) -> None:
         self._exact = exact
         self._answers: dict[bytes, Marginals] = {}
 
@@ -266,7 +267,7 @@ class HeldOut:
     minus the floor.
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     key: Key
     n: int
     threads: int = 1
@@ -276,6 +277,8 @@ class HeldOut:
     @cached_property
     def exact(self) -> _Remembered | None:
         """The exact posterior, None where it does not fit. Its answers are kept: n x L x V float64."""
+        if not isinstance(self.distribution, LODistribution):
+            return _Remembered(exact_posterior(self.distribution))
         exact = ExactPosterior(self.distribution, threads=self.threads)
         batches = draw_contexts(self.distribution, Uniform(), self.key, self.n)
         fits = all(exact.estimate_cost(batch.tokens).fits.all() for (batch,) in batches)
