@@ -68,6 +68,7 @@ from lo_theory.diffusion.policy_gradient import (
     optimise_plan,
     plan_gradient,
 )
+from lo_theory.diffusion.puzzle_orders import AfterClues, fewest_candidates
 from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
 from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
@@ -94,6 +95,7 @@ __all__ = [
     "P2",
     "POLICIES",
     "SCHEDULES",
+    "AfterClues",
     "Allocation",
     "AlongOrder",
     "AtRates",
@@ -175,6 +177,7 @@ __all__ = [
     "evidence",
     "exact_variances",
     "factor",
+    "fewest_candidates",
     "find_dead_ends",
     "find_leaks",
     "first_errors",

@@ -115,16 +115,16 @@ class Stored:
 
 @dataclass(frozen=True)
 class Sudoku:
-    """Full grids of 4 x 4, uniform: latents alone, of which a puzzle is a context."""
+    """Full grids: latents alone, of which a puzzle is a context. Of 4 x 4 uniform, of 6 x 6 and 9 x 9 as drawn."""
 
     family: Literal["sudoku"]
-    size: Literal[4] = 4
+    size: Literal[4, 6, 9] = 4
 
     def make(self) -> Distribution:
-        """List the law."""
-        from lo_theory.problem.sudoku import sudoku_4x4
+        """Build the law: a list at 4 x 4, else ``DrawnGrids``."""
+        from lo_theory.problem.sudoku import DrawnGrids, sudoku_4x4
 
-        return sudoku_4x4()
+        return sudoku_4x4() if self.size == 4 else DrawnGrids(self.size)
 
 
 Problem = NaeSat | AllKSubsets | SparseParity | RandomSlab | Stored

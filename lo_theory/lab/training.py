@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lo_theory.diffusion import Rotation, Sums, Uniform, losses
+from lo_theory.diffusion import AfterClues, Rotation, Sums, Uniform, losses
 from lo_theory.diffusion.contexts import draw_contexts
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.masks import MaskLaw
@@ -27,7 +27,7 @@ from lo_theory.lab.settings import OBJECTIVES, Model, Objective, Shape, Training
 from lo_theory.lab.units import available_processors
 from lo_theory.posterior import ExactPosterior, Marginals, Posterior
 from lo_theory.posterior.conditioned import exact_posterior
-from lo_theory.problem import Distribution, Layout, LODistribution
+from lo_theory.problem import Distribution, Enumerated, Layout, LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -91,7 +91,14 @@ def make_objective(setting: Objective, distribution: Distribution, steps: int) -
     def learned_order(c1: float = 0.7, c2: float = 0.65) -> neural.LearnedOrder:
         return neural.LearnedOrder(distribution, c1, c2)
 
-    kinds: tuple[Callable[..., TrainingObjective], ...] = (masked, focal, puma, proseco, learned_order)
+    def row_order() -> neural.Masked:
+        return neural.Masked(distribution, AfterClues("rows"), stages)
+
+    def solver_order() -> neural.Masked:
+        return neural.Masked(distribution, AfterClues("solver"), stages)
+
+    kinds: tuple[Callable[..., TrainingObjective], ...]
+    kinds = (masked, focal, puma, proseco, learned_order, row_order, solver_order)
     makers = dict(zip(OBJECTIVES, kinds, strict=True))
     made: TrainingObjective = made_by_name(setting.kind, makers, "objective", "kinds")
     return neural.Staged(masked(), made) if stages and not isinstance(made, neural.Masked) else made
@@ -278,7 +285,8 @@ class HeldOut:
     def exact(self) -> _Remembered | None:
         """The exact posterior, None where it does not fit. Its answers are kept: n x L x V float64."""
         if not isinstance(self.distribution, LODistribution):
-            return _Remembered(exact_posterior(self.distribution))
+            listed = isinstance(self.distribution, Enumerated)
+            return _Remembered(exact_posterior(self.distribution)) if listed else None
         exact = ExactPosterior(self.distribution, threads=self.threads)
         batches = draw_contexts(self.distribution, Uniform(), self.key, self.n)
         fits = all(exact.estimate_cost(batch.tokens).fits.all() for (batch,) in batches)

@@ -76,7 +76,9 @@ def test_every_puzzle_is_solved_or_has_one_kind_of_error(frame: Any) -> None:
     for line in solved(frame):
         assert line.value("solved") + line.value("by_model") + line.value("by_dependence") == pytest.approx(1)
     for line in found(frame, puzzles="minimal"):
-        assert line.value("right") + line.value("excluded") + line.value("dead_wrong") == pytest.approx(1)
+        assert line.value("cells_right") + line.value("cells_excluded") + line.value(
+            "cells_dead_wrong"
+        ) == pytest.approx(1)
         assert line.value("by_dependence") == 0, "one solution leaves no digits that only exclude each other"
     assert any(line.value("by_dependence") > 0 for line in found(frame, puzzles="random(4)"))
 
@@ -120,6 +122,12 @@ def test_learners_stand_beside_the_exact_loss(frame: Any) -> None:
     assert (nothing.puzzles, nothing.policy) == ("random(0)", "rows")
     for line in of_kind(frame, "losses", over="draw"):
         assert line.value("kl") > 0
+
+
+def test_a_model_of_an_order_also_decodes_along_it(frame: Any) -> None:
+    named = {line.policy for line in found(frame, name="drawn")}
+    assert named == {"vanilla", "margin", "solver_order"}
+    assert "solver_order" not in {line.policy for line in found(frame, denoiser="model") if "name" not in line.keys}
 
 
 def test_published_numbers_stand_beside_ours(finished: FinishedRun, experiment: Experiment) -> None:

@@ -21,9 +21,12 @@ from lo_theory.diffusion import (
     DecodeOptions,
     Noise,
     Pattern,
+    Policy,
     Sums,
     decode,
+    fewest_candidates,
     first_errors,
+    fixed_order,
     losses,
     order_losses,
     reading_order,
@@ -149,7 +152,8 @@ def puzzle_set(name: str) -> Maker:
 class Row:
     """A law of grids, sets of ``puzzles``, who solves them, and ``draws`` trainings. ``training`` null: no model.
 
-    ``name`` tells models of one experiment apart.
+    ``name`` tells models of one experiment apart. One whose objective is ``row_order`` or ``solver_order`` also decodes
+    along that order.
     ``orders``: causal learners beside the model, trained alike, by the order in which they read the cells: they see no
     clue that comes later, so they are judged by their loss and by the grids that they make of nothing.
     """
@@ -211,6 +215,7 @@ def units(s: Subject) -> Iterator[Unit]:
     yield s.unit("problem", "problem", lambda: [Finding("problem", {}, measures.singles(measures.loss_lines(s.law)))])
     for cell in (cell for cell in cells if cell.denoiser != "model"):
         yield s.unit(f"solve/{cell.name}", _label(cell), partial(_solve, s, cell))
+    own = _own_cells(row)
     for draw in range(row.draws) if row.training is not None else ():
         needs, learner = [f"training/{draw}"], _learner(s, draw)
         measure = partial(measures.training, s, learner, {"learner": "masked", "draw": draw})
@@ -218,7 +223,7 @@ def units(s: Subject) -> Iterator[Unit]:
         for law in row.evaluation.laws:
             measure, n = partial(_losses, s, draw, law), row.evaluation.sequences
             yield s.unit(f"losses/{draw}/{law}", f"#{draw} losses under {law}", measure, needs, forwards=n)
-        for cell in (cell for cell in cells if cell.denoiser == "model"):
+        for cell in (*(cell for cell in cells if cell.denoiser == "model"), *own):
             n = row.decoding.sequences * len(row.puzzles) * step_count(cell.steps, s.law.layout.length)
             measure = partial(_solve, s, cell, draw)
             yield s.unit(f"solve/{draw}/{cell.name}", f"#{draw} {_label(cell)}", measure, needs, forwards=n)
@@ -228,6 +233,15 @@ def units(s: Subject) -> Iterator[Unit]:
             yield s.unit(f"training/{name}", f"#{draw} {order} training", measure, learner=causal)
             measure, n = partial(_along, s, draw, order), row.evaluation.sequences + row.decoding.sequences
             yield s.unit(f"along/{name}", f"#{draw} {order}", measure, [f"training/{name}"], forwards=n)
+
+
+_OWN: Mapping[str, Callable[[], Policy]] = {"row_order": fixed_order, "solver_order": fewest_candidates}
+
+
+def _own_cells(row: Row) -> list[Cell]:
+    """Decodes of a model that was trained along an order, along that order."""
+    kind, setting = row.objective.kind, row.decoding
+    return [Cell("model", kind, "L", argmax, "fixed_count") for argmax in setting.argmax] if kind in _OWN else []
 
 
 def _label(cell: Cell) -> str:
@@ -283,7 +297,8 @@ def _solve(s: Subject, cell: Cell, draw: int | None = None) -> list[Finding]:
     temperature = setting.temperature if cell.temperature is None else cell.temperature
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
-    rule, found = (policy(cell.policy), schedule(cell.schedule, steps)), []
+    chosen = _OWN[cell.policy]() if cell.policy in _OWN else policy(cell.policy)
+    rule, found = (chosen, schedule(cell.schedule, steps)), []
     own = {} if draw is None else {"draw": draw}
     for name in s.row.puzzles:
         puzzles, root = _puzzles(s, name), s.key.fold("solve").fold(name).fold(draw or 0).fold(cell.name)
@@ -304,11 +319,14 @@ def judged(s: Subject, made: Decoded, puzzles: Puzzles, keys: Mapping[str, objec
         "solved": errors.solved,
         "by_model": errors.by_model,
         "by_dependence": errors.by_dependence,
-        "excluded": row_means(errors.excluded, empty),
-        "dead": row_means(errors.dead, empty),
+        "cells_excluded": row_means(errors.excluded, empty),
+        "cells_dead": row_means(errors.dead, empty),
     }
     if puzzles.single:
-        values |= {"right": row_means(right, empty, 1.0), "dead_wrong": row_means(errors.dead & ~right, empty)}
+        values |= {
+            "cells_right": row_means(right, empty, 1.0),
+            "cells_dead_wrong": row_means(errors.dead & ~right, empty),
+        }
     splits: dict[str, Sequence[str | int]] = {"clues": (~empty).sum(axis=1).tolist()}
     if puzzles.single:
         splits["technique"] = [sudoku.difficulty(puzzle).technique for puzzle in puzzles.given]

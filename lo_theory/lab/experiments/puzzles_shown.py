@@ -75,9 +75,9 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         "The first error",
         [
             *(*_WHO, _TOKENS, key("policy", left=True), percent("by_model", "model\nerror")),
-            *(percent("by_dependence", "dependence\nerror"), percent("right", "cells\nright")),
-            *(percent("excluded", "cells\nexcluded"), percent("dead", "cells in\ndead ends")),
-            percent("dead_wrong", "of these\nwrong"),
+            *(percent("by_dependence", "dependence\nerror"), percent("cells_right", "cells\nright")),
+            *(percent("cells_excluded", "cells\nexcluded"), percent("cells_dead", "cells in\ndead ends")),
+            percent("cells_dead_wrong", "of these\nwrong"),
         ],
         wrong,
         _SECTION,
