@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import MARKERS, RULE_SHADES
 from lo_theory.lab.frame import Frame, Record, beside, each, grouped, of_kind, parts
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.table import Column, Table, key, measured, number, percent, plus_minus, text
@@ -138,37 +138,43 @@ def _learned(frame: Frame, found: Sequence[Record]) -> Table:
 
 
 def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
-    """For each set of puzzles the share solved, and the kinds of the first errors."""
-    found = grouped(_sets(solved(frame)), "N", "puzzles", "denoiser")
-    both = len({line.argmax for line in found}) > 1
-    panels = [panel for part in parts(found, "N", "puzzles") for panel in (_solved(part, both), _errors(part, both))]
-    return {"figure": Sheet(experiment.heading, panels, 2, (13, 1 + 1.8 * max(2, len(panels))))}
+    """For each set of puzzles the share solved by most and by fewest steps, and the first errors of the latter.
+
+    Of the likeliest digits, where any decode takes them.
+    """
+    every = grouped(_sets(solved(frame)), "N", "puzzles", "denoiser")
+    argmax = any(line.argmax for line in every)
+    found = [line for line in every if line.argmax == argmax]
+    panels = [panel for part in parts(found, "N", "puzzles") for panel in _panels(part)]
+    size = (16, 0.8 + 4 * max(1, len(panels) // 3))
+    return {"figure": Sheet(experiment.heading, panels, 3, size, grid={"sharey": True})}
 
 
-def _place(both: bool, line: Record) -> str:
-    tokens = (" argmax" if line.argmax else " drawn") if both else ""
-    return f"{_who(line)} {line.steps}{tokens}"
-
-
-def _solved(part: Sequence[Record], both: bool) -> Panel:
-    def look(line: Record) -> Look:
-        return {"marker": "o", "markersize": 5, "label": line.policy.replace("_", " ")}
-
-    title, x = f"N = {part[0].N}, {part[0].puzzles}: puzzles solved", partial(_place, both)
-    return Panel(title, "points", part, x, "solved", look=look, scale=100, xlabel="denoiser, steps", ylabel="per cent")
+def _panels(part: Sequence[Record]) -> list[Panel]:
+    """The three panels of a set of puzzles."""
+    steps = sorted({line.steps for line in part})
+    most, fewest = ([line for line in part if line.steps == count] for count in (steps[-1], steps[0]))
+    errors = [one for line in fewest for one in each([line], *_KINDS)]
+    title, tokens = f"{part[0].puzzles}, N = {part[0].N}", "argmax" if part[0].argmax else "drawn"
+    shown = [
+        (most, "solved", f"solved\n{steps[-1]} steps, {tokens}"),
+        (fewest, "solved", f"solved\n{steps[0]} steps, {tokens}"),
+        (errors, "value", f"the first error\n{steps[0]} steps, {tokens}"),
+    ]
+    return [
+        Panel(f"{title}: {words}", "points", lines, _who, y, look=_look, scale=100, ylabel="per cent")
+        for lines, y, words in shown
+    ]
 
 
 _KINDS = {"by_model": "model error", "by_dependence": "dependence error"}
+_ORDERS = {"color": "#006d2c", "marker": "P"}  # a decode along the order of the training
 
 
-def _errors(part: Sequence[Record], both: bool) -> Panel:
-    """First errors, the policies of a denoiser beside each other."""
-    lines = [one for line in part for one in each([line], *_KINDS)]
-
-    def look(line: Record) -> Look:
-        hollow = {"markerfacecolor": "none"} if line.metric == "by_dependence" else {}
-        label = f"{line.policy.replace('_', ' ')}, {_KINDS[line.metric]}"
-        return {"marker": "s", "markersize": 5, **hollow, "label": label}
-
-    title, x = f"N = {part[0].N}, {part[0].puzzles}: the first error", partial(_place, both)
-    return Panel(title, "points", lines, x, "value", look=look, scale=100, xlabel="denoiser, steps", ylabel="per cent")
+def _look(line: Record) -> Look:
+    """Policies by colour and marker, dependence errors hollow."""
+    own = {"color": RULE_SHADES.get(line.policy), "marker": MARKERS.get(line.policy)}
+    name, kind = line.policy.replace("_", " "), line.get("metric", "")
+    hollow = {"markerfacecolor": "none"} if kind == "by_dependence" else {}
+    label = f"{name}: {_KINDS[kind]}" if hollow else name
+    return {**(own if line.policy in MARKERS else _ORDERS), "markersize": 5, **hollow, "label": label}
