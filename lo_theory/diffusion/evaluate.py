@@ -169,8 +169,7 @@ class FirstErrors(Record):
     @property
     def by_model(self) -> NDArray[np.bool_]:
         """bool[n]: model error, the first wrong step wrote a token that the exact posterior excludes."""
-        found: NDArray[np.bool_] = self.excluded.any(axis=1)
-        return found
+        return np.asarray(self.excluded.any(axis=1), np.bool_)
 
     @property
     def by_dependence(self) -> NDArray[np.bool_]:

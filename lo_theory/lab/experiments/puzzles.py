@@ -215,7 +215,7 @@ def units(s: Subject) -> Iterator[Unit]:
     yield s.unit("problem", "problem", lambda: [Finding("problem", {}, measures.singles(measures.loss_lines(s.law)))])
     for cell in (cell for cell in cells if cell.denoiser != "model"):
         yield s.unit(f"solve/{cell.name}", _label(cell), partial(_solve, s, cell))
-    own = _own_cells(row)
+    learned = [*(cell for cell in cells if cell.denoiser == "model"), *_own_cells(row)]
     for draw in range(row.draws) if row.training is not None else ():
         needs, learner = [f"training/{draw}"], _learner(s, draw)
         measure = partial(measures.training, s, learner, {"learner": "masked", "draw": draw})
@@ -223,7 +223,7 @@ def units(s: Subject) -> Iterator[Unit]:
         for law in row.evaluation.laws:
             measure, n = partial(_losses, s, draw, law), row.evaluation.sequences
             yield s.unit(f"losses/{draw}/{law}", f"#{draw} losses under {law}", measure, needs, forwards=n)
-        for cell in (*(cell for cell in cells if cell.denoiser == "model"), *own):
+        for cell in learned:
             n = row.decoding.sequences * len(row.puzzles) * step_count(cell.steps, s.law.layout.length)
             measure = partial(_solve, s, cell, draw)
             yield s.unit(f"solve/{draw}/{cell.name}", f"#{draw} {_label(cell)}", measure, needs, forwards=n)
