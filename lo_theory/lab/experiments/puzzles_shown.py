@@ -43,7 +43,9 @@ def _published(experiment: Experiment) -> list[Record]:
     if experiment.reference is None:
         return []
     rows = experiment.reference.rows
-    metrics = {f"{one.policy} solved": (Estimate(one.percent / 100, math.nan, math.nan), {}) for one in rows}
+    metrics: dict[str, Any] = {
+        f"{one.policy} solved": (Estimate(one.percent / 100, math.nan, math.nan), {}) for one in rows
+    }
     return [Record({"N": 81, "puzzles": "published", "denoiser": "paper"}, metrics)]
 
 
