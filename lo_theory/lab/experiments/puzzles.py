@@ -239,9 +239,9 @@ _OWN: Mapping[str, Callable[[], Policy]] = {"row_order": fixed_order, "solver_or
 
 
 def _own_cells(row: Row) -> list[Cell]:
-    """Decodes of a model that was trained along an order, along that order."""
-    kind, setting = row.objective.kind, row.decoding
-    return [Cell("model", kind, "L", argmax, "fixed_count") for argmax in setting.argmax] if kind in _OWN else []
+    """Decodes of a model that was trained along an order, along that order, in the first number of steps."""
+    kind, steps = row.objective.kind, row.decoding.steps[0]
+    return [Cell("model", kind, steps, argmax, "fixed_count") for argmax in row.decoding.argmax] if kind in _OWN else []
 
 
 def _label(cell: Cell) -> str:

@@ -152,7 +152,7 @@ def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     return {"figure": Sheet(experiment.heading, panels, 3, size, grid={"sharey": True})}
 
 
-def _panels(part: Sequence[Record]) -> list[Panel]:
+def _panels(part: Sequence[Record]) -> list[Panel | None]:
     """The three panels of a set of puzzles."""
     steps = sorted({line.steps for line in part})
     most, fewest = ([line for line in part if line.steps == count] for count in (steps[-1], steps[0]))
@@ -163,10 +163,11 @@ def _panels(part: Sequence[Record]) -> list[Panel]:
         (fewest, "solved", f"solved\n{steps[0]} steps, {tokens}"),
         (errors, "value", f"the first error\n{steps[0]} steps, {tokens}"),
     ]
-    return [
+    panels: list[Panel | None] = [
         Panel(f"{title}: {words}", "points", lines, _who, y, look=_look, scale=100, ylabel="per cent")
         for lines, y, words in shown
     ]
+    return panels if len(steps) > 1 else [panels[0], None, panels[2]]
 
 
 _KINDS = {"by_model": "model error", "by_dependence": "dependence error"}
