@@ -167,7 +167,7 @@ def _panels(part: Sequence[Record]) -> list[Panel | None]:
         Panel(f"{title}: {words}", "points", lines, _who, y, look=_look, scale=100, ylabel="per cent")
         for lines, y, words in shown
     ]
-    return panels if len(steps) > 1 else [panels[0], None, panels[2]]
+    return panels if len(steps) > 1 else [panels[0], panels[2], None]
 
 
 _KINDS = {"by_model": "model error", "by_dependence": "dependence error"}
