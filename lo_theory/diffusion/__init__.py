@@ -9,9 +9,11 @@ from lo_theory.diffusion.decode import Decoded, DecodeOptions, Observer, Rewrite
 from lo_theory.diffusion.diversity import Diversity, diversity
 from lo_theory.diffusion.elbo import Allocation, ElboVariance, elbo, elbo_variance
 from lo_theory.diffusion.evaluate import (
+    FirstErrors,
     conditional_accuracy,
     dead_checks,
     find_dead_ends,
+    first_errors,
     generated_accuracies,
     infill_accuracies,
 )
@@ -66,6 +68,7 @@ from lo_theory.diffusion.policy_gradient import (
     optimise_plan,
     plan_gradient,
 )
+from lo_theory.diffusion.puzzle_orders import AfterClues, fewest_candidates
 from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
 from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
 from lo_theory.diffusion.schedules import (
@@ -92,6 +95,7 @@ __all__ = [
     "P2",
     "POLICIES",
     "SCHEDULES",
+    "AfterClues",
     "Allocation",
     "AlongOrder",
     "AtRates",
@@ -107,6 +111,7 @@ __all__ = [
     "Decoded",
     "Diversity",
     "ElboVariance",
+    "FirstErrors",
     "FixedCount",
     "Gibbs",
     "InformationCurve",
@@ -173,8 +178,10 @@ __all__ = [
     "evidence",
     "exact_variances",
     "factor",
+    "fewest_candidates",
     "find_dead_ends",
     "find_leaks",
+    "first_errors",
     "first_hitting_times",
     "fixed_order",
     "frechet",

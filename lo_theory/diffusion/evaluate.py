@@ -9,7 +9,7 @@ The paper's Table 1 has one column "accuracy" and does not say which; the four d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,20 @@ from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.protocol import POSTERIOR, ask
 from lo_theory.problem.distribution import LODistribution
-from lo_theory.problem.layout import MASK
+from lo_theory.problem.layout import MASK, Record
 from lo_theory.problem.observations import TableObservations
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
-__all__ = ["conditional_accuracy", "dead_checks", "find_dead_ends", "generated_accuracies", "infill_accuracies"]
+__all__ = [
+    "FirstErrors",
+    "conditional_accuracy",
+    "dead_checks",
+    "find_dead_ends",
+    "first_errors",
+    "generated_accuracies",
+    "infill_accuracies",
+]
 
 _CHUNK = 4096  # rows whose [rows, P, r] probabilities are held at once
 
@@ -107,9 +115,14 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
     A context that is impossible stays so, whatever is written into it, so bisection finds the first step that met one:
     some log2(steps) calls of n rows each. Errors: ValueError for a posterior that does not know its evidence either.
     """
+    return replace(decoded, dead_from=_first_impossible(exact, decoded, decoded.step_revealed.max(axis=1)))
+
+
+def _first_impossible(exact: Posterior, decoded: Decoded, last: NDArray[np.int32]) -> NDArray[np.int32]:
+    """int32[n]: the first step, up to ``last`` int32[n], before which what a row had revealed was impossible; or -1."""
     POSTERIOR.check(exact, "exact")
     tokens = exact.layout.check_tokens(decoded.tokens, complete=True)
-    low, high = np.zeros(len(tokens), np.int32), decoded.step_revealed.max(axis=1)
+    low, high = np.zeros(len(tokens), np.int32), last
 
     def impossible(steps: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether what each row had revealed before its step of ``steps`` is impossible."""
@@ -132,7 +145,59 @@ def find_dead_ends(exact: Posterior, decoded: Decoded) -> Decoded:
         middle = (low + high) // 2
         found = impossible(middle)
         low, high = np.where(found, low, middle + 1), np.where(found, middle, high)
-    return replace(decoded, dead_from=np.where(ends, high, -1).astype(np.int32))
+    return np.where(ends, high, -1).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FirstErrors(Record):
+    """Where n decodes first wrote what cannot be, by the exact posterior of what was revealed before.
+
+    ``step`` int32[n]: the step whose tokens made the row impossible, -1 where the finished sequence is possible.
+    ``excluded`` bool[n, L]: tokens of that step with exact probability 0. ``dead`` bool[n, L]: tokens written later,
+    when nothing could be right any more.
+    """
+
+    step: NDArray[np.int32]
+    excluded: NDArray[np.bool_]
+    dead: NDArray[np.bool_]
+
+    @property
+    def solved(self) -> NDArray[np.bool_]:
+        """bool[n]: the finished sequence is possible."""
+        return self.step < 0
+
+    @property
+    def by_model(self) -> NDArray[np.bool_]:
+        """bool[n]: model error, the first wrong step wrote a token that the exact posterior excludes."""
+        return np.asarray(self.excluded.any(axis=1), np.bool_)
+
+    @property
+    def by_dependence(self) -> NDArray[np.bool_]:
+        """bool[n]: dependence error, each token of that step was possible, and all together were not."""
+        return ~self.solved & ~self.by_model
+
+
+@checked
+def first_errors(exact: Posterior, decoded: Decoded) -> FirstErrors:
+    """Judge each row of a decode by the first step that went wrong: model error, dependence error, or none.
+
+    Of a policy that hides nothing again. Where what is given leaves one sequence, as a puzzle does, the first error is
+    always the model's; one token a step has no dependence errors. Cost: some log2(steps) + 2 calls of n rows each.
+    Errors: ValueError where what is given is impossible already, and those of ``find_dead_ends``.
+    """
+    revealed = decoded.step_revealed
+    after = _first_impossible(exact, decoded, revealed.max(axis=1) + 1)
+    if (after == 0).any():
+        raise ValueError(f"what is given in row {int(np.argmax(after == 0))} is impossible before anything is decoded")
+    step = np.where(after > 0, after - 1, -1).astype(np.int32)
+    wrong = np.flatnonzero(step >= 0)
+    excluded = np.zeros(decoded.tokens.shape, np.bool_)
+    for rows in (wrong[first : first + BATCH] for first in range(0, len(wrong), BATCH)):
+        written = revealed[rows] == step[rows, None]
+        before = np.where(revealed[rows] < step[rows, None], decoded.tokens[rows], MASK).astype(np.int8)
+        laws = ask(exact, before, exact.layout).probs
+        excluded[rows] = written & (at_truth(laws, decoded.tokens[rows]) == 0)
+    return FirstErrors(step, excluded, (step[:, None] >= 0) & (revealed > step[:, None]))
 
 
 def _one_pass(

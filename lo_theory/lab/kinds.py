@@ -71,6 +71,9 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "order": "reading order, by name",
         "order_kind": "kind of the reading order",
         "draw": "which of several repetitions",
+        "puzzles": "which set of puzzles: `minimal`, `clues(8)`, `random(8)`",
+        "clues": "cells that a puzzle shows",
+        "technique": "what solves a puzzle, with all that is easier",
         "step": "steps of training so far",
         "training_steps": "length of the training in steps",
         "iterations": "length of the model's training in steps",
@@ -239,7 +242,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "along": Kind(
             "losses along a reading order, over whole sequences",
-            ("learner", "training_steps", "flops", "order", "order_kind"),
+            ("learner", "training_steps", "flops", "order", "order_kind", "draw"),
             _LOSSES
             | _means(
                 kl_latents="the part of `kl` at latents, over all L tokens",
@@ -277,6 +280,22 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 live_errors="of the observations, wrong ones among those revealed before",
             )
             | _COSTS,
+        ),
+        "puzzles": Kind(
+            "puzzles that were decoded, and the first error of those that failed",
+            (
+                *("denoiser", "policy", "steps", "argmax", "schedule", "temperature", "noise", "draw"),
+                *("puzzles", "clues", "technique"),
+            ),
+            _shares(
+                solved="1 if the finished grid is possible",
+                by_model="1 if the first wrong step wrote a digit that the exact posterior excludes",
+                by_dependence="1 if its digits were possible each by itself, and not together",
+                cells_right="of the empty cells, those filled as in the only solution",
+                cells_excluded="of the empty cells, those with a digit that was excluded, at the first error",
+                cells_dead="of the empty cells, those filled after that",
+                cells_dead_wrong="of the empty cells, those filled after that and not as in the only solution",
+            ),
         ),
         "snapshot": Kind(
             "the network after a part of its training: what it knows, and by policy the sequences that it generates",

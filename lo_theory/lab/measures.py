@@ -35,7 +35,7 @@ from lo_theory.lab.runs import journal
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.training import learning_curve
 from lo_theory.posterior import Posterior
-from lo_theory.problem import LODistribution, TableObservations
+from lo_theory.problem import Distribution, LODistribution, TableObservations
 from lo_theory.rng import Key
 from lo_theory.thresholds import Curve, Fold, Starts, Transition, transition_columns
 
@@ -61,7 +61,7 @@ def problem(distribution: LODistribution, **more: float) -> list[Finding]:
     return [Finding("problem", {}, singles({**lines(distribution), **more}))]
 
 
-def loss_lines(distribution: LODistribution) -> dict[str, float]:
+def loss_lines(distribution: Distribution) -> dict[str, float]:
     """``floor`` H/L, the Bayes optimum under the uniform law, and ``marginals_only`` sum_i H_i/L, nats per token."""
     length = distribution.layout.length
     return {"floor": distribution.entropy() / length, "marginals_only": distribution.marginal_entropy() / length}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from lo_theory.lab.schema import setting
 
 if TYPE_CHECKING:
-    from lo_theory.problem import LODistribution
+    from lo_theory.problem import Distribution, LODistribution
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,20 @@ class Stored:
         from lo_theory.problem import LODistribution
 
         return LODistribution.load(self.path)
+
+
+@dataclass(frozen=True)
+class Sudoku:
+    """Full grids: latents alone, of which a puzzle is a context. Of 4 x 4 uniform, of 6 x 6 and 9 x 9 as drawn."""
+
+    family: Literal["sudoku"]
+    size: Literal[4, 6, 9] = 4
+
+    def make(self) -> Distribution:
+        """Build the law: a list at 4 x 4, else ``DrawnGrids``."""
+        from lo_theory.problem.sudoku import DrawnGrids, sudoku_4x4
+
+        return sudoku_4x4() if self.size == 4 else DrawnGrids(self.size)
 
 
 Problem = NaeSat | AllKSubsets | SparseParity | RandomSlab | Stored

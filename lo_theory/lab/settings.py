@@ -179,7 +179,7 @@ class Stage:
         return round(steps * self.share) if self.share is not None else self.steps or 0
 
 
-OBJECTIVES = ("masked", "focal", "puma", "proseco", "learned_order")
+OBJECTIVES = ("masked", "focal", "puma", "proseco", "learned_order", "row_order", "solver_order")
 """Kinds of objective, which ``lo_theory.lab.training`` makes."""
 _OWN_MASKS = OBJECTIVES[2:]
 
@@ -189,7 +189,8 @@ class Objective:
     """The masked-diffusion objective: mask laws in turn over the rows of a batch, after the stages of a curriculum.
 
     ``kind``: another objective after the stages, with its numbers: ``puma(8)`` (stages, tau), ``proseco`` (weight),
-    ``learned_order`` (c1, c2), which draw their own masks, or ``focal`` (gamma), which takes ``laws``.
+    ``learned_order`` (c1, c2), ``row_order`` and ``solver_order`` (of Sudoku, see ``AfterClues``), which draw their own
+    masks, or ``focal`` (gamma), which takes ``laws``.
     """
 
     laws: tuple[str, ...] = ("uniform",)

@@ -12,7 +12,7 @@ from lo_theory.lab.rows import Row as Line
 from lo_theory.lab.training import Learner, train_model
 from lo_theory.lab.units import Context, Unit, Watched, available_processors
 from lo_theory.posterior import BPPosterior, ExactPosterior, Posterior
-from lo_theory.problem import LODistribution
+from lo_theory.problem import Distribution, LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Subject:
     index: int
     row: Any
     context: Context
-    problem: LODistribution | None = None
+    problem: Distribution | None = None
     title: str = ""
     names: Mapping[str, Any] = field(default_factory=dict)
     _made: Once = field(default_factory=Once)
@@ -83,11 +83,20 @@ class Subject:
         return replace(self, title=title, names={**self.names, **names})
 
     @property
-    def distribution(self) -> LODistribution:
-        """The problem; ValueError for a row that has none."""
+    def law(self) -> Distribution:
+        """The problem, of any kind; ValueError for a row that has none."""
         if self.problem is None:
             raise ValueError(f"row {self.index} has no setting `problem`, so it has no distribution")
         return self.problem
+
+    @property
+    def distribution(self) -> LODistribution:
+        """The problem with its latents and observations; ValueError for one of another kind."""
+        if not isinstance(self.law, LODistribution):
+            raise ValueError(
+                f"row {self.index}: a {type(self.law).__name__} has no observations of latents: take `law`"
+            )
+        return self.law
 
     @property
     def size(self) -> str:
@@ -146,7 +155,7 @@ class Subject:
         if given.get("training") is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
         file = f"{self.index}-{file}" if file else str(self.index)
-        return Learner(name or self.title, file, self.distribution, **given)
+        return Learner(name or self.title, file, self.law, **given)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """The value of ``name``, by ``make()`` if there is none yet; units that ask at the same time wait for it."""
@@ -163,7 +172,7 @@ class Subject:
         from lo_theory.neural import TrainedPosterior
 
         trained, batch = self.trained(learner), batch or self.context.options.rows_at_once
-        precision, layout = precision or trained.precision, self.distribution.layout
+        precision, layout = precision or trained.precision, self.law.layout
         return self.once(
             (learner.file, precision, batch, compiled),
             lambda: TrainedPosterior(trained.model, layout, batch=batch, precision=precision, compiled=compiled),
@@ -174,7 +183,7 @@ class Subject:
         from lo_theory.neural.causal import CausalLearner
 
         trained, batch = self.trained(learner), self.context.options.rows_at_once
-        layout = self.distribution.layout
+        layout = self.law.layout
         return CausalLearner(trained.model, layout, learner.reading, batch=batch, precision=trained.precision)
 
     def exact(self, limit: int) -> ExactPosterior:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lo_theory.lab.config import Experiment
     from lo_theory.lab.subject import Subject
     from lo_theory.lab.units import Context, Unit
-    from lo_theory.problem import LODistribution
+    from lo_theory.problem import Distribution
 
 
 _COUNTS = ("sequences", "contexts", "evaluation_contexts", "cost_sequences")
@@ -56,9 +56,9 @@ class Prepared:
     make_units: Callable[[Subject], Iterator[Unit]]
 
     @cached_property
-    def distribution(self) -> LODistribution | None:
+    def distribution(self) -> Distribution | None:
         """The problem; None for a row that has none."""
-        made: LODistribution | None = self.row.problem.make() if hasattr(self.row, "problem") else None
+        made: Distribution | None = self.row.problem.make() if hasattr(self.row, "problem") else None
         return made
 
     @property
@@ -232,6 +232,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
         "proposals",
         "ratio",
         "samplers",
+        "puzzles",
     )
 }
 """Every task of this package by the name that configurations use: the name of its module."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lo_theory.diffusion import Rotation, Sums, Uniform, losses
+from lo_theory.diffusion import AfterClues, Rotation, Sums, Uniform, losses
 from lo_theory.diffusion.contexts import draw_contexts
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.masks import MaskLaw
@@ -25,8 +25,9 @@ from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
 from lo_theory.lab.settings import OBJECTIVES, Model, Objective, Shape, Training, made_by_name, mask_law
 from lo_theory.lab.units import available_processors
-from lo_theory.posterior import ExactPosterior, Marginals
-from lo_theory.problem import Layout, LODistribution
+from lo_theory.posterior import ExactPosterior, Marginals, Posterior
+from lo_theory.posterior.conditioned import exact_posterior
+from lo_theory.problem import Distribution, Enumerated, Layout, LODistribution
 from lo_theory.rng import Key
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _law(texts: tuple[str, ...]) -> MaskLaw:
     return laws[0] if len(laws) == 1 else Rotation(laws)
 
 
-def make_objective(setting: Objective, distribution: LODistribution, steps: int) -> TrainingObjective:
+def make_objective(setting: Objective, distribution: Distribution, steps: int) -> TrainingObjective:
     """The objective of a setting, in a training of ``steps``; ValueError for numbers that its kind does not take."""
     from lo_theory import neural
 
@@ -90,7 +91,14 @@ def make_objective(setting: Objective, distribution: LODistribution, steps: int)
     def learned_order(c1: float = 0.7, c2: float = 0.65) -> neural.LearnedOrder:
         return neural.LearnedOrder(distribution, c1, c2)
 
-    kinds: tuple[Callable[..., TrainingObjective], ...] = (masked, focal, puma, proseco, learned_order)
+    def row_order() -> neural.Masked:
+        return neural.Masked(distribution, AfterClues("rows"), stages)
+
+    def solver_order() -> neural.Masked:
+        return neural.Masked(distribution, AfterClues("solver"), stages)
+
+    kinds: tuple[Callable[..., TrainingObjective], ...]
+    kinds = (masked, focal, puma, proseco, learned_order, row_order, solver_order)
     makers = dict(zip(OBJECTIVES, kinds, strict=True))
     made: TrainingObjective = made_by_name(setting.kind, makers, "objective", "kinds")
     return neural.Staged(masked(), made) if stages and not isinstance(made, neural.Masked) else made
@@ -108,7 +116,7 @@ class Learner:
 
     name: str
     file: str
-    distribution: LODistribution
+    distribution: Distribution
     model: Model
     training: Training
     key: Key
@@ -242,7 +250,7 @@ CLOCKS = ("training_seconds", "processor_seconds")
 class _Remembered:
     """The exact posterior, which answers the same tokens only once."""
 
-    def __init__(self, exact: ExactPosterior) -> None:
+    def __init__(self, exact: Posterior) -> None:
         self._exact = exact
         self._answers: dict[bytes, Marginals] = {}
 
@@ -266,7 +274,7 @@ class HeldOut:
     minus the floor.
     """
 
-    distribution: LODistribution
+    distribution: Distribution
     key: Key
     n: int
     threads: int = 1
@@ -276,6 +284,9 @@ class HeldOut:
     @cached_property
     def exact(self) -> _Remembered | None:
         """The exact posterior, None where it does not fit. Its answers are kept: n x L x V float64."""
+        if not isinstance(self.distribution, LODistribution):
+            listed = isinstance(self.distribution, Enumerated)
+            return _Remembered(exact_posterior(self.distribution)) if listed else None
         exact = ExactPosterior(self.distribution, threads=self.threads)
         batches = draw_contexts(self.distribution, Uniform(), self.key, self.n)
         fits = all(exact.estimate_cost(batch.tokens).fits.all() for (batch,) in batches)

@@ -16,10 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from lo_theory.posterior.enumerated import EnumeratedPosterior
 from lo_theory.posterior.exact import ExactPosterior
 from lo_theory.posterior.protocol import POSTERIOR, Marginals, Posterior, ask, check_layout
+from lo_theory.posterior.sudoku import SudokuPosterior
 from lo_theory.problem import MASK, Distribution, Enumerated, Layout, LODistribution, _list_kernels
 from lo_theory.problem.layout import Record, frozen
 from lo_theory.problem.seams import checked
 from lo_theory.problem.storage import digest_arrays
+from lo_theory.problem.sudoku import DrawnGrids
 from lo_theory.rng import Key
 
 __all__ = ["Completed", "Conditioned", "exact_posterior"]
@@ -34,7 +36,8 @@ class Conditioned(Record):
     """p(latents | observations given) of an L&O ``problem``; token i of a sequence is latent i.
 
     ``observations`` int8[P]; MASK = -1 where one is not given, which is then summed over. All exact, by
-    ``ExactPosterior``. Errors: ValueError for values out of range and for observations that exclude each other.
+    ``ExactPosterior``. Errors: ValueError for values out of range and, where that fits in memory, for observations that
+    exclude each other.
     """
 
     problem: LODistribution
@@ -44,7 +47,9 @@ class Conditioned(Record):
         layout = self.problem.layout
         complete = layout.join(np.full(layout.n_latents, MASK), self.observations)
         object.__setattr__(self, "observations", frozen(layout.split(complete)[1], np.int8))
-        if not np.isfinite(self.posterior.log_given):
+        hidden = self.complete(np.full((1, layout.n_latents), MASK))
+        fits = ExactPosterior(self.problem).estimate_cost(hidden).fits.all()
+        if fits and not np.isfinite(self.posterior.log_given):
             raise ValueError("the given observations exclude each other: no latents have them, so there is no law")
 
     @cached_property
@@ -159,7 +164,8 @@ class Completed:
 
 @checked
 def exact_posterior(distribution: Distribution) -> Posterior:
-    """The exact posterior of a problem of any kind that has one: L&O, ``Enumerated``, ``Conditioned``.
+    """The exact posterior of a problem of any kind that has one: L&O, ``Enumerated``, ``Conditioned``, and of
+    ``DrawnGrids`` that of the uniform law.
 
     Errors: ValueError for another kind.
     """
@@ -169,6 +175,8 @@ def exact_posterior(distribution: Distribution) -> Posterior:
         return EnumeratedPosterior(distribution)
     if isinstance(distribution, Conditioned):
         return distribution.posterior
+    if isinstance(distribution, DrawnGrids):
+        return SudokuPosterior(distribution.size)
     raise ValueError(
         f"no exact posterior is known for a {type(distribution).__name__}: list its sequences (Enumerated)"
     )

@@ -20,12 +20,14 @@ from lo_theory.problem.families import predicate_observations
 from lo_theory.problem.layout import MASK, Layout, plain
 from lo_theory.problem.predicates import colouring, from_function
 from lo_theory.problem.seams import checked
+from lo_theory.problem.storage import digest_arrays
 from lo_theory.rng import Key
 
 __all__ = [
     "GRIDS",
     "TECHNIQUES",
     "Difficulty",
+    "DrawnGrids",
     "cell_problem",
     "check_puzzle",
     "count_solutions",
@@ -186,6 +188,53 @@ def draw_grids(key: Key, n: int, size: int = 9, *, start: int = 0) -> NDArray[np
 def _check_rows(n: int, start: int) -> None:
     if n < 0 or start < 0:
         raise ValueError(f"rows are drawn from start >= 0 on, n >= 0 of them; got n={n}, start={start}")
+
+
+@checked
+@dataclass(frozen=True)
+class DrawnGrids:
+    """The grids of ``draw_grids`` as a ``Distribution``, for sizes whose grids nobody can list.
+
+    Samples are not uniform over the grids. ``log_prob`` and ``entropy`` are those of the uniform law: the entropy of
+    the samples is no larger, and not known. Single cells are uniform in both.
+    """
+
+    size: int = 9
+
+    def __post_init__(self) -> None:
+        geometry(self.size)
+
+    @property
+    def layout(self) -> Layout:
+        """Latents only, one a cell."""
+        return Layout(self.size**2, 0, self.size, self.size)
+
+    @property
+    def token_marginals(self) -> NDArray[np.float64]:
+        """float64[L, size]: 1/size each, as digits are drawn in random order."""
+        return np.full((self.size**2, self.size), 1 / self.size)
+
+    def sample(self, key: Key, n: int, *, start: int = 0) -> NDArray[np.int8]:
+        """See ``draw_grids``."""
+        return draw_grids(key, n, self.size, start=start)
+
+    def log_prob(self, tokens: ArrayLike) -> NDArray[np.float64]:
+        """-ln of the number of grids for a grid int8[n, L], -inf for what is none: float64[n]."""
+        rows, members = self.layout.check_tokens(tokens, complete=True), _GEOMETRY[self.size].members
+        units = np.sort(rows[:, members], axis=2)
+        return np.where((units == np.arange(self.size)).all(axis=(1, 2)), -self.entropy(), -np.inf)
+
+    def entropy(self) -> float:
+        """ln of the number of grids, nats a grid: that of the uniform law, at least that of the samples."""
+        return float(np.log(float(GRIDS[self.size])))
+
+    def marginal_entropy(self) -> float:
+        """L ln(size), nats a grid."""
+        return self.size**2 * float(np.log(self.size))
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that name the problem."""
+        return digest_arrays({"drawn grids": np.array([self.size], np.int64)})
 
 
 @checked

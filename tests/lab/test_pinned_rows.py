@@ -34,7 +34,7 @@ from tests.lab.test_contract import outline, read_outline
 SECONDS = {"seconds", "processor_seconds", "training_seconds"}
 JUDGES = ("denoiser", "posterior", "learner")
 """Keys that name what is judged; a row of losses that has none of them is of a network."""
-NO_NETWORKS = {"exact", "bp", "marginals", "data", "few_rounds(2)", "mixed(0.3)"}
+NO_NETWORKS = {"exact", "bp", "marginals", "data", "few_rounds(1)", "few_rounds(2)", "mixed(0.3)", "propagation"}
 OF_NETWORKS = {"losses", "class_losses", "held_out"}
 EXACT_ANYWAY = {
     "bias_count", "converged", "core_parameters", "data_observation_mean", "deterministic", "distinct_expected",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lo_theory.diffusion import OneAtATime, decode, margin, top_probability, vanilla
-from lo_theory.posterior import Conditioned, EnumeratedPosterior
+from lo_theory.posterior import Completed, Conditioned, EnumeratedPosterior, PropagationOnly
+from lo_theory.posterior.conditioned import exact_posterior
 from lo_theory.posterior.sudoku import SudokuPosterior
 from lo_theory.problem import MASK, sudoku
 from lo_theory.rng import Key
@@ -55,6 +56,23 @@ def test_the_cell_problem_given_that_all_differ_is_the_law_of_grids(units: bool)
     assert np.allclose(ours.probs, theirs.probs, rtol=0, atol=1e-9)
     assert np.allclose(ours.log_evidence[:-1], theirs.log_evidence[:-1], rtol=0, atol=1e-9)
     assert np.isneginf([ours.log_evidence[-1], theirs.log_evidence[-1]]).all()
+
+
+def test_propagation_of_9_x_9_knows_what_naked_singles_know() -> None:
+    problem = sudoku.cell_problem(9)  # too large for the exact posterior, which only checks what is given
+    law = Conditioned(problem, np.ones(problem.layout.n_observations, np.int8))
+    puzzles, grids = sudoku.draw_puzzles(Key(1), 30, clues=32)
+    easy = np.array([sudoku.difficulty(puzzle).technique == "naked singles" for puzzle in puzzles])
+    assert 3 < easy.sum() < 30
+    answer = Completed(PropagationOnly(problem), law).marginals(puzzles)
+    right = np.take_along_axis(answer.probs, grids[:, :, None].astype(np.intp), axis=2)[:, :, 0]
+    assert ((right == 1).all(axis=1) == easy).all()
+    assert (right > 0).all(), "nothing true is excluded"
+
+
+def test_the_exact_posterior_of_drawn_grids_counts() -> None:
+    puzzles, grids = sudoku.draw_puzzles(Key(2), 3)
+    assert (exact_posterior(sudoku.DrawnGrids(9)).marginals(puzzles).probs.argmax(axis=2) == grids).all()
 
 
 def test_hard_puzzles_are_decoded_by_counting() -> None:

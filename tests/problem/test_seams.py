@@ -63,6 +63,7 @@ UNCHECKED = {
         "Decoded",
         "Diversity",
         "ElboVariance",
+        "FirstErrors",
         "Fold",
         "GradientVariance",
         "InformationCurve",

@@ -232,6 +232,20 @@ def test_the_cell_problem_has_a_pair_for_each_two_cells_that_share_a_unit() -> N
 WRONG = "55" + 79 * "."
 
 
+def test_drawn_grids_are_a_law_of_latents() -> None:
+    law = sudoku.DrawnGrids(6)
+    grids = law.sample(Key(1), 40)
+    assert (grids == sudoku.draw_grids(Key(1), 40, 6)).all()
+    assert (law.sample(Key(1), 15, start=25) == grids[25:]).all()
+    assert law.log_prob(grids) == pytest.approx(np.full(40, -math.log(28_200_960)))
+    assert law.entropy() == pytest.approx(math.log(28_200_960))
+    swapped = grids[:, [1, 0, *range(2, 36)]]  # its row and box are whole, its columns are not
+    assert np.isneginf(law.log_prob(swapped)).all()
+    assert law.marginal_entropy() == pytest.approx(36 * math.log(6))
+    assert np.allclose(law.token_marginals, 1 / 6)
+    assert law.fingerprint() != sudoku.DrawnGrids(9).fingerprint()
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -257,6 +271,7 @@ WRONG = "55" + 79 * "."
         (lambda: sudoku.draw_puzzles(Key(0), 1, clues=12), "row 0: none of 100 puzzles came down to 12 clues"),
         (lambda: sudoku.draw_puzzles(3, 1), r"key must be an address .* Key\(3\)"),
         (lambda: sudoku.cell_problem(9, units=True), r"9\*\*9 states"),
+        (lambda: sudoku.DrawnGrids(5), "the size 4, 6 or 9, got 5"),
     ],
 )
 def test_bad_input_is_named(make, words) -> None:

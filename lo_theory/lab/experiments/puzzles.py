@@ -1,0 +1,355 @@
+"""Sudoku by masked models: which puzzles a denoiser solves under which policy, and what the first error was.
+
+The law of the grids is known, so every failed puzzle has a kind: a digit that what is shown excludes (model error), or
+digits of one step that only exclude each other (dependence error). All that is written later is in a dead end. Tables
+and figure are in ``puzzles_shown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lo_theory.diffusion import (
+    AlongOrder,
+    Decoded,
+    DecodeOptions,
+    Noise,
+    Pattern,
+    Policy,
+    Sums,
+    decode,
+    fewest_candidates,
+    first_errors,
+    fixed_order,
+    losses,
+    order_losses,
+    reading_order,
+)
+from lo_theory.diffusion.contexts import draw_contexts, row_means
+from lo_theory.lab import measures
+from lo_theory.lab.experiments.puzzles_shown import figures as figures
+from lo_theory.lab.experiments.puzzles_shown import tables as tables
+from lo_theory.lab.problems import Sudoku
+from lo_theory.lab.schema import setting
+from lo_theory.lab.settings import (
+    Cell,
+    Decoding,
+    Evaluation,
+    Model,
+    Objective,
+    Training,
+    check_laws,
+    made_by_name,
+    mask_law,
+    policy,
+    schedule,
+    step_count,
+)
+from lo_theory.lab.subject import Finding, Subject
+from lo_theory.lab.training import Learner
+from lo_theory.lab.units import Unit
+from lo_theory.posterior import BPPosterior, Posterior, PropagationOnly, few_rounds
+from lo_theory.posterior.conditioned import Completed, Conditioned, exact_posterior
+from lo_theory.problem import Distribution, LODistribution, sudoku
+from lo_theory.rng import Key
+
+Bind = Callable[[LODistribution], Posterior]
+"""Makes a posterior of the L&O problem behind the grids, which knows of pairs of cells in a unit that they differ."""
+
+
+def _propagation() -> Bind:
+    return PropagationOnly
+
+
+def _bp() -> Bind:
+    return BPPosterior
+
+
+def _few_rounds(rounds: int) -> Bind:
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    return lambda behind: few_rounds(behind, rounds)
+
+
+UNTRAINED: dict[str, Callable[..., Bind]] = {"propagation": _propagation, "bp": _bp, "few_rounds": _few_rounds}
+"""Denoisers beside ``exact`` and ``model``, by name."""
+
+
+@dataclass(frozen=True)
+class Solving(Decoding):
+    """How puzzles are decoded, ``sequences`` of each set; ``L`` steps are one cell a step.
+
+    ``denoisers``: exact, model, or of ``UNTRAINED``: propagation, bp, few_rounds(1), in whatever order.
+    """
+
+    denoisers: tuple[str, ...] = ("exact", "propagation", "bp", "model")  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.denoisers:
+            if name not in ("exact", "model"):
+                made_by_name(name, UNTRAINED, "denoiser", "denoisers, beside exact and model")
+        if self.cost_sequences:
+            raise ValueError("cost_sequences: what a decode costs is of whole sequences, not of puzzles: leave it out")
+
+
+class Puzzles(NamedTuple):
+    """Puzzles int8[n, L] of one set, MASK where empty, and the grids they are made of, int8[n, L].
+
+    ``single``: they have one solution.
+    """
+
+    given: NDArray[np.int8]
+    grids: NDArray[np.int8]
+    single: bool
+
+
+Maker = Callable[[Distribution, Key, int], Puzzles]
+
+
+def _single(clues: int | None = None) -> Maker:
+    def make(law: Distribution, key: Key, n: int) -> Puzzles:
+        return Puzzles(*sudoku.draw_puzzles(key, n, law.layout.q, clues=clues), single=True)
+
+    return make
+
+
+def _minimal() -> Maker:
+    return _single()
+
+
+def _clues(clues: int) -> Maker:
+    return _single(clues)
+
+
+def _random(clues: int) -> Maker:
+    def make(law: Distribution, key: Key, n: int) -> Puzzles:
+        ((batch,),) = draw_contexts(law, Pattern(law.layout.length - clues), key, n, size=n)
+        return Puzzles(batch.tokens, batch.truth, single=False)
+
+    return make
+
+
+PUZZLES: dict[str, Callable[..., Maker]] = {"minimal": _minimal, "clues": _clues, "random": _random}
+"""Sets by name. ``minimal``: one solution, and no clue that could be left out; ``clues(8)``: one solution, 8 clues;
+``random(8)``: 8 cells of a grid of the law, which may leave several solutions.
+"""
+
+
+def puzzle_set(name: str) -> Maker:
+    """What draws the puzzles of a set."""
+    maker: Maker = made_by_name(name, PUZZLES, "set of puzzles", "sets")
+    return maker
+
+
+@dataclass(frozen=True)
+class Row:
+    """A law of grids, sets of ``puzzles``, who solves them, and ``draws`` trainings. ``training`` null: no model.
+
+    ``name`` tells models of one experiment apart. One whose objective is ``row_order`` or ``solver_order`` also decodes
+    along that order.
+    ``orders``: causal learners beside the model, trained alike, by the order in which they read the cells: they see no
+    clue that comes later, so they are judged by their loss and by the grids that they make of nothing.
+    """
+
+    problem: Sudoku
+    puzzles: tuple[str, ...] = ("minimal",)
+    name: str = ""
+    seed: int = 0
+    draws: int = setting(3, least=1)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    training: Training | None = None
+    orders: tuple[Literal["rows", "random"], ...] = ()
+    decoding: Solving = field(default_factory=Solving)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        for name in self.puzzles:
+            puzzle_set(name)
+        if not self.puzzles or len(set(self.puzzles)) < len(self.puzzles):
+            raise ValueError(f"puzzles names at least one set, and none twice; got {', '.join(self.puzzles) or 'none'}")
+        if self.training is None and (self.orders or any(cell.denoiser == "model" for cell in self.decoding.cells())):
+            raise ValueError("decoding and orders ask for a model, but training is null: give training")
+        if self.training is not None:
+            self.objective.check_lasts(self.training.steps)
+
+    def check_fits(self, distribution: Distribution) -> None:
+        """Raise ValueError where a mask law or a set of puzzles does not fit the grids."""
+        if self.training is not None:
+            check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], distribution.layout)
+        for name in self.puzzles:
+            try:
+                puzzle_set(name)(distribution, Key(0), 1)
+            except ValueError as error:
+                raise ValueError(f"puzzles: {name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number: puzzles solved, in per cent."""
+
+    policy: str
+    percent: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers to print beside ours."""
+
+    source: str
+    rows: tuple[Published, ...]
+
+
+def units(s: Subject) -> Iterator[Unit]:
+    """What is known of the grids, the denoisers without training, then each training with what it is judged by."""
+    title, own = f"{s.row.problem.size} x {s.row.problem.size} {s.row.name}".strip(), {"name": s.row.name}
+    s = s.named(title, **own) if s.row.name else s.named(title)
+    row, cells = s.row, s.row.decoding.cells()
+    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, measures.singles(measures.loss_lines(s.law)))])
+    for cell in (cell for cell in cells if cell.denoiser != "model"):
+        yield s.unit(f"solve/{cell.name}", _label(cell), partial(_solve, s, cell))
+    learned = [*(cell for cell in cells if cell.denoiser == "model"), *_own_cells(row)]
+    for draw in range(row.draws) if row.training is not None else ():
+        needs, learner = [f"training/{draw}"], _learner(s, draw)
+        measure = partial(measures.training, s, learner, {"learner": "masked", "draw": draw})
+        yield s.unit(needs[0], f"#{draw} training", measure, learner=learner)
+        for law in row.evaluation.laws:
+            measure, n = partial(_losses, s, draw, law), row.evaluation.sequences
+            yield s.unit(f"losses/{draw}/{law}", f"#{draw} losses under {law}", measure, needs, forwards=n)
+        for cell in learned:
+            n = row.decoding.sequences * len(row.puzzles) * step_count(cell.steps, s.law.layout.length)
+            measure = partial(_solve, s, cell, draw)
+            yield s.unit(f"solve/{draw}/{cell.name}", f"#{draw} {_label(cell)}", measure, needs, forwards=n)
+        for order in row.orders:
+            name, causal = f"{order}/{draw}", _learner(s, draw, order)
+            measure = partial(measures.training, s, causal, {"learner": order, "draw": draw})
+            yield s.unit(f"training/{name}", f"#{draw} {order} training", measure, learner=causal)
+            measure, n = partial(_along, s, draw, order), row.evaluation.sequences + row.decoding.sequences
+            yield s.unit(f"along/{name}", f"#{draw} {order}", measure, [f"training/{name}"], forwards=n)
+
+
+_OWN: Mapping[str, Callable[[], Policy]] = {"row_order": fixed_order, "solver_order": fewest_candidates}
+
+
+def _own_cells(row: Row) -> list[Cell]:
+    """Decodes of a model that was trained along an order, along that order, in the first number of steps."""
+    kind, steps = row.objective.kind, row.decoding.steps[0]
+    return [Cell("model", kind, steps, argmax, "fixed_count") for argmax in row.decoding.argmax] if kind in _OWN else []
+
+
+def _label(cell: Cell) -> str:
+    return f"{cell.denoiser}, {cell.policy}, {cell.steps} steps{', argmax' if cell.argmax else ''}"
+
+
+def _learner(s: Subject, draw: int, order: str = "") -> Learner:
+    """The masked network of a training, or the causal one of an order: both see the same data."""
+    reading, root = None, s.key.fold("training").fold(draw)
+    if order:
+        reading = reading_order("latents_first" if order == "rows" else order, s.law.layout, root.fold("order"))
+    file = f"{order}-{draw}" if order else str(draw)
+    return s.learner(f"{s.title} #{draw} {order}".strip(), file, key=root, reading=reading)
+
+
+def _exact(s: Subject) -> Posterior:
+    return s.once("exact", lambda: exact_posterior(s.law))
+
+
+def _denoiser(s: Subject, name: str, draw: int) -> Posterior:
+    """Watched; of ``UNTRAINED`` a posterior of the L&O problem with all that its observations say given."""
+    if name == "exact":
+        return s.watched(_exact(s))
+    if name == "model":
+        return s.watched(s.model(_learner(s, draw)))
+
+    def give() -> Conditioned:
+        behind = sudoku.cell_problem(s.row.problem.size)
+        return Conditioned(behind, np.ones(behind.layout.n_observations, np.int8))
+
+    given, bind = s.once("given", give), made_by_name(name, UNTRAINED, "denoiser", "denoisers")
+    return s.watched(Completed(bind(given.problem), given))
+
+
+def _puzzles(s: Subject, name: str) -> Puzzles:
+    key, n = s.key.fold("puzzles").fold(name), s.row.decoding.sequences
+    return s.once(("puzzles", name), lambda: puzzle_set(name)(s.law, key, n))
+
+
+def _losses(s: Subject, draw: int, name: str) -> list[Finding]:
+    """Losses of the model under a mask law; contexts are the same for all trainings."""
+    exact = s.watched(_exact(s)) if s.row.evaluation.exact else None
+    key, law = s.key.fold("losses").fold(name), mask_law(name)
+    found = losses(_denoiser(s, "model", draw), exact, s.law, law, key=key, n=s.row.evaluation.sequences)
+    metrics = {metric: getattr(found, metric) for metric in ("model", "exact", "kl")}
+    return [Finding("losses", {"draw": draw, "law": law.name}, {name: one for name, one in metrics.items() if one.n})]
+
+
+def _solve(s: Subject, cell: Cell, draw: int | None = None) -> list[Finding]:
+    """Decode every set of puzzles, the same ones whoever decodes."""
+    setting, denoiser = s.row.decoding, _denoiser(s, cell.denoiser, draw or 0)
+    steps = step_count(cell.steps, s.law.layout.length)
+    temperature = setting.temperature if cell.temperature is None else cell.temperature
+    noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
+    options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
+    chosen = _OWN[cell.policy]() if cell.policy in _OWN else policy(cell.policy)
+    rule, found = (chosen, schedule(cell.schedule, steps)), []
+    own = {} if draw is None else {"draw": draw}
+    for name in s.row.puzzles:
+        puzzles, root = _puzzles(s, name), s.key.fold("solve").fold(name).fold(draw or 0).fold(cell.name)
+        made = decode(denoiser, *rule, key=root, n=len(puzzles.given), given=puzzles.given, options=options)
+        keys = {**own, **cell.keys, "steps": steps, "temperature": temperature, "puzzles": name}
+        found += judged(s, made, puzzles, keys)
+    return found
+
+
+def judged(s: Subject, made: Decoded, puzzles: Puzzles, keys: Mapping[str, object]) -> list[Finding]:
+    """What became of decoded puzzles: over the whole set; by number of clues and by technique where there are several.
+
+    Cells are compared with the solution where there is one alone.
+    """
+    errors, empty = first_errors(s.watched(_exact(s)), made), puzzles.given < 0
+    right = made.tokens == puzzles.grids
+    values = {
+        "solved": errors.solved,
+        "by_model": errors.by_model,
+        "by_dependence": errors.by_dependence,
+        "cells_excluded": row_means(errors.excluded, empty),
+        "cells_dead": row_means(errors.dead, empty),
+    }
+    if puzzles.single:
+        values |= {
+            "cells_right": row_means(right, empty, 1.0),
+            "cells_dead_wrong": row_means(errors.dead & ~right, empty),
+        }
+    splits: dict[str, Sequence[str | int]] = {"clues": (~empty).sum(axis=1).tolist()}
+    if puzzles.single:
+        splits["technique"] = [sudoku.difficulty(puzzle).technique for puzzle in puzzles.given]
+    found = [Finding("puzzles", keys, {name: Sums.of(value) for name, value in values.items()})]
+    for split, own in splits.items():
+        ranks = sudoku.TECHNIQUES.index if split == "technique" else int
+        for kind in sorted(set(own), key=ranks) if len(set(own)) > 1 else ():
+            here = np.array([one == kind for one in own])
+            found.append(Finding("puzzles", {**keys, split: kind}, {n: Sums.of(v[here]) for n, v in values.items()}))
+    return found
+
+
+_NOTHING = "random(0)"  # no clue at all
+
+
+def _along(s: Subject, draw: int, order: str) -> list[Finding]:
+    """A causal learner: its loss along its order, and the grids that it makes of nothing."""
+    learner, root, setting = s.causal(_learner(s, draw, order)), s.key.fold("along").fold(order), s.row.evaluation
+    tokens = s.law.sample(root.fold("data"), setting.sequences)
+    known = AlongOrder(s.watched(_exact(s)), learner.reading).conditionals(tokens) if setting.exact else None
+    found = order_losses(learner, known, tokens)
+    who = {"learner": order, "draw": draw}
+    made = learner.generate(key=root.fold("generate").fold(draw), n=s.row.decoding.sequences)
+    nothing = Puzzles(np.full_like(made.tokens, -1), made.tokens, single=False)
+    keys = {"draw": draw, "denoiser": "causal", "policy": order, "steps": s.law.layout.length, "puzzles": _NOTHING}
+    return [Finding("along", who, measures.order_totals(found)), *judged(s, made, nothing, keys)]

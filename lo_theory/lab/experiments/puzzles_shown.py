@@ -1,0 +1,183 @@
+"""Tables and figure of ``puzzles``: what is solved under which policy, and what the first error was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lo_theory.diffusion.statistics import Estimate
+from lo_theory.lab.config import Experiment
+from lo_theory.lab.drawing import MARKERS, RULE_SHADES
+from lo_theory.lab.frame import Frame, Record, beside, each, grouped, of_kind, parts
+from lo_theory.lab.panel import Look, Panel, Sheet
+from lo_theory.lab.table import Column, Table, key, measured, number, percent, plus_minus, text
+
+_PLACE = ("N", "name", "puzzles", "denoiser", "steps", "argmax", "temperature", "noise")
+
+
+def solved(frame: Frame) -> list[Record]:
+    """One record for each set of puzzles or part of one, denoiser, steps and policy; of models means over trainings."""
+    return of_kind(frame, "puzzles", over="draw")
+
+
+def _sets(lines: Sequence[Record]) -> list[Record]:
+    """Of whole sets, without what causal learners make."""
+    return [line for line in lines if not {"clues", "technique"} & line.keys.keys() and line.denoiser != "causal"]
+
+
+def by_policy(lines: Sequence[Record]) -> list[Record]:
+    """Policies side by side: ``margin solved`` and so on, and ``effect``, margin less vanilla."""
+    found = []
+    for part in parts(lines, *_PLACE, "clues", "technique"):
+        metrics: dict[str, Any] = {f"{line.policy} {name}": one for line in part for name, one in line.metrics.items()}
+        at = {line.policy: line for line in part}
+        if {"margin", "vanilla"} <= at.keys():
+            metrics["effect"] = (at["margin"].minus(at["vanilla"], "solved"), {})
+        found.append(Record({name: value for name, value in part[0].keys.items() if name != "policy"}, metrics))
+    return found
+
+
+def _published(experiment: Experiment) -> list[Record]:
+    """The paper's numbers as a line of the table of all sets."""
+    if experiment.reference is None:
+        return []
+    rows = experiment.reference.rows
+    metrics: dict[str, Any] = {
+        f"{one.policy} solved": (Estimate(one.percent / 100, math.nan, math.nan), {}) for one in rows
+    }
+    return [Record({"N": 81, "puzzles": "published", "denoiser": "paper"}, metrics)]
+
+
+def _who(line: Record) -> str:
+    return " ".join(filter(None, (line.denoiser, line.get("name"))))
+
+
+_WHO = (key("puzzles", left=True), text("denoiser", _who), key("steps"))
+_TOKENS = text("tokens", lambda line: {True: "argmax", False: "drawn"}.get(line.get("argmax"), ""))
+_SECTION = ["N", "puzzles"]
+_OVER = "95 % intervals: over puzzles, of the model over trainings (Student's t), of a single training over puzzles."
+
+
+def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
+    """What is solved, what went wrong first, parts of the sets, and what the networks know."""
+    found = grouped(solved(frame), "N", "puzzles", "denoiser")
+    lines = [*by_policy(_sets(found)), *_published(experiment)]
+    effect = Column("margin less\nvanilla", lambda line: plus_minus(line.estimate("effect"), "+.1f", 100), of="effect")
+    notes = f"Per cent. {_OVER} Solved: the finished grid is one, and has the clues."
+    yield Table(
+        "Puzzles solved",
+        [*_WHO, _TOKENS, *_policies(lines), effect],
+        lines,
+        _SECTION,
+        [notes, *experiment.paper],
+    )
+    wrong = [line for line in _sets(found) if line.value("solved") < 1]
+    yield Table(
+        "The first error",
+        [
+            *(*_WHO, _TOKENS, key("policy", left=True), percent("by_model", "model\nerror")),
+            *(percent("by_dependence", "dependence\nerror"), percent("cells_right", "cells\nright")),
+            *(percent("cells_excluded", "cells\nexcluded"), percent("cells_dead", "cells in\ndead ends")),
+            percent("cells_dead_wrong", "of these\nwrong"),
+        ],
+        wrong,
+        _SECTION,
+        f"Per cent of the puzzles, then of the empty cells. Model error: the first step that went wrong wrote a digit "
+        "of exact probability 0 in its context (cells excluded); dependence error: each of its "
+        "digits was possible, all together were not. Cells in dead ends: filled later. Cells right: as in the "
+        f"solution, of sets with one solution; 100 less these are excluded and wrong in dead ends. {_OVER}",
+    )
+    for name, words in (("clues", "By number of clues"), ("technique", "By technique")):
+        lines = by_policy([line for line in found if name in line.keys])
+        size = Column("puzzles", lambda line: number(_count(line), ".0f"))
+        yield Table(words, [*_WHO, _TOKENS, key(name, left=True), size, *_policies(lines)], lines, _SECTION, notes)
+    yield _learned(frame, found)
+
+
+def _count(line: Record) -> float:
+    """Puzzles of a part of a set; each of several trainings has solved them all."""
+    (_, runs), *_ = line.metrics.values()
+    return max((sums.n for sums in runs.parts.values()), default=math.nan)
+
+
+def _policies(lines: Sequence[Record]) -> list[Column]:
+    names = dict.fromkeys(name for line in lines for name in line.metrics if name.endswith(" solved"))
+    return [percent(name, name.removesuffix(" solved").replace("_", "\n")) for name in names]
+
+
+def _learned(frame: Frame, found: Sequence[Record]) -> Table:
+    """The loss of each network beside the exact one, in the contexts that it was trained on."""
+    problem = {(line.N, line.get("name")): line for line in of_kind(frame, "problem")}
+    masked = of_kind(frame, "losses", over="draw", law="uniform")
+    trained = [line.plus(law="uniform", learner="masked") for line in masked]
+    along = [line.plus(law="its order") for line in of_kind(frame, "along", over="draw")]
+    nothing = [line.plus(learner=line.policy) for line in found if line.denoiser == "causal"]
+    lines = beside([*trained, *along], of_kind(frame, "training", over="draw"), "N", "name", "learner")
+    lines = beside(lines, nothing, "N", "name", "learner")
+    lines = [line.plus(lines=problem[line.N, line.get("name")]) for line in lines]
+
+    def gap(line: Record) -> str:
+        span = line.lines.value("marginals_only") - line.lines.value("floor")
+        return number(100 * (1 - line.value("kl") / span), ".1f")
+
+    return Table(
+        "What the networks know",
+        [
+            text("learner", lambda line: " ".join(filter(None, (line.learner, line.get("name"))))),
+            key("law", left=True),
+            Column("weights", lambda line: number(line.value("parameters"), ",.0f")),
+            *(measured("model", "loss", ".4f"), measured("exact", "Bayes", ".4f"), measured("kl", "KL", ".4f")),
+            Column("KL, nats\na grid", lambda line: plus_minus(line.estimate("kl"), ".3f", line.N), of="kl"),
+            *(Column("gap\nclosed, %", gap), percent("solved", "grids of\nnothing")),
+        ],
+        lines,
+        ["N"],
+        "Nats a token, on fresh grids. Bayes: the exact posterior in the same contexts; masked: under the uniform law, "
+        "causal learners along their order, of which the expectation is ln(grids)/L. Grids of nothing: of those that a "
+        f"causal learner generates, the share that are grids. {_OVER}",
+    )
+
+
+def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
+    """For each set of puzzles the share solved by most and by fewest steps, and the first errors of the latter.
+
+    Of the likeliest digits, where any decode takes them.
+    """
+    every = grouped(_sets(solved(frame)), "N", "puzzles", "denoiser")
+    argmax = any(line.argmax for line in every)
+    found = [line for line in every if line.argmax == argmax]
+    panels = [panel for part in parts(found, "N", "puzzles") for panel in _panels(part)]
+    size = (16, 0.8 + 4 * max(1, len(panels) // 3))
+    return {"figure": Sheet(experiment.heading, panels, 3, size, grid={"sharey": True})}
+
+
+def _panels(part: Sequence[Record]) -> list[Panel | None]:
+    """The three panels of a set of puzzles."""
+    steps = sorted({line.steps for line in part})
+    most, fewest = ([line for line in part if line.steps == count] for count in (steps[-1], steps[0]))
+    errors = [one for line in fewest for one in each([line], *_KINDS)]
+    title, tokens = f"{part[0].puzzles}, N = {part[0].N}", "argmax" if part[0].argmax else "drawn"
+    shown = [
+        (most, "solved", f"solved\n{steps[-1]} steps, {tokens}"),
+        (fewest, "solved", f"solved\n{steps[0]} steps, {tokens}"),
+        (errors, "value", f"the first error\n{steps[0]} steps, {tokens}"),
+    ]
+    panels: list[Panel | None] = [
+        Panel(f"{title}: {words}", "points", lines, _who, y, look=_look, scale=100, ylabel="per cent")
+        for lines, y, words in shown
+    ]
+    return panels if len(steps) > 1 else [panels[0], panels[2], None]
+
+
+_KINDS = {"by_model": "model error", "by_dependence": "dependence error"}
+_ORDERS = {"color": "#006d2c", "marker": "P"}  # a decode along the order of the training
+
+
+def _look(line: Record) -> Look:
+    """Policies by colour and marker, dependence errors hollow."""
+    own = {"color": RULE_SHADES.get(line.policy), "marker": MARKERS.get(line.policy)}
+    name, kind = line.policy.replace("_", " "), line.get("metric", "")
+    hollow = {"markerfacecolor": "none"} if kind == "by_dependence" else {}
+    label = f"{name}: {_KINDS[kind]}" if hollow else name
+    return {**(own if line.policy in MARKERS else _ORDERS), "markersize": 5, **hollow, "label": label}
