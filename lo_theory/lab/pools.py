@@ -64,15 +64,10 @@ class Threads(Pool):
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def _worker_settings(threads: int) -> dict[str, str]:
-    """Environment under which numerical libraries, once loaded, use ``threads`` threads, and glibc keeps its memory.
-
-    Tensors are made anew in every step of a training: given back and asked for again they cost a page fault each 4 KiB,
-    a tenth of a step at L = 300. What is larger than a GiB is given back.
-    """
+def _thread_settings(threads: int) -> dict[str, str]:
+    """Environment under which numerical libraries, once loaded, use ``threads`` threads."""
     libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMBA_NUM", "VECLIB_MAXIMUM")
-    kept = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-    return {f"{library}_THREADS": str(threads) for library in libraries} | kept
+    return {f"{library}_THREADS": str(threads) for library in libraries}
 
 
 @contextlib.contextmanager
@@ -172,7 +167,7 @@ class Processes(Pool):
     """
 
     def __init__(self, workers: int, threads: int, devices: Sequence[str] = ()) -> None:
-        settings = _worker_settings(threads)
+        settings = _thread_settings(threads)
         self._workers = {
             False: [_Worker(settings) for _ in range(workers)],
             True: [_Worker(settings | {"CUDA_VISIBLE_DEVICES": device}) for device in devices],
@@ -232,7 +227,7 @@ def _own_key(distributed: Any) -> Any:
 
 def _local_cluster(dask: Any, distributed: Any, workers: int, threads: int) -> Any:
     security = _own_key(distributed)
-    settings = {f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in _worker_settings(threads).items()}
+    settings = {f"distributed.nanny.pre-spawn-environ.{name}": n for name, n in _thread_settings(threads).items()}
     try:
         with dask.config.set(settings):
             return distributed.LocalCluster(

@@ -182,10 +182,12 @@ def train_model(learner: Learner, context: Context) -> Trained:
     import torch
 
     from lo_theory.neural import Observer, measure_matmul_rate, train
+    from lo_theory.neural.memory import keep_memory
     from lo_theory.neural.watch import NotFinite
 
     options, setting, distribution = context.options, learner.training, learner.distribution
     torch.set_num_threads(options.threads)  # for decoding; the trainer sets its own
+    keep_memory()
     config = learner.config(options)
     if torch.device(options.device).type == "cuda":
         # The share of the device's own matrix rate is shown; on shared CPU cores it would mean little.

@@ -215,3 +215,34 @@ print((status("VmHWM") - before) / estimate_memory(network, config))
 def test_the_peak_that_the_system_saw_is_near_the_estimate(precision: str) -> None:
     shown = subprocess.run([sys.executable, "-c", PEAK, precision], capture_output=True, text=True, check=True)
     assert 0.7 < float(shown.stdout) < 1.1
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from lo_theory.neural.memory import keep_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keep" and not keep_memory():
+    print("other")
+    raise SystemExit
+for turn in range(6):
+    if turn == 1:
+        before = faults()
+    tensors = [np.full(2**18, 1.0) for _ in range(32)]  # 64 MiB in all
+    del tensors
+print(faults() - before)
+"""
+
+
+def test_memory_that_is_kept_costs_no_page_faults() -> None:
+    def count(way: str) -> str:
+        return subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout
+
+    kept = count("keep").strip()
+    if kept == "other":
+        pytest.skip("this system's C library is not glibc")
+    assert int(kept) < 200
+    assert int(count("give back")) > 1000, "without it, 64 MiB are asked for anew each time"
