@@ -127,7 +127,7 @@ def _first_impossible(exact: Posterior, decoded: Decoded, last: NDArray[np.int32
     def impossible(steps: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether what each row had revealed before its step of ``steps`` is impossible."""
         contexts = np.where(decoded.step_revealed < steps[:, None], tokens, MASK).astype(np.int8)
-        parts = []
+        found = np.zeros(len(contexts), np.bool_)
         for first in range(0, len(contexts), BATCH):
             part = contexts[first : first + BATCH]
             evidence = ask(exact, part, exact.layout, rows=range(first, first + len(part))).log_evidence
@@ -137,8 +137,8 @@ def _first_impossible(exact: Posterior, decoded: Decoded, last: NDArray[np.int32
                     f"{type(exact).__name__} does not know the evidence of row {row} (nan), which says what is "
                     "impossible: find dead ends with ExactPosterior"
                 )
-            parts.append(np.isneginf(evidence))
-        return np.concatenate(parts)
+            found[first : first + BATCH] = np.isneginf(evidence)
+        return found
 
     ends = impossible(high)
     while (low < high).any():

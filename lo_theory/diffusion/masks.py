@@ -9,6 +9,7 @@ small class (examples/mask_law.py); one line in LAWS of catalogue.py gives it a 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -308,8 +309,11 @@ class Suffix:
 
     @property
     def name(self) -> str:
-        """``suffix`` along the roles, else ``suffix(2,0,1)`` with its positions."""
-        return "suffix" if self.reading is None else f"suffix({','.join(map(str, self.reading))})"
+        """``suffix`` along the roles, else ``suffix(own order ...)`` with eight digits that tell orders apart."""
+        if self.reading is None:
+            return "suffix"
+        digest = hashlib.blake2b(repr(self.reading).encode(), digest_size=4).hexdigest()
+        return f"suffix(own order {digest})"
 
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError if ``reading`` is no permutation of the positions."""

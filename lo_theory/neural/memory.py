@@ -23,7 +23,7 @@ from lo_theory.problem.seams import checked
 __all__ = ["count_parameters", "estimate_memory", "free_memory", "keep_memory", "require_memory"]
 
 _GIB = 2**30
-_KEPT = ((-3, 2**30), (-1, 2**31 - 1))  # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD
+_KEPT = ((-3, 2**25), (-1, 2**31 - 1))  # M_MMAP_THRESHOLD, the most that every glibc takes, and M_TRIM_THRESHOLD
 _PEAK = 1.1  # what an allocator rounds up and cannot give back at once
 
 
@@ -76,13 +76,16 @@ def estimate_memory(network: TransformerConfig, training: TrainConfig, *, ranks:
 
 
 def keep_memory() -> bool:
-    """Let this process keep up to 2 GiB that it frees, in pieces of up to a GiB; whether it could (glibc alone can).
+    """Let this process keep up to 2 GiB that it frees; whether it could (glibc alone can).
 
-    Tensors are made anew in every step. Given back to the system and asked for again they cost a page fault each 4 KiB,
-    which is a tenth of a step at L = 300 on a quiet CPU and far more on a busy one.
+    Tensors are made anew in every step. Given back to the system and asked for again they cost a page fault each 4 KiB.
+    What it costs: ``tests/bench/test_step_bench.py``.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    return mallopt is not None and all(mallopt(*option) for option in _KEPT)
+    if mallopt is None:
+        return False
+    done = [mallopt(*option) for option in _KEPT]
+    return all(done)
 
 
 def _control_group_limit() -> int | None:

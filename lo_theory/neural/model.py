@@ -111,7 +111,7 @@ class TransformerConfig:
 
 
 class _Normalise(torch.autograd.Function):
-    """RMSNorm over [..., width] with its gradient: on a CPU a third of the time of torch's many small steps."""
+    """RMSNorm over [..., width] with its gradient, on a CPU faster than torch's (tests/bench/test_step_bench.py)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:

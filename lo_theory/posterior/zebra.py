@@ -72,7 +72,9 @@ class ZebraPosterior:
         try:
             return solutions(puzzle, self.limit)
         except ValueError as error:
-            raise ValueError(f"row {row}: {error} (limit)") from error
+            raise ValueError(
+                f"row {row} has more than {self.limit:,} solutions: show more cells, or raise limit"
+            ) from error
 
 
 def _make(distribution: CluesAndCells, limit: int) -> ZebraPosterior:

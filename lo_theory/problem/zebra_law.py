@@ -131,9 +131,12 @@ class CluesAndCells:
 
     def puzzle(self, tokens: ArrayLike) -> Puzzle:
         """The puzzle of a sequence int8[L], each clue once; its cells may be hidden. ValueError for tokens that name no
-        clue.
+        clue, and for several rows.
         """
-        seen = self.layout.split(self.layout.check_tokens(tokens))[1][0].reshape(self.clues, CLUE_TOKENS)
+        rows = self.layout.check_tokens(tokens)
+        if len(rows) != 1:
+            raise ValueError(f"puzzle takes one sequence, got {len(rows)} rows")
+        seen = self.layout.split(rows)[1][0].reshape(self.clues, CLUE_TOKENS)
         clues = []
         for number, (kind, *names, house) in enumerate(seen.tolist()):
             arity, housed = arguments(KINDS[self.kinds[kind]]) if 0 <= kind < len(self.kinds) else (-1, False)

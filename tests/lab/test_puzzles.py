@@ -164,3 +164,19 @@ def test_a_set_that_no_grid_has_is_refused(name: str) -> None:
     row = resolve(tiny_of("puzzles", puzzles=[name])).rows[0]
     with pytest.raises(ValueError, match=f"puzzles: {re.escape(name)}"):
         row.check_fits(LAW)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (
+            {"puzzles": ["minimal"]},
+            "evaluation.exact and orders need the exact loss, which is known at 4 x 4, not at 6",
+        ),
+        ({"puzzles": ["random(0)"], "evaluation": {"exact": False}, "orders": []}, "completions"),
+    ],
+)
+def test_what_is_not_known_of_larger_grids_is_refused_before_a_training(change: dict[str, Any], word: str) -> None:
+    row = resolve(tiny_of("puzzles", problem={"family": "sudoku", "size": 6}, **change)).rows[0]
+    with pytest.raises(ValueError, match=word):
+        row.check_fits(row.problem.make())

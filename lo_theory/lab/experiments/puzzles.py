@@ -56,7 +56,7 @@ from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.posterior import BPPosterior, Posterior, PropagationOnly, few_rounds
 from lo_theory.posterior.conditioned import Completed, Conditioned, exact_posterior
-from lo_theory.problem import Distribution, LODistribution, sudoku
+from lo_theory.problem import Distribution, Enumerated, LODistribution, sudoku
 from lo_theory.rng import Key
 
 Bind = Callable[[LODistribution], Posterior]
@@ -130,6 +130,8 @@ def _clues(clues: int) -> Maker:
 
 def _random(clues: int) -> Maker:
     def make(law: Distribution, key: Key, n: int) -> Puzzles:
+        if not 0 <= clues < law.layout.length:
+            raise ValueError(f"random(clues) shows 0 to {law.layout.length - 1} cells, got {clues}")
         ((batch,),) = draw_contexts(law, Pattern(law.layout.length - clues), key, n, size=n)
         return Puzzles(batch.tokens, batch.truth, single=False)
 
@@ -184,9 +186,16 @@ class Row:
         """Raise ValueError where a mask law or a set of puzzles does not fit the grids."""
         if self.training is not None:
             check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], distribution.layout)
+            if not isinstance(distribution, Enumerated) and (self.evaluation.exact or self.orders):
+                raise ValueError(
+                    "evaluation.exact and orders need the exact loss, which is known at 4 x 4, not at "
+                    f"{self.problem.size}: "
+                    "give evaluation: {exact: false} and orders: []"
+                )
         for name in self.puzzles:
             try:
-                puzzle_set(name)(distribution, Key(0), 1)
+                one = puzzle_set(name)(distribution, Key(0), 1)
+                exact_posterior(distribution).marginals(one.given)  # refuses puzzles with too many solutions
             except ValueError as error:
                 raise ValueError(f"puzzles: {name}: {error}") from error
 

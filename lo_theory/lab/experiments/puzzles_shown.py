@@ -56,7 +56,10 @@ def _who(line: Record) -> str:
 _WHO = (key("puzzles", left=True), text("denoiser", _who), key("steps"))
 _TOKENS = text("tokens", lambda line: {True: "argmax", False: "drawn"}.get(line.get("argmax"), ""))
 _SECTION = ["N", "puzzles"]
-_OVER = "95 % intervals: over puzzles, of the model over trainings (Student's t), of a single training over puzzles."
+_OVER = (
+    "95 % intervals: over puzzles; of models over trainings (Student's t), for these puzzles, and where all trainings "
+    "have one share, or there is one, over all their decodes."
+)
 
 
 def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
@@ -64,7 +67,10 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     found = grouped(solved(frame), "N", "puzzles", "denoiser")
     lines = [*by_policy(_sets(found)), *_published(experiment)]
     effect = Column("margin less\nvanilla", lambda line: plus_minus(line.estimate("effect"), "+.1f", 100), of="effect")
-    notes = f"Per cent. {_OVER} Solved: the finished grid is one, and has the clues."
+    notes = (
+        f"Per cent. {_OVER} Margin less vanilla without training: as if their puzzles were not the same. Solved: the "
+        "finished grid is one, and has the clues."
+    )
     yield Table(
         "Puzzles solved",
         [*_WHO, _TOKENS, *_policies(lines), effect],
@@ -107,7 +113,7 @@ def _policies(lines: Sequence[Record]) -> list[Column]:
 
 
 def _learned(frame: Frame, found: Sequence[Record]) -> Table:
-    """The loss of each network beside the exact one, in the contexts that it was trained on."""
+    """The loss of each network beside the exact one: masked under the uniform law, causal along its order."""
     problem = {(line.N, line.get("name")): line for line in of_kind(frame, "problem")}
     masked = of_kind(frame, "losses", over="draw", law="uniform")
     trained = [line.plus(law="uniform", learner="masked") for line in masked]
