@@ -123,7 +123,7 @@ def test_puzzles_are_decoded_and_a_network_is_trained_and_judged_on_them() -> No
         (lambda: ZebraPosterior(LAW, limit=0), "limit must be at least 1, got 0"),
         (
             lambda: copy.copy(ZebraPosterior(SMALL, limit=1)).marginals([0, 0, 3, 0, 0, *[MASK] * 6]),
-            "row 0: .* more than 1 sol",
+            "row 0 has more than 1 sol",
         ),
     ],
 )

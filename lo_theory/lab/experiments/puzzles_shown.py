@@ -8,7 +8,7 @@ from typing import Any
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
-from lo_theory.lab.drawing import MARKERS, RULE_SHADES
+from lo_theory.lab.drawing import COLOURS, MARKERS, RULE_SHADES
 from lo_theory.lab.frame import Frame, Record, beside, each, grouped, of_kind, parts
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.table import Column, Table, key, measured, number, percent, plus_minus, text
@@ -177,7 +177,7 @@ def _panels(part: Sequence[Record]) -> list[Panel | None]:
 
 
 _KINDS = {"by_model": "model error", "by_dependence": "dependence error"}
-_ORDERS = {"color": "#006d2c", "marker": "P"}  # a decode along the order of the training
+_ORDERS = {"color": COLOURS["model"], "marker": "P"}  # a decode along the order of the training
 
 
 def _look(line: Record) -> Look:
