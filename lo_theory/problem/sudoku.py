@@ -8,6 +8,7 @@ posterior/sudoku.py has the exact posterior.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from lo_theory.problem.enumerated import Enumerated
 from lo_theory.problem.families import predicate_observations
 from lo_theory.problem.layout import MASK, Layout, plain
 from lo_theory.problem.predicates import colouring, from_function
+from lo_theory.problem.puzzles import Difficulty, all_solutions, count_up_to, only_solution
 from lo_theory.problem.seams import checked
 from lo_theory.problem.storage import digest_arrays
 from lo_theory.rng import Key
@@ -144,29 +146,18 @@ def _search(puzzle: ArrayLike, limit: int, keep: int) -> tuple[NDArray[np.int8],
 @checked
 def count_solutions(puzzle: ArrayLike, limit: int = 1000) -> int:
     """How many solutions a puzzle has, up to ``limit``, at which the count ends."""
-    if limit < 1:
-        raise ValueError(f"solutions are counted up to a limit of at least 1, got {limit}")
-    return _search(puzzle, limit, 0)[1]
+    return count_up_to(partial(_search, puzzle), limit)
 
 
 @checked
 def solutions(puzzle: ArrayLike, most: int = 1000) -> NDArray[np.int8]:
     """All solutions, int8[S, n*n], in the order of the search; ValueError for more than ``most``."""
-    if most < 1:
-        raise ValueError(f"at least one solution is kept, got most = {most}")
-    found, count, _ = _search(puzzle, most + 1, most)
-    if count > most:
-        raise ValueError(f"the puzzle has more than {most:,} solutions: give more clues, or raise most")
-    return found
+    return all_solutions(partial(_search, puzzle), most)
 
 
 def solve(puzzle: ArrayLike) -> NDArray[np.int8]:
     """The only solution, int8[n*n]; ValueError where there is none, and where there are several."""
-    found, count, _ = _search(puzzle, 2, 1)
-    if count != 1:
-        several = "several solutions (at least 2; count_solutions counts them): give more clues"
-        raise ValueError(f"{write_puzzle(puzzle)} has {several if count else 'no solution: change or remove a clue'}")
-    return found[0]
+    return only_solution(partial(_search, puzzle), partial(write_puzzle, puzzle))
 
 
 @checked
@@ -267,16 +258,6 @@ def draw_puzzles(
         f"row {start + int(left[0])}: none of {_ATTEMPTS} puzzles came down to {clues} clues: ask for more, or leave "
         "clues out for minimal puzzles"
     )
-
-
-@dataclass(frozen=True)
-class Difficulty:
-    """``technique``: the first of ``TECHNIQUES`` that solves a puzzle, with those before it; ``tried``: the values that
-    the solver tries to find the solution and to prove that there is no other.
-    """
-
-    technique: str
-    tried: int
 
 
 def difficulty(puzzle: ArrayLike) -> Difficulty:

@@ -14,6 +14,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ from lo_theory.problem import _zebra_kernels
 from lo_theory.problem.distribution import LODistribution
 from lo_theory.problem.observations import TableObservations
 from lo_theory.problem.predicates import Predicate, from_function
+from lo_theory.problem.puzzles import Difficulty, all_solutions, count_up_to, only_solution
 from lo_theory.problem.seams import checked, is_whole
-from lo_theory.problem.sudoku import Difficulty
 from lo_theory.rng import Key, below, fill_words, shuffle
 
 __all__ = [
@@ -236,30 +237,19 @@ def _search(puzzle: Puzzle, limit: int, keep: int) -> tuple[NDArray[np.int8], in
 @checked
 def count_solutions(puzzle: Puzzle, limit: int = 1000) -> int:
     """How many solutions a puzzle has, up to ``limit``, at which the count ends."""
-    if limit < 1:
-        raise ValueError(f"solutions are counted up to a limit of at least 1, got {limit}")
-    return _search(puzzle, limit, 0)[1]
+    return count_up_to(partial(_search, puzzle), limit)
 
 
 @checked
 def solutions(puzzle: Puzzle, most: int = 1000) -> NDArray[np.int8]:
     """All solutions, int8[S, A H], in the order of the search; ValueError for more than ``most``."""
-    if most < 1:
-        raise ValueError(f"at least one solution is kept, got most = {most}")
-    found, count, _ = _search(puzzle, most + 1, most)
-    if count > most:
-        raise ValueError(f"the puzzle has more than {most:,} solutions: give more clues, or raise most")
-    return found
+    return all_solutions(partial(_search, puzzle), most)
 
 
 @checked
 def solve(puzzle: Puzzle) -> NDArray[np.int8]:
     """The only solution, int8[A H]; ValueError where there is none, and where there are several."""
-    found, count, _ = _search(puzzle, 2, 1)
-    if count != 1:
-        several = "several solutions (at least 2; count_solutions counts them): give more clues"
-        raise ValueError(f"the puzzle has {several if count else 'no solution: change or remove a clue'}")
-    return found[0]
+    return only_solution(partial(_search, puzzle), "the puzzle")
 
 
 @checked
