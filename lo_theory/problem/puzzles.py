@@ -45,7 +45,7 @@ def all_solutions(search: Search, most: int) -> NDArray[np.int8]:
 
 
 def only_solution(search: Search, name: Callable[[], str]) -> NDArray[np.int8]:
-    """The only solution of the puzzle that ``name()`` names; ValueError where there is none, and where there are several."""
+    """The only solution; ValueError that calls the puzzle ``name()`` where there is none, or several."""
     found, count, _ = search(2, 1)
     if count != 1:
         several = "several solutions (at least 2; count_solutions counts them): give more clues"

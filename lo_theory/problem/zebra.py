@@ -14,7 +14,6 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,19 +236,19 @@ def _search(puzzle: Puzzle, limit: int, keep: int) -> tuple[NDArray[np.int8], in
 @checked
 def count_solutions(puzzle: Puzzle, limit: int = 1000) -> int:
     """How many solutions a puzzle has, up to ``limit``, at which the count ends."""
-    return count_up_to(partial(_search, puzzle), limit)
+    return count_up_to(functools.partial(_search, puzzle), limit)
 
 
 @checked
 def solutions(puzzle: Puzzle, most: int = 1000) -> NDArray[np.int8]:
     """All solutions, int8[S, A H], in the order of the search; ValueError for more than ``most``."""
-    return all_solutions(partial(_search, puzzle), most)
+    return all_solutions(functools.partial(_search, puzzle), most)
 
 
 @checked
 def solve(puzzle: Puzzle) -> NDArray[np.int8]:
     """The only solution, int8[A H]; ValueError where there is none, and where there are several."""
-    return only_solution(partial(_search, puzzle), "the puzzle")
+    return only_solution(functools.partial(_search, puzzle), lambda: "the puzzle")
 
 
 @checked
