@@ -73,17 +73,17 @@ class Wanted:
         step_count(self.steps, 1)
 
 
-def find_model(experiment: Experiment, wanted: Wanted) -> Path | None:
-    """The checkpoint of the row: of a masked model, of the longest training where there are several.
+def find_model(experiment: Experiment, row: int, folder: Path | None) -> Path | None:
+    """The checkpoint of a row in a run folder: of a masked model, of the longest training where there are several.
 
     A sweep keeps it with the row's cell, beside the folder of its results.
     """
-    if wanted.model is not None or wanted.folder is None:
-        return wanted.model
+    if folder is None:
+        return None
     task = load_task(experiment.task)
-    content = task.prepare(experiment.rows[wanted.row]).content()
-    cells = wanted.folder.parent / f"sweep-{Path(experiment.task).stem}" / "cells"
-    return _longest(wanted.folder, wanted.row) or _longest(cells / cell_id(task.identity, content), 0)
+    content = task.prepare(experiment.rows[row]).content()
+    cells = folder.parent / f"sweep-{Path(experiment.task).stem}" / "cells"
+    return _longest(folder, row) or _longest(cells / cell_id(task.identity, content), 0)
 
 
 def _longest(folder: Path, row: int) -> Path | None:
@@ -98,7 +98,7 @@ def trace_all(experiment: Experiment, wanted: Wanted) -> list[Trace]:
     Errors: ValueError where the row has no problem, the checkpoint is of another, or nothing is hidden.
     """
     distribution = _distribution(experiment, wanted.row)
-    name, other = _other(find_model(experiment, wanted), distribution)
+    name, other = _other(wanted.model or find_model(experiment, wanted.row, wanted.folder), distribution)
     posteriors = {"exact": ExactPosterior(distribution), name: other}
     check_laws([("--hide", (wanted.hide,))], distribution.layout)
     key = Key(wanted.seed).fold("decode view")

@@ -50,7 +50,8 @@ GRIDS = {4: 288, 6: 28_200_960, 9: 6_670_903_752_021_072_936_960}
 TECHNIQUES = ("naked singles", "hidden singles", "locked candidates", "pairs", "search")
 """From easy to hard; each is used with all before it (``difficulty``)."""
 
-_BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+"""Rows and columns of a box, by the size of the grid."""
 _ATTEMPTS = 100
 _NO_COUNTS = np.empty((0, 1), np.int64)
 
@@ -68,9 +69,9 @@ class Geometry(NamedTuple):
 @checked
 def geometry(size: int) -> Geometry:
     """The units of a grid of ``size`` 4, 6 or 9; ValueError for others."""
-    if size not in _BOXES:
+    if size not in BOXES:
         raise ValueError(f"a grid has the size 4, 6 or 9, got {size}")
-    height, width = _BOXES[size]
+    height, width = BOXES[size]
     row, column = np.divmod(np.arange(size * size), size)
     unit_of = np.stack([row, size + column, 2 * size + row // height * (size // width) + column // width])
     members = np.stack([np.flatnonzero((unit_of == unit).any(axis=0)) for unit in range(3 * size)])
@@ -78,7 +79,7 @@ def geometry(size: int) -> Geometry:
     return Geometry(members, np.stack([np.flatnonzero(others) for others in shares]), unit_of)
 
 
-_GEOMETRY = {size: geometry(size) for size in _BOXES}
+_GEOMETRY = {size: geometry(size) for size in BOXES}
 
 
 @checked
@@ -88,7 +89,7 @@ def read_puzzle(text: str) -> NDArray[np.int8]:
     Errors: ValueError for another length, another character, and equal digits in a unit (``check_puzzle``).
     """
     line = text.strip()
-    size = next((size for size in _BOXES if size * size == len(line)), 0)
+    size = next((size for size in BOXES if size * size == len(line)), 0)
     if not size:
         raise ValueError(f"a Sudoku is a line of 16, 36 or 81 characters, got {len(line)}: {line[:90]!r}")
     known = ".0" + "123456789"[:size]
@@ -109,7 +110,7 @@ def write_puzzle(puzzle: ArrayLike) -> str:
 def _cells(puzzle: ArrayLike) -> NDArray[np.int8]:
     """The grid as int8[n*n]; ValueError for another shape, and for tokens out of range."""
     given = plain(puzzle, "a puzzle")
-    size = next((size for size in _BOXES if given.shape == (size * size,)), 0)
+    size = next((size for size in BOXES if given.shape == (size * size,)), 0)
     if not size:
         raise ValueError(f"a Sudoku has 16, 36 or 81 cells in one row, int8[n*n]; got shape {given.shape}")
     return Layout(size * size, 0, size, size).check_tokens(given)[0]

@@ -278,7 +278,7 @@ class Chance:
             wanted = action.required or not action.option_strings or self.random.random() < 0.12
             if wanted and self.random.random() < 0.99:
                 line += self.option(action, words[0])
-        if words[0] in ("run", "sweep", "decode-view", "table", "figure", "report"):
+        if words[0] in ("run", "sweep", "decode-view", "puzzle-view", "table", "figure", "report"):
             line += ["--out", str(self.folder / "runs")]
         return line
 
@@ -345,6 +345,7 @@ def _nothing_long() -> Iterator[None]:
     import lo_theory.cli.threshold_requests
     import lo_theory.lab.decode_view
     import lo_theory.lab.dry_run
+    import lo_theory.lab.puzzle_view
     import lo_theory.lab.sweep.sweeps  # noqa: F401
 
     names = [
@@ -355,6 +356,7 @@ def _nothing_long() -> Iterator[None]:
     names += ["lab.task.write_figures"]
     names += [
         "lab.decode_view.record",
+        "lab.puzzle_view.look",
         "cli.threshold_requests.expected_seconds",
         "cli.threshold_requests.find",
         "diffusion.pots_rates",

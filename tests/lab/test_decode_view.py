@@ -168,6 +168,6 @@ def test_the_model_of_a_sweep_is_found_with_its_cell(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.touch()
     results = tmp_path / "tiny" / "0123456789abcdef"
-    assert find_model(experiment, Wanted(row=1, folder=results)) == path
-    assert find_model(experiment, Wanted(row=0, folder=results)) is None
-    assert find_model(experiment, Wanted(row=1)) is None
+    assert find_model(experiment, 1, results) == path
+    assert find_model(experiment, 0, results) is None
+    assert find_model(experiment, 1, None) is None

@@ -26,6 +26,7 @@ FOLDERS = {folder.name: folder for folder in sorted(RESULTS.iterdir()) if folder
 WITHOUT_TABLES = {
     "decode-view": "one decode step by step, a moving picture: no rows of measurements",
     "forward-64": "from a script that examples/experiment.py has replaced; it wrote no tables",
+    "puzzle-view": "one puzzle decoded under two policies: a picture and the lines it draws",
     "table1-rope-h200": "ended by the clock before its last decode: rows.jsonl, and of the tables readings.md alone",
     "training-h200": "seconds of training steps, from a script of its own, experiments/profile_training.py",
 }

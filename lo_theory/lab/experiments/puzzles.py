@@ -99,6 +99,12 @@ class Solving(Decoding):
             raise ValueError("cost_sequences: what a decode costs is of whole sequences, not of puzzles: leave it out")
 
 
+def untrained(name: str, problem: Sudoku) -> Posterior:
+    """The denoiser of ``UNTRAINED`` for the grids of a problem."""
+    bind, behind = made_by_name(name, UNTRAINED, "denoiser", "denoisers"), sudoku.cell_problem(problem.size)
+    return Completed(bind(behind), Conditioned(behind, np.ones(behind.layout.n_observations, np.int8)))
+
+
 class Puzzles(NamedTuple):
     """Puzzles int8[n, L] of one set, MASK where empty, and the grids they are made of, int8[n, L].
 
@@ -271,18 +277,13 @@ def _exact(s: Subject) -> Posterior:
 
 
 def _denoiser(s: Subject, name: str, draw: int) -> Posterior:
-    """Watched; of ``UNTRAINED`` a posterior of the L&O problem with all that its observations say given."""
+    """Watched."""
     if name == "exact":
         return s.watched(_exact(s))
     if name == "model":
         return s.watched(s.model(_learner(s, draw)))
 
-    def give() -> Conditioned:
-        behind = sudoku.cell_problem(s.row.problem.size)
-        return Conditioned(behind, np.ones(behind.layout.n_observations, np.int8))
-
-    given, bind = s.once("given", give), made_by_name(name, UNTRAINED, "denoiser", "denoisers")
-    return s.watched(Completed(bind(given.problem), given))
+    return s.watched(s.once(("untrained", name), lambda: untrained(name, s.row.problem)))
 
 
 def _puzzles(s: Subject, name: str) -> Puzzles:
