@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ class Failed:
 class Source:
     """Everything that a page shows. ``facts`` are those of done.json, or of a sweep's last session.
 
-    ``rows``: what the page carries as CSV, where no folder holds it. ``drawings``: figures drawn anew, by file name
-    without ending, shown in place of those of the folder, with a number wherever one is measured.
+    ``rows``: what the page carries as CSV, where no folder holds it. ``draw``: draws the figures anew, by file name
+    without ending, to be shown in place of those of the folder, with a number wherever one is measured.
     """
 
     folder: Path
@@ -61,7 +62,7 @@ class Source:
     finished: tuple[int, int] | None = None  # cells of a sweep: finished, all
     failed: Sequence[Failed] = ()
     rows: Sequence[Row] = ()
-    drawings: Mapping[str, Drawing] = field(default_factory=dict)
+    draw: Callable[[], Mapping[str, Drawing]] = dict
 
 
 def find(name: str, out: Path) -> Source:
@@ -100,7 +101,7 @@ def _of_run(run: FinishedRun) -> Source:
         [*grid, *tables(experiment, rows)],
         _figures(run.folder),
         None if cells is None else (cells, cells),
-        drawings=drawings(experiment, rows),
+        draw=partial(drawings, experiment, rows),
     )
 
 
@@ -148,7 +149,7 @@ def _of_sweep(folder: Path) -> Source:
         _figures(target),
         (results.finished, results.cells),
         list(failed.values()),
-        drawings=drawings(results.experiment, results.rows),
+        draw=partial(drawings, results.experiment, results.rows),
     )
 
 
@@ -177,11 +178,12 @@ def page(source: Source) -> str:
     )
     environment.filters["digest"] = lambda text: _base64(hashlib.sha256(text.encode()).digest())
     facts = [(_WORDS.get(name, name), source.facts[name]) for name in _FACTS if source.facts.get(name) is not None]
+    drawn = source.draw()
     return environment.get_template("report.html.j2").render(
         source=source,
         run=source.folder.resolve().name,
         facts=[*facts, *sorted(dict(source.facts.get("versions", {})).items())],
-        figures=[_figure(path, source.drawings.get(path.stem)) for path in source.figures],
+        figures=[_figure(path, drawn.get(path.stem)) for path in source.figures],
         files=[_download(name, content) for name, content in _contents(source).items()],
     )
 

@@ -68,7 +68,7 @@ def test_everything_of_a_run_is_in_the_page_and_nothing_outside_of_it(
     expected = [[cell.strip() for cell in row] for table in shown for section in table.sections for row in section]
     assert [row for row in reading.cells if row in expected] == expected
     assert len(reading.all("table")) == len(reading.all("caption")) == len(shown) > 0
-    boxes = [box for made in find(str(finished.folder), Path("runs")).drawings.values() for box in made.boxes]
+    boxes = [box for made in find(str(finished.folder), Path("runs")).draw().values() for box in made.boxes]
     assert len(reading.all("rect")) == len(boxes) > 50
     assert set(reading.texts["title"]) == {shown_title(finished)} | {box.words for box in boxes}
     images = reading.all("img")
@@ -215,7 +215,7 @@ def test_a_real_browser_asks_for_nothing_and_complains_of_nothing(finished: Fini
         assert browser.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
         move = "const it = document.querySelector('.picture rect'); it.dispatchEvent(new PointerEvent('pointermove', "
         move += "{clientX: 40, clientY: 50})); return document.getElementById('number').textContent"
-        assert browser.run(move) == source.drawings["summary"].boxes[0].words
+        assert browser.run(move) == source.draw()["summary"].boxes[0].words
         assert browser.run("return !document.getElementById('number').hidden")
         assert browser.console() == []
         assert browser.network()[1] == []
