@@ -212,6 +212,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             | _singles(
                 training_seconds="spent on steps alone, of the wall",
                 processor_seconds="spent on steps alone, of the processor",
+                latents_first="of an order that is learned, P(a latent before an observation) by the forward head",
+                latents_first_reverse="the same by the reverse head where all is hidden",
             ),
         ),
         "losses": Kind(

@@ -80,7 +80,7 @@ def make_objective(setting: Objective, distribution: Distribution, steps: int) -
         return neural.Masked(distribution, _law(setting.laws), stages)
 
     def focal(gamma: float = 1.0) -> neural.Focal:
-        return neural.Focal(distribution, _law(setting.laws), stages, gamma)
+        return neural.Focal(distribution, _law(setting.laws), (), gamma)
 
     def puma(stages: int, tau: float | None = None) -> neural.Puma:
         return neural.Puma(distribution, stages, tau)
@@ -92,16 +92,16 @@ def make_objective(setting: Objective, distribution: Distribution, steps: int) -
         return neural.LearnedOrder(distribution, c1, c2)
 
     def row_order() -> neural.Masked:
-        return neural.Masked(distribution, AfterClues("rows"), stages)
+        return neural.Masked(distribution, AfterClues("rows"))
 
     def solver_order() -> neural.Masked:
-        return neural.Masked(distribution, AfterClues("solver"), stages)
+        return neural.Masked(distribution, AfterClues("solver"))
 
     kinds: tuple[Callable[..., TrainingObjective], ...]
     kinds = (masked, focal, puma, proseco, learned_order, row_order, solver_order)
     makers = dict(zip(OBJECTIVES, kinds, strict=True))
     made: TrainingObjective = made_by_name(setting.kind, makers, "objective", "kinds")
-    return neural.Staged(masked(), made) if stages and not isinstance(made, neural.Masked) else made
+    return made if setting.kind == "masked" or not stages else neural.Staged(masked(), made)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _evaluation(learner: Learner, context: Context) -> Callable[[int, Transforme
     def evaluate(step: int, model: Transformer) -> Mapping[str, Any]:
         if learner.keep:
             save_model(learner.snapshot(folder, step), model, problem=problem)
-        return held_out.values(held_out.excess(model, learner.reading))
+        return {**held_out.values(held_out.excess(model, learner.reading)), **held_out.order(model, learner.goal())}
 
     return evaluate
 
@@ -320,6 +320,16 @@ class HeldOut:
             return found.kl
         return found.model.shifted(-self.floor)
 
+    def order(self, model: Transformer, objective: object) -> dict[str, float]:
+        """``ORDER`` of an objective that learns one, of others nothing."""
+        from lo_theory.neural import LearnedOrder, latents_first
+
+        goal = getattr(objective, "objective", objective)  # after a first stage
+        if not isinstance(goal, LearnedOrder):
+            return {}
+        tokens = self.distribution.sample(self.key.fold("data"), self.n)
+        return dict(zip(ORDER, latents_first(goal, model, tokens), strict=True))
+
     def values(self, excess: Sums) -> dict[str, Any]:
         """What the journal keeps, and the progress shows."""
         facts: dict[str, Any] = {
@@ -334,19 +344,25 @@ class HeldOut:
         return facts
 
 
+ORDER = ("latents_first", "latents_first_reverse")
+"""What an evaluation notes of an order that is learned, by both heads (``neural.latents_first``)."""
+
+
 @dataclass(frozen=True)
 class Point:
-    """One evaluation: after how many steps and operations, after how many seconds (``CLOCKS``), with what result."""
+    """One evaluation: after how many steps and operations, with what result, and what else is one number: seconds
+    (``CLOCKS``) and ``ORDER``.
+    """
 
     step: int
     flops: float
-    seconds: Mapping[str, float]
     excess: Sums
+    single: Mapping[str, float]
 
     @property
     def metrics(self) -> dict[str, Sums]:
         """As rows keep it."""
-        return {"excess": self.excess, **{name: Sums.single(value) for name, value in self.seconds.items()}}
+        return {"excess": self.excess, **{name: Sums.single(value) for name, value in self.single.items()}}
 
 
 def _seconds_at(known: Mapping[int, Mapping[str, float]], step: int) -> dict[str, float]:
@@ -378,5 +394,6 @@ def learning_curve(folder: Path, file: str) -> list[Point]:
                 kept = entry["excess"]  # older journals: n, sum, sum of squares
                 names = ("n", "sum", "sum_of_squares")
                 excess = read_sums(dict(zip(names, kept, strict=True)) if isinstance(kept, list) else kept)
-                points[step] = Point(step, float(entry["flops"]), clocks[step], excess)
+                order = {name: float(entry[name]) for name in ORDER if name in entry}
+                points[step] = Point(step, float(entry["flops"]), excess, {**clocks[step], **order})
     return [points[step] for step in sorted(points)]

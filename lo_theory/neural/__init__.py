@@ -6,7 +6,7 @@ from lo_theory.neural.config import TrainConfig, learning_rate
 from lo_theory.neural.correction import SelfCorrection
 from lo_theory.neural.flops import flop_per_token, measure_matmul_rate
 from lo_theory.neural.focal import Focal
-from lo_theory.neural.learned_order import LearnedOrder, OrderedTransformer, learned_order
+from lo_theory.neural.learned_order import LearnedOrder, OrderedTransformer, latents_first, learned_order
 from lo_theory.neural.logits import LogitsPosterior, from_logits
 from lo_theory.neural.memory import estimate_memory
 from lo_theory.neural.model import SHAPES, Shape, Transformer, TransformerConfig
@@ -55,6 +55,7 @@ __all__ = [
     "from_logits",
     "gradient_variance",
     "join_ranks",
+    "latents_first",
     "learned_order",
     "learning_rate",
     "load",

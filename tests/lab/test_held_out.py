@@ -19,7 +19,15 @@ from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.rows import read_sums
 from lo_theory.lab.runs import journal
 from lo_theory.lab.training import HeldOut, learning_curve
-from lo_theory.neural import TrainedPosterior, Transformer, TransformerConfig
+from lo_theory.neural import (
+    LearnedOrder,
+    Masked,
+    OrderedTransformer,
+    Staged,
+    TrainedPosterior,
+    Transformer,
+    TransformerConfig,
+)
 from lo_theory.posterior import ExactPosterior
 from lo_theory.problem import nae_sat
 from lo_theory.rng import Key
@@ -96,10 +104,24 @@ def test_clocks_go_on_from_the_checkpoint_and_lost_work_does_not_count(tmp_path:
     points = learning_curve(tmp_path, "0")
     assert [point.step for point in points] == [10, 40, 50]
     assert [point.excess.mean for point in points] == pytest.approx([0.5, 0.3, 0.1])
-    assert [point.seconds["training_seconds"] for point in points] == [5.0, 15.0 + 7.0, 15.0 + 12.0]
-    assert [point.seconds["processor_seconds"] for point in points] == [2.5, 11.0, 13.5]
+    assert [point.single["training_seconds"] for point in points] == [5.0, 15.0 + 7.0, 15.0 + 12.0]
+    assert [point.single["processor_seconds"] for point in points] == [2.5, 11.0, 13.5]
     assert points[0].metrics["training_seconds"] == Sums.single(5.0)
     assert learning_curve(tmp_path, "no such model") == []
+
+
+def test_an_order_that_is_learned_is_noted_and_no_other(tmp_path: Path) -> None:
+    model = OrderedTransformer(TransformerConfig(1, 2, 16, 2, 17), seed=1)
+    goal = LearnedOrder(PROBLEM)
+    judge = HeldOut(PROBLEM, KEY, 40)
+    noted = judge.order(model, Staged(Masked(PROBLEM, Uniform()), goal))
+    assert noted == judge.order(model, goal) == {"latents_first": 0.5, "latents_first_reverse": 0.5}
+    assert judge.order(model, Masked(PROBLEM, Uniform())) == {}
+    entry = json.loads(line("evaluation", 1, 10, 5.0, 0.5)) | {"latents_first": 0.6, "latents_first_reverse": 0.7}
+    (tmp_path / "log.jsonl").write_text(json.dumps(entry) + "\n")
+    (point,) = learning_curve(tmp_path, "0")
+    assert point.metrics["latents_first"] == Sums.single(0.6)
+    assert point.metrics["latents_first_reverse"] == Sums.single(0.7)
 
 
 def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +142,7 @@ def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monke
     assert [point.step for point in curve] == [8, 16, 24, 30], "as many as asked for, no more"
     assert {point.clock for point in curve} == {"processor_seconds"}
     assert np.all(np.diff([point.flops for point in curve]) > 0)
-    assert np.all(np.diff([point.seconds for point in curve]) > 0)
+    assert np.all(np.diff([point.single["training_seconds"] for point in curve]) > 0)
     logged = [entry["gap_closed"] for entry in journal(evaluated.folder) if "gap_closed" in entry]
     assert logged == pytest.approx([point.value("gap") for point in curve])
     (sheet,) = training_sheet(from_rows(evaluated.rows), resolve(document)).values()

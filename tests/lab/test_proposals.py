@@ -31,6 +31,7 @@ from lo_theory.neural import (
     SelfCorrection,
     Staged,
     TrainedPosterior,
+    Transformer,
     load_model,
 )
 from lo_theory.neural.objectives import count_passes
@@ -38,6 +39,8 @@ from lo_theory.problem import nae_sat
 from lo_theory.rng import Key
 from tests.lab.test_recipes import EXPERIMENTS
 from tests.lab.tiny import tiny_of
+from tests.neural.small import KEY, NETWORK
+from tests.neural.test_objectives import on_torch
 
 PROBLEM = nae_sat(4, 8, seed=3)
 
@@ -80,10 +83,26 @@ def test_an_objective_is_made_by_its_name(kind: str, made: Any) -> None:
     assert staged.label(4) == made.label(4)
 
 
+@pytest.mark.parametrize("kind", ["focal(2)", "puma(8)", "proseco", "learned_order"])
+def test_all_have_the_plain_loss_in_their_first_stage(kind: str) -> None:
+    stages = (Stage(steps=4, laws=("two_rates(0.1,0.9)",)),)
+    plain, other = (make_objective(Objective(stages=stages, kind=name), PROBLEM, 10) for name in ("masked", kind))
+    model = getattr(other, "network", Transformer)(NETWORK, seed=1)
+    for step, same in ((0, True), (3, True), (4, False)):
+        values = []
+        for objective in (plain, other):
+            state = on_torch(objective.initial_state())
+            batch = on_torch(objective.draw(KEY, step, (0, 8)))
+            values.append(objective.loss(model, batch, state)[0].item())
+        assert (values[0] == values[1]) == same, (step, values)
+        assert (plain.label(step) == other.label(step)) == same
+
+
 def test_objectives_of_mask_laws_keep_laws_and_stages() -> None:
     setting = {"laws": ("mirror_uniform",), "stages": (Stage(steps=4),)}
     masked, focal = (make_objective(Objective(**setting, kind=name), PROBLEM, 10) for name in ("masked", "focal(2)"))
-    assert (type(masked), type(focal)) == (Masked, Focal)
+    assert isinstance(focal, Staged)
+    assert (type(masked), type(focal.objective)) == (Masked, Focal)
     assert masked.describe()["stages"] == focal.describe()["stages"] != []
     assert focal.label(4) == "focal(2) mirror_uniform"
 

@@ -19,6 +19,7 @@ from lo_theory.neural import (
     TrainConfig,
     TrainedPosterior,
     Transformer,
+    latents_first,
     learned_order,
     load_model,
     train,
@@ -277,6 +278,21 @@ def test_one_pass_more_is_counted_and_weights_start_as_those_of_a_plain_network(
     for given, objective in ((plain.model, LearnedOrder(PROBLEM)), (learned.model, OBJECTIVE)):  # each from the other
         again = train(given, one, objective, KEY).model.state_dict()
         assert all(torch.equal(again[name], value) for name, value in own.items())
+
+
+def test_latents_first_is_the_share_of_orders_that_have_them_first() -> None:
+    model, layout = far_from_uniform(), FOUR.layout
+    place = ORDERS.argsort(dim=-1).numpy()
+    pairs = [(i, j) for i in layout.latent_positions for j in layout.observation_positions]
+    before = np.mean([place[:, i] < place[:, j] for i, j in pairs], axis=0)  # by order
+    with torch.no_grad():
+        expected = (order_chances(GOAL, model).double().numpy() @ before).mean()
+        reverse = GOAL.exponents(model(torch.full((1, 4), MASK), orders=True)[1][0, :, 1]).double().numpy()
+    found = latents_first(GOAL, model, SEQUENCES)
+    assert found[0] == pytest.approx(expected, abs=1e-6)
+    assert found[1] == pytest.approx(np.mean([reverse[i] / (reverse[i] + reverse[j]) for i, j in pairs]), abs=1e-6)
+    assert abs(found[0] - 0.5) > 0.005
+    assert latents_first(GOAL, OrderedTransformer(model.config, seed=4), SEQUENCES) == (0.5, 0.5)
 
 
 def test_decoding_along_the_learned_order_draws_positions_with_the_exponents() -> None:
