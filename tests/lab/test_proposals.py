@@ -14,7 +14,7 @@ from lo_theory.diffusion import DecodeOptions, FixedCount, decode, margin
 from lo_theory.diffusion.statistics import Estimate, between, welch
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, prepare
-from lo_theory.lab.experiments.proposals import Row, _measured, differences, figures, proposals, trained_steps
+from lo_theory.lab.experiments.proposals import Row, _measured, differences, figures, paths, proposals, trained_steps
 from lo_theory.lab.frame import Record, from_rows, kind, of_kind, pool, records
 from lo_theory.lab.measures import generated
 from lo_theory.lab.planning import plan_trainings
@@ -246,3 +246,19 @@ def test_tables_and_figure_show_the_differences(frame: Any, experiment: Experime
     (sheet,) = figures(frame, experiment).values()
     axes = sheet.draw().axes
     assert [label.get_text() for label in axes[1].get_yticklabels()] == ["PUMA", "LoMDM", "ProSeCo"]
+
+
+def test_the_path_of_a_learned_order_is_a_mean_over_trainings_and_that_of_no_other_proposal() -> None:
+    def curve(offset: float) -> list[Record]:
+        values = {"latents_first": 0.5 + offset, "latents_first_reverse": 0.4 + offset, "gap": offset}
+        metrics = {name: (Estimate(value, math.nan, math.nan), {}) for name, value in values.items()}
+        return [Record({"step": step}, metrics) for step in (10, 20)]
+
+    line = Record({"N": 4, "P": 8, "name": "LoMDM", "curves": [curve(0.1), curve(0.3)]}, {})
+    first, second = paths(line)
+    assert (first.step, second.step) == (10, 20)
+    expected = between([0.6, 0.8])
+    assert first.estimate("latents_first") == expected
+    assert first.value("latents_first_reverse") == pytest.approx(0.6)
+    plain = [Record({"step": 10}, {"gap": (Estimate(0.1, math.nan, math.nan), {})})]
+    assert paths(Record({**line.keys, "curves": [plain]}, {})) == []
