@@ -142,7 +142,8 @@ def test_published_numbers_stand_beside_ours(finished: FinishedRun, experiment: 
 
 def test_without_training_there_are_tables_of_puzzles_alone(tmp_path: Path) -> None:
     denoisers = ["exact", "bp", "few_rounds(1)", "unit_bp(1)", "unit_bp"]
-    decoding = {"sequences": 30, "denoisers": denoisers, "policies": ["vanilla", "margin"], "argmax": [True]}
+    decoding = {"sequences": 30, "denoisers": denoisers, "policies": ["vanilla", "margin"]}
+    decoding |= {"steps": ["L"], "argmax": [True]}
     changes = {"training": None, "orders": [], "rows": [{}], "puzzles": ["minimal"], "decoding": decoding}
     asked = Request(tmp_path, workers=1, threads=1, device="cpu")
     run = execute(resolve(tiny_of("puzzles", **changes)), asked, SilentProgress())
