@@ -155,7 +155,7 @@ def _read(row, messages, cells, digits, sizes, probs, incoming, before, after, o
 
 @jit()
 def answer_rows(tokens, members, limits, probs, entropy, converged):
-    """Answer ``tokens`` [B, L] (-1 where empty): beliefs of hidden cells in ``probs`` [B, L, n], Bethe free ``entropy``.
+    """Answer ``tokens`` [B, L] (-1 where empty): beliefs in ``probs`` [B, L, n], and Bethe free ``entropy``.
 
     ``limits`` = (rounds, damping, tolerance). From messages that are uniform over the digits that a unit does not show;
     the first round is not damped. A contradiction ends a run: uniform beliefs, -inf, and converged.
