@@ -64,7 +64,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_subject(puzzle, "puzzle of a set")
     words = "a line of digits, 0 or a point where empty, or the name of a set (default: minimal)"
     puzzle.add_argument("--puzzle", default="minimal", metavar="LINE", help=words)
-    words = "model (default), exact, or one without training: propagation, bp, few_rounds(1)"
+    words = "model (default), exact, or one without training: propagation, bp, few_rounds(1), unit_bp, unit_bp(1)"
     puzzle.add_argument("--denoiser", default="model", metavar="NAME", help=words)
     puzzle.add_argument("--drawn", action="store_true", help="draw digits (default: write the likeliest)")
     puzzle.set_defaults(function=_puzzle_view)

@@ -137,7 +137,7 @@ def pool(part: DataFrame, by: Sequence[str] | None = None, over: str | Sequence[
     keys = [name for name in part.columns if name not in ("unit", "metric", "kind", *STATISTICS)]
     names = _kind_of(part)
     for key in [*(by or ()), *runs]:
-        if key not in keys and key != "unit":
+        if len(part) and key not in keys and key != "unit":
             _require_declared(names, key)
     apart = {*runs, *(_WHICH_RUN if runs else ()), "run"}
     by = [key for key in keys if key not in apart] if by is None else [key for key in by if key in keys]

@@ -174,7 +174,7 @@ def _denoiser(experiment: Experiment, law: Distribution, wanted: Wanted) -> Post
     if wanted.denoiser == "exact":
         return exact_posterior(law)
     if wanted.denoiser != "model":
-        return untrained(wanted.denoiser, experiment.rows[wanted.row].problem)
+        return untrained(wanted.denoiser, law)
     path = wanted.model or find_model(experiment, wanted.row, wanted.folder)
     if path is None:
         raise ValueError("no checkpoint of the model: give --model FILE, a run that kept its own, or --denoiser NAME")

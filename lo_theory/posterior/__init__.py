@@ -10,7 +10,7 @@ from lo_theory.posterior.enumerated import EnumeratedPosterior
 from lo_theory.posterior.exact import ExactPosterior
 from lo_theory.posterior.factor_graph import Conditioning, FactorGraph, condition, to_networkx
 from lo_theory.posterior.protocol import Marginals, Posterior
-from lo_theory.posterior.weak import Forgetful, MarginalsOnly, Mixed, PropagationOnly, Sharpened, few_rounds
+from lo_theory.posterior.weak import Forgetful, MarginalsOnly, Mixed, PropagationOnly, Screened, Sharpened, few_rounds
 
 __all__ = [
     "BPOptions",
@@ -29,6 +29,7 @@ __all__ = [
     "Mixed",
     "Posterior",
     "PropagationOnly",
+    "Screened",
     "Sharpened",
     "condition",
     "exact_posterior",

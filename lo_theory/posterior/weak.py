@@ -21,7 +21,7 @@ from lo_theory.problem import MASK, Distribution, Layout, LODistribution
 from lo_theory.problem.layout import frozen, plain
 from lo_theory.problem.seams import checked
 
-__all__ = ["Forgetful", "MarginalsOnly", "Mixed", "PropagationOnly", "Sharpened", "few_rounds"]
+__all__ = ["Forgetful", "MarginalsOnly", "Mixed", "PropagationOnly", "Screened", "Sharpened", "few_rounds"]
 
 
 def _unknown(rows: NDArray[np.int8]) -> NDArray[np.float64]:
@@ -183,6 +183,33 @@ class Mixed(_Derived):
             return other if self.share else one
         probs = (1 - self.share) * one.probs + self.share * other.probs
         return Marginals(probs, _unknown(rows), one.converged & other.converged)
+
+
+@checked
+class Screened(_Derived):
+    """The answer of ``posterior``, which is not asked about rows that ``screen`` finds impossible (evidence zero).
+
+    Those are answered by ``screen``. With ``PropagationOnly(problem)`` it spares ``BPPosterior`` the sweeps of contexts
+    that contradict themselves, and answers the same: uniform laws, log_evidence -inf. Cost: one call of ``screen``, and
+    one of ``posterior`` for the rows left. Errors: ValueError for posteriors of two problems.
+    """
+
+    def __init__(self, posterior: Posterior, screen: Posterior) -> None:
+        super().__init__(posterior)
+        POSTERIOR.check(screen, "screen")
+        self.screen = screen
+
+    def marginals(self, tokens: ArrayLike) -> Marginals:
+        """Answer a batch int8[B, L], MASK = -1 where hidden: probabilities [B, L, V]."""
+        rows = self.layout.check_tokens(tokens)
+        first = self._ask(rows, self.screen)
+        left = ~np.isneginf(first.log_evidence)
+        if not left.any():
+            return first
+        answer = self._ask(rows[left])
+        probs, evidence, converged = first.probs.astype(answer.probs.dtype), first.log_evidence.copy(), first.converged
+        probs[left], evidence[left] = answer.probs, answer.log_evidence
+        return Marginals(probs, evidence, np.where(left, answer.converged[np.cumsum(left) - 1], converged))
 
 
 @checked

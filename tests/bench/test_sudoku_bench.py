@@ -1,4 +1,4 @@
-"""How fast puzzles are made and hard ones solved.
+"""How fast puzzles are made and hard ones solved, and how fast belief propagation answers contexts of puzzles.
 
 Goals: 300 minimal 9 x 9 puzzles a second, and 50 ms for the slowest of the public hard ones of
 tests/problem/test_sudoku.py, its proof that there is no other solution included. Run by ``make bench``.
@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from lo_theory.posterior import BPPosterior, Completed, Conditioned, few_rounds
+from lo_theory.posterior.sudoku_units import UnitBP
 from lo_theory.problem import sudoku
 from lo_theory.rng import Key
 from tests.problem.test_sudoku import HARD
@@ -43,3 +45,26 @@ def test_hard_puzzles(benchmark, capsys, name: str) -> None:
     with capsys.disabled():
         print(f"\n{name}: {1e3 * np.median(times):.2f} ms, {sudoku.difficulty(puzzle).tried} digits tried")
     assert np.median(times) < 0.05
+
+
+def test_contexts_answered_a_second(benchmark, capsys) -> None:
+    """Belief propagation on pairs of cells and on whole units, of puzzles as given; no goal."""
+    problem = sudoku.cell_problem(9)
+    law = Conditioned(problem, np.ones(problem.layout.n_observations, np.int8))
+    who = {
+        "pairs, one round": Completed(few_rounds(problem, 1), law),
+        "units, one round": UnitBP(9, rounds=1),
+        "pairs": Completed(BPPosterior(problem), law),
+        "units": UnitBP(9),
+    }
+    puzzles, _ = sudoku.draw_puzzles(Key(2), 20, clues=30)
+    lines = []
+    for name, posterior in who.items():
+        posterior.marginals(puzzles[:1])
+        began = time.process_time()
+        converged = posterior.marginals(puzzles).converged
+        rate = len(puzzles) / (time.process_time() - began)
+        lines.append(f"{name}: {rate:,.0f} contexts a second, {100 * converged.mean():.0f} % converged")
+    benchmark.pedantic(who["units"].marginals, args=(puzzles,), rounds=3)
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))

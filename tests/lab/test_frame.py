@@ -89,6 +89,10 @@ def test_a_wrong_pooling_is_rejected(by: list[str], over: str, word: str) -> Non
         pool(from_rows([*decodes(), Row("u", "floor", Sums.single(1), _place(0, "problem"))]))
 
 
+def test_a_kind_without_rows_pools_to_nothing() -> None:
+    assert records(pool(kind(from_rows(decodes()), "losses"), over="draw")) == []
+
+
 def test_a_difference_is_taken_run_by_run() -> None:
     pooled = pool(kind(from_rows(decodes()), "decode"), ["N", "policy"], over="row")
     (line,) = records(minus(pooled, "policy", "margin", "vanilla"))

@@ -15,7 +15,6 @@ from lo_theory.diffusion import DecodeOptions, OneAtATime, decode, first_errors,
 from lo_theory.lab.config import resolve
 from lo_theory.lab.drawing import styled
 from lo_theory.lab.experiments.puzzles import untrained
-from lo_theory.lab.problems import Sudoku
 from lo_theory.lab.puzzle_view import Wanted, look, make_figure, to_csv
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.posterior import EnumeratedPosterior
@@ -42,7 +41,7 @@ def test_the_exact_posterior_is_as_far_from_itself_as_nothing_and_solves() -> No
 
 
 def test_what_a_weak_denoiser_writes_is_its_decode_and_its_kl_is_that_of_the_context() -> None:
-    denoiser, failed = untrained(WEAK, Sudoku("sudoku", 4)), 0
+    denoiser, failed = untrained(WEAK, sudoku.sudoku_4x4()), 0
     for seed in range(6):
         seen = look(EXPERIMENT, Wanted(denoiser=WEAK, seed=seed, policies=("vanilla",)))
         (one,) = seen.decodes

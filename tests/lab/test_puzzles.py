@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lo_theory.lab.config import Experiment, resolve
+from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.puzzles import puzzle_set
 from lo_theory.lab.experiments.puzzles_shown import by_policy, solved
 from lo_theory.lab.frame import Record, from_rows, of_kind
+from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
 from lo_theory.lab.task import tables
 from lo_theory.problem import MASK, sudoku
@@ -137,6 +140,21 @@ def test_published_numbers_stand_beside_ours(finished: FinishedRun, experiment: 
     assert "published" in (finished.folder / "table.md").read_text()
 
 
+def test_without_training_there_are_tables_of_puzzles_alone(tmp_path: Path) -> None:
+    denoisers = ["exact", "bp", "few_rounds(1)", "unit_bp(1)", "unit_bp"]
+    decoding = {"sequences": 30, "denoisers": denoisers, "policies": ["vanilla", "margin"]}
+    decoding |= {"steps": ["L"], "argmax": [True]}
+    changes = {"training": None, "orders": [], "rows": [{}], "puzzles": ["minimal"], "decoding": decoding}
+    asked = Request(tmp_path, workers=1, threads=1, device="cpu")
+    run = execute(resolve(tiny_of("puzzles", **changes)), asked, SilentProgress())
+    effect = {line.denoiser: line for line in by_policy(found(from_rows(run.rows)))}
+    assert set(effect) == set(denoisers)
+    assert effect["few_rounds(1)"].estimate("effect").low > 0
+    assert effect["unit_bp"].value("margin solved") == effect["bp"].value("margin solved") == 1
+    assert effect["unit_bp(1)"].value("vanilla solved") > effect["few_rounds(1)"].value("vanilla solved")
+    assert "unit_bp(1)" in (run.folder / "table.md").read_text()
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +167,7 @@ def test_published_numbers_stand_beside_ours(finished: FinishedRun, experiment: 
         ({"puzzles": ["minimal", "minimal"]}, "none twice"),
         ({"decoding": {"denoisers": ["propagate"]}}, "unknown denoiser 'propagate': the closest is propagation"),
         ({"decoding": {"denoisers": ["few_rounds(0)"]}}, "rounds must be at least 1, got 0"),
+        ({"decoding": {"denoisers": ["unit_bp(0)"]}}, "rounds must be at least 1, got 0"),
         ({"decoding": {"cost_sequences": 5}}, "cost_sequences"),
         ({"training": None, "orders": [], "rows": [{}]}, "training is null"),
         ({"problem": {"family": "sudoku", "size": 5}}, "problem.size must be one of"),

@@ -76,6 +76,10 @@ TWINS: dict[str, dict[str, str]] = {
     "posterior._matching_kernels": {
         "match_rows": "posterior.test_lists:test_the_kernel_of_matching_is_its_slow_twin",
     },
+    "posterior._sudoku_unit_kernels": {
+        "unit_messages": "posterior.test_sudoku_units:test_a_factor_sums_over_permutations",
+        "answer_rows": "posterior.test_sudoku_units:test_rounds_are_their_slow_twin",
+    },
     "posterior._answer_kernels": {
         "find_fault": "posterior.test_answer:test_the_first_fault_is_that_of_the_slow_twin",
         "fault_of_law": "posterior.test_answer:test_the_first_fault_is_that_of_the_slow_twin",

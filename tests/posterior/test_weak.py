@@ -13,12 +13,14 @@ import pytest
 
 from lo_theory.diffusion import Pattern, Uniform, losses
 from lo_theory.posterior import (
+    BPPosterior,
     ExactPosterior,
     Forgetful,
     MarginalsOnly,
     Mixed,
     Posterior,
     PropagationOnly,
+    Screened,
     Sharpened,
     few_rounds,
 )
@@ -35,6 +37,7 @@ WEAK: dict[str, Callable[[], Posterior]] = {
     "few rounds": lambda: few_rounds(NAE, 2),
     "forgetful": lambda: Forgetful(EXACT, [0, 5, 11]),
     "mixed": lambda: Mixed(EXACT, MarginalsOnly(NAE), 0.3),
+    "screened": lambda: Screened(BPPosterior(NAE), PropagationOnly(NAE)),
     "sharpened": lambda: Sharpened(EXACT, 0.05),
 }
 
@@ -127,6 +130,32 @@ def test_propagation_is_exact_where_it_decides_and_never_excludes_what_is_possib
     assert not ((weak == 0) & (exact > 1e-12)).any()
     open_latents = (exact.max(axis=2) > 1 - 1e-12) & ~decided
     assert open_latents.any(), "these contexts hold nothing that propagation alone misses"
+
+
+def test_screened_rows_are_answered_as_without_and_impossible_ones_are_not_asked() -> None:
+    asked = []
+
+    class Counted(BPPosterior):
+        def marginals(self, tokens, **more):
+            asked.append(len(tokens))
+            return super().marginals(tokens, **more)
+
+    for seed in range(40):
+        problem, tokens = make_forest(3, 3, "hard", seed)
+        asked.clear()
+        plain, screen = BPPosterior(problem).marginals(tokens), PropagationOnly(problem)
+        answer, impossible = Screened(Counted(problem), screen).marginals(tokens), screen.marginals(tokens).log_evidence
+        np.testing.assert_array_equal(answer.probs, plain.probs)
+        np.testing.assert_array_equal(answer.log_evidence, plain.log_evidence)
+        assert sum(asked) == (~np.isneginf(impossible)).sum()
+    rows = contexts(NAE, 30)
+    rows[::3, NAE.layout.latent_positions], rows[::3, NAE.layout.observation_positions] = 0, 1  # no clause is satisfied
+    answer, plain = Screened(BPPosterior(NAE), PropagationOnly(NAE)).marginals(rows), BPPosterior(NAE).marginals(rows)
+    for name in ("probs", "log_evidence"):
+        np.testing.assert_array_equal(getattr(answer, name), getattr(plain, name))
+    possible = np.isfinite(plain.log_evidence)
+    assert possible.sum() == 20
+    np.testing.assert_array_equal(answer.converged[possible], plain.converged[possible])
 
 
 @pytest.mark.parametrize("n", [3, 5, 9])

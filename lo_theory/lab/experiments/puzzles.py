@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -54,30 +54,61 @@ from lo_theory.lab.settings import (
 from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
-from lo_theory.posterior import BPPosterior, Posterior, PropagationOnly, few_rounds
+from lo_theory.posterior import BPPosterior, Posterior, PropagationOnly, Screened, few_rounds
 from lo_theory.posterior.conditioned import Completed, Conditioned, exact_posterior
+from lo_theory.posterior.sudoku_units import UnitBP
 from lo_theory.problem import Distribution, Enumerated, LODistribution, sudoku
 from lo_theory.rng import Key
 
-Bind = Callable[[LODistribution], Posterior]
-"""Makes a posterior of the L&O problem behind the grids, which knows of pairs of cells in a unit that they differ."""
+Bind = Callable[[Distribution], Posterior]
+"""Makes the posterior of a law of grids."""
+
+
+def _of_pairs(bind: Callable[[LODistribution], Posterior]) -> Bind:
+    """Of the L&O problem behind the grids, which knows of pairs of cells in a unit that they differ, with all given."""
+
+    def make(law: Distribution) -> Posterior:
+        given = _all_differ(law.layout.q)
+        return Completed(bind(given.problem), given)
+
+    return make
+
+
+@lru_cache
+def _all_differ(size: int) -> Conditioned:
+    behind = sudoku.cell_problem(size)
+    return Conditioned(behind, np.ones(behind.layout.n_observations, np.int8))
 
 
 def _propagation() -> Bind:
-    return PropagationOnly
+    return _of_pairs(PropagationOnly)
 
 
 def _bp() -> Bind:
-    return BPPosterior
+    return _of_pairs(lambda behind: Screened(BPPosterior(behind), PropagationOnly(behind)))
 
 
 def _few_rounds(rounds: int) -> Bind:
+    _check_rounds(rounds)
+    return _of_pairs(lambda behind: few_rounds(behind, rounds))
+
+
+def _unit_bp(rounds: int = 1000) -> Bind:
+    _check_rounds(rounds)
+    return lambda law: UnitBP(law.layout.q, rounds=rounds)
+
+
+def _check_rounds(rounds: int) -> None:
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
-    return lambda behind: few_rounds(behind, rounds)
 
 
-UNTRAINED: dict[str, Callable[..., Bind]] = {"propagation": _propagation, "bp": _bp, "few_rounds": _few_rounds}
+UNTRAINED: dict[str, Callable[..., Bind]] = {
+    "propagation": _propagation,
+    "bp": _bp,
+    "few_rounds": _few_rounds,
+    "unit_bp": _unit_bp,
+}
 """Denoisers beside ``exact`` and ``model``, by name."""
 
 
@@ -85,7 +116,7 @@ UNTRAINED: dict[str, Callable[..., Bind]] = {"propagation": _propagation, "bp": 
 class Solving(Decoding):
     """How puzzles are decoded, ``sequences`` of each set; ``L`` steps are one cell a step.
 
-    ``denoisers``: exact, model, or of ``UNTRAINED``: propagation, bp, few_rounds(1), in whatever order.
+    ``denoisers``: exact, model, or of ``UNTRAINED``: propagation, bp, few_rounds(1), unit_bp, unit_bp(1).
     """
 
     denoisers: tuple[str, ...] = ("exact", "propagation", "bp", "model")  # type: ignore[assignment]
@@ -99,10 +130,10 @@ class Solving(Decoding):
             raise ValueError("cost_sequences: what a decode costs is of whole sequences, not of puzzles: leave it out")
 
 
-def untrained(name: str, problem: Sudoku) -> Posterior:
-    """The denoiser of ``UNTRAINED`` for the grids of a problem."""
-    bind, behind = made_by_name(name, UNTRAINED, "denoiser", "denoisers"), sudoku.cell_problem(problem.size)
-    return Completed(bind(behind), Conditioned(behind, np.ones(behind.layout.n_observations, np.int8)))
+def untrained(name: str, law: Distribution) -> Posterior:
+    """The denoiser of ``UNTRAINED`` for a law of grids."""
+    bind: Bind = made_by_name(name, UNTRAINED, "denoiser", "denoisers")
+    return bind(law)
 
 
 class Puzzles(NamedTuple):
@@ -277,13 +308,12 @@ def _exact(s: Subject) -> Posterior:
 
 
 def _denoiser(s: Subject, name: str, draw: int) -> Posterior:
-    """Watched."""
+    """Who decodes, watched."""
     if name == "exact":
         return s.watched(_exact(s))
     if name == "model":
         return s.watched(s.model(_learner(s, draw)))
-
-    return s.watched(s.once(("untrained", name), lambda: untrained(name, s.row.problem)))
+    return s.watched(s.once(("untrained", name), lambda: untrained(name, s.law)))
 
 
 def _puzzles(s: Subject, name: str) -> Puzzles:
