@@ -46,6 +46,10 @@ try orders 90 run orders.yaml --preset paper "$@"
 try hardness 45 run hardness.yaml --preset paper "$@"
 # P/N from 2 to 14 at N = 25 and 50: where does a trained model meet the marginals-only value?
 try ratio 60 sweep ratio.yaml --preset paper "$@"
+# nine training proposals for 19M at (25, 275), three trainings each: what does each buy at equal operations?
+try proposals 150 run proposals.yaml --preset paper "$@"
+# and at (40, 260)
+try proposals-40 150 run proposals.yaml --preset paper40 "$@"
 # the paper's training for 10,000 iterations: does the row order N = 25..100 stay?
 try longer 120 run table1.yaml --preset paper --set training.steps=10000 "$pairs" "$@"
 # 50,000 iterations in place of the exact posterior: how good was the proxy?

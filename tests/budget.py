@@ -95,6 +95,7 @@ REGISTRY: Mapping[str, Share] = {
     "mirror: covariance": Share(3),
     "loss variance: measured": Share(34),
     "loss variance: drawn": Share(4),
+    "loss variance: table": Share(3),
     "gradient variance": Share(4),
     "random order": Share(1),
     "random swaps": Share(1),

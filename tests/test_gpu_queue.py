@@ -13,7 +13,7 @@ from lo_theory.lab.sweep.grid import load_grid
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "gpu_queue.sh"
 ORDER = ["recipes", "tuned", "core-seed", "core-problem", "core-longer", "paper"]
-ORDER += ["figure2", "orders", "hardness", "ratio", "longer", "proxy"]
+ORDER += ["figure2", "orders", "hardness", "ratio", "proposals", "proposals-40", "longer", "proxy"]
 
 
 def call(

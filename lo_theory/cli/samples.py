@@ -73,7 +73,7 @@ def _add_setting(family: argparse.ArgumentParser, field: dataclasses.Field[Any],
     elif typing.get_origin(hint) is typing.Literal:
         extra["choices"] = typing.get_args(hint)
     else:
-        extra["type"] = hint
+        extra |= {"type": hint, "metavar": field.name if len(field.name) == 1 else field.name.upper()}
     family.add_argument(
         f"--{name}", dest=f"setting_{field.name}", help=None if required else "(default: %(default)s)", **extra
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +31,14 @@ _DESCRIPTION = """\
 The loss of one sequence under a mask law is random for three reasons: A the mask, B the rate of masking, C the data.
 A + B + C is its variance, and a batch of n sequences has 1/n of it. Exact by all sequences and masks up to L = 8, if
 possible sequences times masks are at most 2**20; else measured on -n sequences with 95 % intervals, as the last lines
-say. p_pots(measured) has its table from the predictor (docs/equations.md).
+say. p_pots(measured) and mirror_p_pots(measured) have their table from the predictor (docs/equations.md).
+
+Cost: measured, a predictor answers 8 n L contexts, n sequences of L tokens, and 2 n L more for each plackett_luce. That
+is costly for the exact posterior of a long sequence: leave it out with --predictors marginals, or lower -n.
 """
 
 _ENUMERATED = 8  # tokens
+_TITLES = {"exact": "exact", "marginals": "marginals only", "model": "model"}
 _LAWS = ("uniform", "mirror_uniform", "bernoulli", "mirror", "bell(0.2)", "bell_unweighted(0.2)", "plackett_luce(4)")
 
 
@@ -42,8 +48,13 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     command = commands.add_parser("variance", help=words, description=_DESCRIPTION, formatter_class=raw)
     for family in add_families(command, shared):
-        family.add_argument("-n", type=int, default=100, metavar="SEQUENCES", help="to measure on (default: 100)")
-        family.add_argument("--laws", nargs="+", default=list(_LAWS), metavar="LAW", help="mask laws by name")
+        words = "to measure on: a predictor answers some 10 n L contexts (default: 100)"
+        family.add_argument("-n", type=int, default=100, metavar="SEQUENCES", help=words)
+        words = f"mask laws by name, which docs/concepts.md lists (default: {' '.join(_LAWS)})"
+        family.add_argument("--laws", nargs="+", default=list(_LAWS), metavar="LAW", help=words)
+        words = "whose loss, of: %(choices)s (default: exact, marginals, and model where --model is given)"
+        many: dict[str, Any] = {"nargs": "+", "choices": list(_TITLES), "metavar": "PREDICTOR"}
+        family.add_argument("--predictors", help=words, **many)
         family.add_argument("--seed", type=int, default=0, help="seed of the sequences (default: 0)")
         words = "checkpoint of a network that was trained on this problem: its loss and its gradient too"
         family.add_argument("--model", type=Path, metavar="FILE", help=words)
@@ -56,34 +67,56 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _variance(options: argparse.Namespace) -> None:
     from lo_theory.lab.settings import check_laws, mask_law
-    from lo_theory.posterior import ExactPosterior, MarginalsOnly
     from lo_theory.rng import Key
 
     check_ending("--figure", options.figure, ".png")
+    names = _predictors(options)
     distribution = family_problem(options).make()
     check_laws([("--laws", options.laws)], distribution.layout)
     laws, key = [mask_law(law) for law in options.laws], Key(options.seed).fold("variance")
-    predictors: dict[str, Posterior] = {
-        "exact": ExactPosterior(distribution),
-        "marginals only": MarginalsOnly(distribution),
-    }
     model = None
     if options.model is not None:
-        from lo_theory.neural import TrainedPosterior, load_model
+        from lo_theory.neural import load_model
 
         model = load_model(options.model, problem=distribution.fingerprint())
-        predictors["model"] = TrainedPosterior(model, distribution.layout)
     (measure, how), lines = _measure(distribution, key, options.n), []
-    for name, posterior in predictors.items():
+    for name in names:
+        posterior = _posterior(name, distribution, model)
+        title = _TITLES[name]
+        print(f"measuring {title}{', and its gradient' * (name == 'model')}", file=sys.stderr, flush=True)
         every = [*laws, *_fitted(posterior, distribution, key, options.n)]
         found = measure(posterior, every)
         gradients = _gradients(model, distribution, every, key, options) if name == "model" and model else {}
-        lines += [_line(name, each, gradients.get(each.law)) for each in found]
-    show_tables([_table(name, [line for line in lines if line.predictor == name]) for name in predictors])
+        own = [_line(title, each, gradients.get(each.law)) for each in found]
+        show_tables([_table(title, own)])
+        lines += own
     print(f"{_NOTE}\n{how}")
     if options.figure is not None:
         for path in _draw(lines, options.figure):
             print(path)
+
+
+def _predictors(options: argparse.Namespace) -> list[str]:
+    """Names of the predictors asked for, each once; ValueError where the model is named alone, or its file alone."""
+    default = [name for name in _TITLES if name != "model" or options.model is not None]
+    names = list(dict.fromkeys(options.predictors or default))
+    if ("model" in names) != (options.model is not None):
+        raise ValueError(
+            "--predictors names model and there is no file of it: give --model FILE"
+            if options.model is None
+            else "--model is given and --predictors does not name model: name it too, or leave out --model"
+        )
+    return names
+
+
+def _posterior(name: str, distribution: LODistribution, model: Transformer | None) -> Posterior:
+    from lo_theory.posterior import ExactPosterior, MarginalsOnly
+
+    if name == "model" and model is not None:
+        from lo_theory.neural import TrainedPosterior
+
+        return TrainedPosterior(model, distribution.layout)
+    return ExactPosterior(distribution) if name == "exact" else MarginalsOnly(distribution)
 
 
 def _fitted(posterior: Posterior, distribution: LODistribution, key: Any, n: int) -> list[MaskLaw]:
@@ -157,8 +190,11 @@ def _line(predictor: str, found: LossVariance, gradient: GradientVariance | None
     return Record(keys, {name: (estimate, None) for name, estimate in estimates.items()})
 
 
+_LETTERS = 60  # in a line below a panel
+
+
 def _draw(lines: list[Record], path: Path) -> list[Path]:
-    """A panel a predictor: its laws by variance x passes, split by source; those of infinite variance are left out."""
+    """A panel a predictor: its laws by variance x passes, split by source; below it those of infinite variance."""
     from lo_theory.lab.drawing import CATEGORICAL, letter_panels, new_figure, styled, write_figure
 
     colours = dict(zip(("A", "B", "C"), CATEGORICAL[::4], strict=False))
@@ -168,7 +204,8 @@ def _draw(lines: list[Record], path: Path) -> list[Path]:
         figure = new_figure(5 * len(predictors), 4.2, "Where the noise of a masked loss comes from")
         panels = figure.subplots(1, len(predictors), squeeze=False)[0]
         for axes, predictor in zip(panels, predictors, strict=True):
-            own = [line for line in lines if line.predictor == predictor and math.isfinite(line.value("total"))]
+            every = [line for line in lines if line.predictor == predictor]
+            own = [line for line in every if math.isfinite(line.value("total"))]
             own.sort(key=lambda line: line.value("per pass"))
             ends = [0.0] * len(own)
             for source, colour in colours.items():
@@ -177,7 +214,9 @@ def _draw(lines: list[Record], path: Path) -> list[Path]:
                 ends = [end + part for end, part in zip(ends, parts, strict=True)]
             axes.set_yticks(range(len(own)), [line.law for line in own])
             axes.invert_yaxis()
-            axes.set_xlabel("variance x forward passes, (nats per token)²")
+            endless = ", ".join(line.law for line in every if line not in own)
+            below = [textwrap.fill(f"infinite, not drawn: {endless}", _LETTERS)] if endless else []
+            axes.set_xlabel("\n".join(["variance x forward passes, (nats per token)²", *below]))
             axes.set_title(predictor)
         letter_panels(panels)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(colours))

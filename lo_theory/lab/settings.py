@@ -179,9 +179,17 @@ class Stage:
         return round(steps * self.share) if self.share is not None else self.steps or 0
 
 
-OBJECTIVES = ("masked", "focal", "puma", "proseco", "learned_order", "row_order", "solver_order")
-"""Kinds of objective, which ``lo_theory.lab.training`` makes."""
-_OWN_MASKS = OBJECTIVES[2:]
+OBJECTIVES: Mapping[str, Callable[..., tuple[float | None, ...]]] = {
+    "masked": lambda: (),
+    "focal": lambda gamma=1.0: (gamma,),
+    "puma": lambda stages, tau=None: (stages, tau),
+    "proseco": lambda weight=1.0: (weight,),
+    "learned_order": lambda c1=0.7, c2=0.65: (c1, c2),
+    "row_order": lambda: (),
+    "solver_order": lambda: (),
+}
+"""Kinds of objective, and the numbers that each takes; ``lo_theory.lab.training`` makes the objective of them."""
+_OWN_MASKS = tuple(OBJECTIVES)[2:]
 
 
 @dataclass(frozen=True)
@@ -199,12 +207,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         require_laws(self.laws)
-        name = self.kind.partition("(")[0]
-        if name not in OBJECTIVES:
-            raise ValueError(
-                f"unknown objective {self.kind!r}: the closest is {closest(name, OBJECTIVES)} (kinds: "
-                f"{', '.join(OBJECTIVES)})"
-            )
+        name, _ = self.named_kind()
         if name in _OWN_MASKS and self.laws != ("uniform",):
             raise ValueError(f"objective {self.kind} draws its own masks: leave out laws, not {', '.join(self.laws)}")
         shares = sum(stage.share or 0.0 for stage in self.stages)
@@ -222,6 +225,11 @@ class Objective:
                 f"the stages last {' + '.join(map(str, lengths))} steps, but training.steps is {steps}: give stages as "
                 "a share of the training, such as {share: 0.25, laws: [...]}, or train longer"
             )
+
+    def named_kind(self) -> tuple[str, tuple[float | None, ...]]:
+        """The name of its kind, and its numbers; ValueError for one that is none, and for too many or too few."""
+        numbers: tuple[float | None, ...] = made_by_name(self.kind, OBJECTIVES, "objective", "kinds")
+        return self.kind.partition("(")[0].strip(), numbers
 
     def named_laws(self) -> list[tuple[str, tuple[str, ...]]]:
         """All its mask laws, each list under its path."""

@@ -23,7 +23,7 @@ from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.orders import order_losses
 from lo_theory.lab.rows import STATISTICS, read_sums
 from lo_theory.lab.runs import journal
-from lo_theory.lab.settings import OBJECTIVES, Model, Objective, Shape, Training, made_by_name, mask_law
+from lo_theory.lab.settings import Model, Objective, Shape, Training, mask_law
 from lo_theory.lab.units import available_processors
 from lo_theory.posterior import ExactPosterior, Marginals, Posterior
 from lo_theory.posterior.conditioned import exact_posterior
@@ -79,29 +79,21 @@ def make_objective(setting: Objective, distribution: Distribution, steps: int) -
     def masked() -> neural.Masked:
         return neural.Masked(distribution, _law(setting.laws), stages)
 
-    def focal(gamma: float = 1.0) -> neural.Focal:
-        return neural.Focal(distribution, _law(setting.laws), (), gamma)
-
-    def puma(stages: int, tau: float | None = None) -> neural.Puma:
-        return neural.Puma(distribution, stages, tau)
-
-    def proseco(weight: float = 1.0) -> neural.ProSeCo:
-        return neural.ProSeCo(distribution, weight)
-
-    def learned_order(c1: float = 0.7, c2: float = 0.65) -> neural.LearnedOrder:
-        return neural.LearnedOrder(distribution, c1, c2)
-
-    def row_order() -> neural.Masked:
-        return neural.Masked(distribution, AfterClues("rows"))
-
-    def solver_order() -> neural.Masked:
-        return neural.Masked(distribution, AfterClues("solver"))
-
-    kinds: tuple[Callable[..., TrainingObjective], ...]
-    kinds = (masked, focal, puma, proseco, learned_order, row_order, solver_order)
-    makers = dict(zip(OBJECTIVES, kinds, strict=True))
-    made: TrainingObjective = made_by_name(setting.kind, makers, "objective", "kinds")
-    return made if setting.kind == "masked" or not stages else neural.Staged(masked(), made)
+    makers: Mapping[str, Callable[..., TrainingObjective]] = {
+        "masked": masked,
+        "focal": lambda gamma: neural.Focal(distribution, _law(setting.laws), (), gamma),
+        "puma": lambda count, tau: neural.Puma(distribution, count, tau),
+        "proseco": lambda weight: neural.ProSeCo(distribution, weight),
+        "learned_order": lambda c1, c2: neural.LearnedOrder(distribution, c1, c2),
+        "row_order": lambda: neural.Masked(distribution, AfterClues("rows")),
+        "solver_order": lambda: neural.Masked(distribution, AfterClues("solver")),
+    }
+    name, numbers = setting.named_kind()
+    try:
+        made = makers[name](*numbers)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"objective {setting.kind!r}: {error}") from error
+    return made if name == "masked" or not stages else neural.Staged(masked(), made)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,20 +94,85 @@ def test_of_a_network_the_gradient_too(capsys: pytest.CaptureFixture[str], tmp_p
     printed = capsys.readouterr().out
     assert "gradient" in printed
     assert len(lines(printed)["model", "uniform"]) > len(lines(printed)["exact", "uniform"])
-    line = complaint([*SMALL, *extra[:-3], "3", "--pairs", "2"], capsys)
-    assert "that 2 divides, at least 2, got 3" in line
+    assert main([*SMALL, *extra[:-3], "3", "--pairs", "2", "--predictors", "model"]) == 2
+    begun, said = capsys.readouterr().err.splitlines()
+    assert begun == "measuring model, and its gradient"
+    assert "that 2 divides, at least 2, got 3" in said
     other = ["variance", "nae-sat", "--N", "3", "--P", "3", "--laws", "uniform", "--model", str(path)]
     assert "checkpoint of something else: its problem" in complaint(other, capsys)
+
+
+def test_predictors_are_those_named_and_each_table_comes_as_soon_as_it_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*SMALL, "--laws", "uniform", "--predictors", "marginals", "marginals"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "measuring marginals only\n"
+    assert {predictor for predictor, _ in lines(shown.out)} == {"marginals only"}
+    told = []
+
+    def fitted(posterior: Any, *_: Any) -> list[Any]:
+        told.append((type(posterior), capsys.readouterr()))
+        return []
+
+    monkeypatch.setattr("lo_theory.cli.variance._fitted", fitted)
+    assert main([*SMALL, "--laws", "uniform"]) == 0
+    assert [kind for kind, _ in told] == [ExactPosterior, MarginalsOnly]
+    (before, between), last = (text for _, text in told), capsys.readouterr()
+    assert (before.out, before.err) == ("", "measuring exact\n")
+    assert list(lines(between.out)) == [("exact", "uniform")]
+    assert between.err == "measuring marginals only\n"
+    assert list(lines(last.out)) == [("marginals only", "uniform")]
+
+
+def test_the_figure_says_which_laws_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("lo_theory.lab.drawing.write_figure", lambda folder, name, figure: drawn.append(figure) or [])
+    endless = ["bernoulli", "mirror", "bell(0.2)", "bell_unweighted(0.2)", "bell(0.3)", "bell_unweighted(1)"]
+    for count in (0, 2, 6):
+        extra = ["--predictors", "marginals", "--figure", str(tmp_path / "a.png")]
+        assert main([*SMALL, "--laws", "uniform", *endless[:count], *extra]) == 0
+    none, two, six = (figure.axes[0].get_xlabel().split("\n")[1:] for figure in drawn)
+    assert none == []
+    assert two == ["infinite, not drawn: bernoulli, mirror"]
+    assert " ".join(six) == f"infinite, not drawn: {', '.join(endless)}"
+    assert max(map(len, six)) <= 60
+    bars = {text.get_text() for text in drawn[2].axes[0].get_yticklabels()}
+    assert bars == {"uniform", "p_pots(measured)", "mirror_p_pots(measured)"}
+
+
+def test_settings_of_a_family_are_called_as_they_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("variance", "schedule", "sample"):
+        with pytest.raises(SystemExit):
+            main([command, "nae-sat", "--help"])
+        shown = capsys.readouterr().out
+        assert "SETTING" not in shown
+        assert re.search(r"--N N +--P P", shown)
+        assert "--problem-seed SEED" in shown
 
 
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
         (["--laws", "nothing"], "--laws: unknown mask law 'nothing'"),
-        (["--laws", "pattern(1)"], r"pattern(1) has no variance by size"),
         (["--figure", "a.pdf"], "--figure writes a .png file, got a.pdf: name it a.png"),
-        (["-n", "0"], "at least one sequence, got n = 0"),
+        (["--predictors", "exact", "model"], "--predictors names model and there is no file of it: give --model FILE"),
+        (["--predictors", "exact", "--model", "a"], "--predictors does not name model: name it too, or leave out --m"),
     ],
 )
 def test_what_cannot_be_computed_is_said(extra: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert words in complaint([*SMALL, *extra], capsys)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["--laws", "pattern(1)"], r"pattern(1) has no variance by size"),
+        (["-n", "0"], "at least one sequence, got n = 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_last(extra: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, *extra]) == 2
+    begun, said = capsys.readouterr().err.splitlines()
+    assert begun == "measuring exact"
+    assert words in said

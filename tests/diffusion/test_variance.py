@@ -28,10 +28,11 @@ from lo_theory.diffusion import (
     loss_variances,
     p_pots,
     pots_rates,
+    variance,
 )
 from lo_theory.diffusion.masks import draw_masks
-from lo_theory.diffusion.rates import row_units
-from lo_theory.diffusion.variance import _form, _mirrored_sizes, _paired
+from lo_theory.diffusion.rates import row_units, table_rates
+from lo_theory.diffusion.variance import _form, _mirrored_sizes, _paired, _walk
 from lo_theory.posterior import MarginalsOnly, Mixed, Sharpened
 from lo_theory.problem import Layout, nae_sat, sparse_parity
 from lo_theory.testing import joint_law, z_test
@@ -167,6 +168,76 @@ def test_the_parts_add_up_to_the_variance_of_drawn_losses(law, truth):
     squares = (drawn - exact.mean.mean) ** 2
     accept("loss variance: drawn", z_test(squares, exact.total.mean))
     reject("loss variance: drawn", z_test(squares, exact.total.mean - exact.rates.mean - exact.data.mean / 2))
+
+
+# --- the table of P-POTS ------------------------------------------------------------------------------------------------------------
+
+
+def best_table(truth):
+    """p(t) ~ sqrt(g**2 + v), mean and variance of the loss at rate t over sequences and masks, by its definition."""
+    _, p, losses = truth
+
+    def squares(rates):
+        pmf = rates[..., None] ** SIZES * (1 - rates[..., None]) ** (LENGTH - SIZES)
+        loss = losses.sum(axis=2) / LENGTH / rates[..., None, None]  # [rate, sequence, mask]
+        g = np.einsum("...sm,s,...m", loss, p, pmf)
+        v = np.einsum("...sm,s,...m", (loss - g[..., None, None]) ** 2, p, pmf)
+        return 4 * rates * (g**2 + v)
+
+    return table_rates(squares, "best")
+
+
+def averaged(axes):
+    """A walk in which losses are averaged over sequences, orders or ends before anything squares them."""
+
+    def walk(*arguments):
+        values = _walk(*arguments)
+        return np.broadcast_to(values.mean(axis=axes, keepdims=True), values.shape)
+
+    return walk
+
+
+AVERAGED = [(0, 1, 2), (1, 2)]
+
+
+def test_a_measured_table_is_that_of_enumeration_and_averages_before_squares_are_not(truth, monkeypatch):
+    bins, best = (0, 31, 63), best_table(truth).heights
+
+    def tests():
+        tables = [pots_rates(WRONG, PROBLEM, key=Key(5).fold(i), n=100).heights for i in range(100)]
+        return [z_test(np.array(tables)[:, k], best[k]) for k in bins]
+
+    accept("loss variance: table", tests())
+    for axes in AVERAGED:
+        monkeypatch.setattr(variance, "_walk", averaged(axes))
+        reject("loss variance: table", tests())
+
+
+@pytest.fixture(scope="module")
+def of_wrong():
+    """The measured table of ``WRONG``, and the variance that it leaves."""
+    table = pots_rates(WRONG, PROBLEM, key=Key(5), n=4000)
+    (found,) = exact_variances(WRONG, PROBLEM, [AtRates(table)])
+    return table, found.total.mean
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.floats(0.3, 3), min_size=64, max_size=64))
+def test_no_table_is_better_than_the_measured_one(of_wrong, factors):
+    table, least = of_wrong
+    (other,) = exact_variances(WRONG, PROBLEM, [AtRates(TableRates(tuple(np.array(table.heights) * factors)))])
+    assert least <= other.total.mean * (1 + 1e-4)
+
+
+def test_the_measured_table_is_the_best_and_averages_before_squares_are_worse(of_wrong, truth, monkeypatch):
+    _, least = of_wrong
+    (best,) = exact_variances(WRONG, PROBLEM, [AtRates(best_table(truth))])
+    assert best.total.mean <= least <= best.total.mean * (1 + 1e-4)
+    for axes in AVERAGED:
+        monkeypatch.setattr(variance, "_walk", averaged(axes))
+        table = pots_rates(WRONG, PROBLEM, key=Key(5), n=4000)
+        (worse,) = exact_variances(WRONG, PROBLEM, [AtRates(table)])
+        assert worse.total.mean > best.total.mean * 1.01
 
 
 # --- mirrored masks -----------------------------------------------------------------------------------------------------------------

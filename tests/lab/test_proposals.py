@@ -138,7 +138,7 @@ def test_several_passes_a_row_are_fewer_steps_of_as_many_operations(
 
 
 def test_all_proposals_of_the_file_take_as_many_operations() -> None:
-    for preset in ("quick", "cpu", "large", "paper"):
+    for preset in ("quick", "cpu", "large", "paper", "paper40"):
         found = load(EXPERIMENTS / "proposals.yaml", preset=preset)
         for one in found.rows:
             steps = trained_steps(one, PROBLEM)

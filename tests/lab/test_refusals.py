@@ -117,6 +117,10 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "proposals": [
         ({"objective": {"kind": "pumas(2)"}}, r"unknown objective 'pumas\(2\)': the closest is puma \(kinds: masked, "),
         ({"rows": [{"name": "a", "objective": {"kind": "puma"}}]}, r"puma takes 1 to 2 numbers \(stages, tau\), got 0"),
+        (
+            {"objective": {"kind": "puma"}, "rows": [{"name": "a", "objective": {"laws": ["bell(0.2)"]}}]},
+            r"objective 'puma': puma takes 1 to 2 numbers \(stages, tau\), got 0",
+        ),
         ({"rows": [{"name": "a", "objective": {"kind": "puma(0)"}}]}, r"a pool has at least one stage, got 0"),
         ({"objective": {"kind": "proseco", "laws": ["bell(0.2)"]}}, r"draws its own masks: leave out laws, not bell"),
         ({"rows": [{"name": " "}]}, r"name is empty"),

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from lo_theory.diffusion.masks import Uniform
-from lo_theory.neural import Masked, Observer, Ranks, TrainConfig, join_ranks, train
+from lo_theory.neural import LearnedOrder, Masked, Observer, ProSeCo, Ranks, TrainConfig, Trained, join_ranks, train
 from tests.neural.small import KEY, NETWORK, PROBLEM, TRAINING
 
 TOGETHER = replace(TRAINING, batch=9, log_every=1)
+PROPOSALS = {"proseco": ProSeCo(PROBLEM), "learned_order": LearnedOrder(PROBLEM)}
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,20 @@ def plain(config: TrainConfig, folder: Path, ranks: Ranks, told: list[Any]) -> A
         evaluate_every=6,
     )
     trained = train(NETWORK, config, objective, KEY, checkpoint=folder / "model", on_log=observer)
-    weights = {f"weights/{name}": value.cpu().numpy() for name, value in trained.model.state_dict().items()}
-    np.savez(folder / f"rank-{ranks.rank}.npz", **weights, **objective.kept)
+    learned = {f"weights/{name}": value for name, value in weights(trained).items()}
+    np.savez(folder / f"rank-{ranks.rank}.npz", **learned, **objective.kept)
     return {"resumed_from": trained.resumed_from, "flops": trained.flops}
+
+
+def weights(trained: Trained) -> dict[str, np.ndarray]:
+    """The weights of a network, under their names."""
+    return {name: value.cpu().numpy() for name, value in trained.model.state_dict().items()}
+
+
+def proposals(config: TrainConfig, folder: Path, ranks: Ranks, told: list[Any]) -> Any:
+    """Train each of ``PROPOSALS`` to the end."""
+    for name, objective in PROPOSALS.items():
+        np.savez(folder / f"{name}-{ranks.rank}.npz", **weights(train(NETWORK, config, objective, KEY)))
 
 
 def slow(config: TrainConfig, folder: Path, ranks: Ranks, told: list[Any]) -> Any:
@@ -100,6 +112,7 @@ def endings(config: TrainConfig, folder: Path, ranks: Ranks, told: list[Any]) ->
 Job = Callable[[TrainConfig, Path, Ranks, list[Any]], Any]
 JOBS: dict[str, Job] = {
     "plain": plain,
+    "proposals": proposals,
     "slow": slow,
     "poisoned": poisoned,
     "apart": apart,

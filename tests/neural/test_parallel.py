@@ -101,6 +101,19 @@ def test_two_ranks_see_the_rows_of_one_and_learn_the_same(settings: dict[str, An
     assert load(tmp_path / "model").header["step"] == 12
 
 
+def test_objectives_of_several_passes_learn_on_two_ranks_what_they_learn_on_one(tmp_path: Path) -> None:
+    finished("proposals", tmp_path)
+    for name, objective in ranked.PROPOSALS.items():
+        with np.load(tmp_path / f"{name}-0.npz") as first, np.load(tmp_path / f"{name}-1.npz") as second:
+            apart = []
+            half = ranked.weights(train(NETWORK, replace(TOGETHER, batch=4), objective, KEY))
+            for part, value in ranked.weights(train(NETWORK, TOGETHER, objective, KEY)).items():
+                np.testing.assert_array_equal(first[part], second[part])
+                np.testing.assert_allclose(first[part], value, rtol=1e-3, atol=1e-4)
+                apart.append(np.abs(half[part] - value).max())
+            assert max(apart) > 1e-2, "the share of the first rank alone teaches something else"
+
+
 @pytest.mark.soak
 def test_a_killed_run_goes_on_with_any_number_of_ranks(tmp_path: Path) -> None:
     """Killed with two ranks; continued by two to the same bytes, by one and by three to the same up to rounding."""

@@ -15,11 +15,15 @@ import torch
 from lo_theory.diffusion.masks import TwoRates, Uniform
 from lo_theory.neural import (
     Causal,
+    Focal,
+    LearnedOrder,
     Masked,
     Observer,
+    ProSeCo,
     TrainConfig,
     TrainedPosterior,
     Transformer,
+    TransformerConfig,
     learning_rate,
     load,
     load_model,
@@ -151,32 +155,39 @@ def test_a_stopped_run_continues_to_the_same_bytes(objective: Any, precision: st
     assert all(torch.equal(value, trained.model.state_dict()[name]) for name, value in again.model.state_dict().items())
 
 
-def saving(path: Path, settings: dict[str, Any]) -> None:
+SMALLER = replace(NETWORK, layers=1, width=8, inner=8)
+EVERYTHING = {"optimiser": "muon", "ema": 0.99, "microbatch": 3, "prefetch": 5, "weight_decay": 0.1}
+
+
+def saving(path: Path, network: TransformerConfig, config: TrainConfig, objective: Any) -> None:
     """Train with a checkpoint after every step, and print its number."""
-    config = replace(TRAINING, steps=200, log_every=1, **settings)
     log = {"on_log": lambda step, _: print(step, flush=True)}
-    train(NETWORK, config, OBJECTIVE, KEY, checkpoint=path, checkpoint_seconds=0, **log)
+    train(network, config, objective, KEY, checkpoint=path, checkpoint_seconds=0, **log)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("network", "objective", "settings"),
     [
-        pytest.param({}, id="plain", marks=pytest.mark.soak),
-        pytest.param(
-            {"optimiser": "muon", "ema": 0.99, "microbatch": 3, "prefetch": 5, "weight_decay": 0.1}, id="everything"
-        ),
+        pytest.param(NETWORK, OBJECTIVE, {}, id="plain", marks=pytest.mark.soak),
+        pytest.param(NETWORK, OBJECTIVE, EVERYTHING, id="everything"),
+        pytest.param(SMALLER, Focal(PROBLEM, Uniform()), {}, id="focal"),
+        pytest.param(SMALLER, ProSeCo(PROBLEM), {}, id="proseco"),
+        pytest.param(SMALLER, LearnedOrder(PROBLEM), {}, id="learned order"),
     ],
 )
-def test_a_killed_process_continues_to_the_same_bytes(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_killed_process_continues_to_the_same_bytes(
+    network: TransformerConfig, objective: Any, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Of every objective; that of Puma, which has a pool, is in test_puma.py."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     config = replace(TRAINING, steps=200, log_every=1, **settings)
-    train(NETWORK, config, OBJECTIVE, KEY, checkpoint=whole)
-    with Process(saving, killed, settings) as process:
+    train(network, config, objective, KEY, checkpoint=whole)
+    with Process(saving, killed, network, config, objective) as process:
         wait_until(lambda: len(process.said()[0].splitlines()) > 23)
         process.kill()
         assert process.returncode == -signal.SIGKILL
     assert 22 <= load(killed).header["step"] < 200
-    assert train(NETWORK, config, OBJECTIVE, KEY, checkpoint=killed).resumed_from is not None
+    assert train(network, config, objective, KEY, checkpoint=killed).resumed_from is not None
     assert whole.read_bytes() == killed.read_bytes()
 
 
