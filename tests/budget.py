@@ -88,6 +88,7 @@ REGISTRY: Mapping[str, Share] = {
     "mdm loss bernoulli": Share(1),
     "mdm loss uniform": Share(1),
     "observations first": Share(1),
+    "latents only": Share(1),
     "mask proposals: plain loss": Share(12),
     "mask proposals: orders": Share(3),
     "mask proposals: unweighted bell": Share(1),

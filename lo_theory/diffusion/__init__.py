@@ -34,6 +34,7 @@ from lo_theory.diffusion.lookahead_rules import information_gain, lookahead, pos
 from lo_theory.diffusion.losses import ClassLoss, Losses, gap_closed, losses
 from lo_theory.diffusion.masks import (
     Bernoulli,
+    LatentsOnly,
     MaskLaw,
     ObservationsFirst,
     Pattern,
@@ -115,6 +116,7 @@ __all__ = [
     "FixedCount",
     "Gibbs",
     "InformationCurve",
+    "LatentsOnly",
     "LearnedPlan",
     "LearnedSizes",
     "LossVariance",

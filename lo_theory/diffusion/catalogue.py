@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from lo_theory.diffusion.confidence_rules import entropy_bounded, factor, frechet, threshold
 from lo_theory.diffusion.lookahead_rules import information_gain, lookahead, position_calibrated
-from lo_theory.diffusion.masks import Bernoulli, MaskLaw, ObservationsFirst, Pattern, Suffix, TwoRates, Uniform
+from lo_theory.diffusion.masks import (
+    Bernoulli,
+    LatentsOnly,
+    MaskLaw,
+    ObservationsFirst,
+    Pattern,
+    Suffix,
+    TwoRates,
+    Uniform,
+)
 from lo_theory.diffusion.mirrored import Mirror, MirrorUniform, mirror_p_pots
 from lo_theory.diffusion.plackett_luce import PlackettLuce
 from lo_theory.diffusion.policies import Policy, entropy, fixed_order, margin, top_probability, vanilla
@@ -23,6 +32,7 @@ LAWS: dict[str, Callable[..., MaskLaw]] = {
     "two_rates": TwoRates,
     "suffix": Suffix,
     "observations_first": ObservationsFirst,
+    "latents_only": LatentsOnly,
     "plackett_luce": PlackettLuce,
     "bell": bell,
     "bell_unweighted": bell_unweighted,

@@ -23,6 +23,7 @@ from lo_theory.rng import Key
 
 __all__ = [
     "Bernoulli",
+    "LatentsOnly",
     "MaskLaw",
     "Masks",
     "ObservationsFirst",
@@ -352,6 +353,28 @@ class ObservationsFirst:
         late = sizes > latents
         weight = np.where(late[:, None], scored[1], scored[0]) / np.where(late, counts[1], counts[0])[:, None]
         return (scored[0] | scored[1])[None], weight.astype(np.float32)[None]
+
+
+@dataclass(frozen=True)
+class LatentsOnly:
+    """The size n uniform on 1..N, then a uniform subset of n latents; weight 1/n. All observations are shown.
+
+    N times the loss is that of a decode of the latents in random order, one a step, after all observations. Touches no
+    observation, so it is the law of puzzles whose clues are given.
+    """
+
+    @property
+    def name(self) -> str:
+        """``latents_only``."""
+        return "latents_only"
+
+    def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
+        """See MaskLaw."""
+        check_length(tokens, layout)
+        masked = np.zeros(tokens.shape, np.bool_)
+        sizes = 1 + row_integers(key.fold("size"), len(tokens), layout.n_latents, start=start)
+        hide_subset(masked, key.fold("subset"), start, layout.latent_positions, sizes)
+        return per_hidden(masked)
 
 
 @dataclass(frozen=True)

@@ -120,11 +120,42 @@ class Sudoku:
     family: Literal["sudoku"]
     size: Literal[4, 6, 9] = 4
 
+    @property
+    def label(self) -> str:
+        """What a screen shows."""
+        return f"{self.size} x {self.size}"
+
     def make(self) -> Distribution:
         """Build the law: a list at 4 x 4, else ``DrawnGrids``."""
         from lo_theory.problem.sudoku import DrawnGrids, sudoku_4x4
 
         return sudoku_4x4() if self.size == 4 else DrawnGrids(self.size)
+
+
+@dataclass(frozen=True)
+class Zebra:
+    """Clues, which are observations, and the houses of all values, which are latents: a puzzle shows all clues.
+
+    ``clues``: how many a sequence has; ``kinds`` null: every kind of ``zebra.KINDS``.
+    """
+
+    family: Literal["zebra"]
+    houses: int = setting(3, least=2, most=9)
+    attributes: int = setting(3, least=1, most=9)
+    clues: int = setting(7, least=1)
+    kinds: tuple[str, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        """What a screen shows."""
+        return f"zebra {self.houses} x {self.attributes}"
+
+    def make(self) -> Distribution:
+        """Build the law."""
+        from lo_theory.problem.zebra import KINDS
+        from lo_theory.problem.zebra_law import CluesAndCells
+
+        return CluesAndCells(self.houses, self.attributes, self.clues, self.kinds or tuple(KINDS))
 
 
 Problem = NaeSat | AllKSubsets | SparseParity | RandomSlab | Stored

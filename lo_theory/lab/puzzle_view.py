@@ -30,7 +30,8 @@ from lo_theory.lab.drawing import (
     styled,
     write_figure,
 )
-from lo_theory.lab.experiments.puzzles import Row, puzzle_set, untrained
+from lo_theory.lab.experiments.puzzle_sets import puzzle_set
+from lo_theory.lab.experiments.puzzles import Row, untrained
 from lo_theory.lab.panel import NATS, Look, handle
 from lo_theory.lab.settings import policy, step_count
 from lo_theory.posterior import Posterior
@@ -156,13 +157,15 @@ def _row(experiment: Experiment, number: int) -> Row:
     row = rows[number]
     if not isinstance(row, Row):
         raise ValueError(f"puzzle-view takes experiments of task puzzles, got task {experiment.task}: try decode-view")
+    if row.problem.family != "sudoku":
+        raise ValueError(f"puzzle-view draws the grids of Sudokus, got family {row.problem.family}")
     return row
 
 
 def _puzzle(law: Distribution, wanted: Wanted, key: Key) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """A puzzle int8[L] and its one solution."""
     if any(letter.isalpha() for letter in wanted.puzzle):
-        given = puzzle_set(wanted.puzzle)(law, key, 1).given[0]
+        given = puzzle_set(wanted.puzzle, "sudoku")(law, key, 1).given[0]
     else:
         given = sudoku.read_puzzle(wanted.puzzle)
     if len(given) != law.layout.length:

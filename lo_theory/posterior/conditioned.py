@@ -17,11 +17,13 @@ from lo_theory.posterior.enumerated import EnumeratedPosterior
 from lo_theory.posterior.exact import ExactPosterior
 from lo_theory.posterior.protocol import POSTERIOR, Marginals, Posterior, ask, check_layout
 from lo_theory.posterior.sudoku import SudokuPosterior
+from lo_theory.posterior.zebra import ZebraPosterior
 from lo_theory.problem import MASK, Distribution, Enumerated, Layout, LODistribution, _list_kernels
 from lo_theory.problem.layout import Record, frozen
 from lo_theory.problem.seams import checked
 from lo_theory.problem.storage import digest_arrays
 from lo_theory.problem.sudoku import DrawnGrids
+from lo_theory.problem.zebra_law import CluesAndCells
 from lo_theory.rng import Key
 
 __all__ = ["Completed", "Conditioned", "exact_posterior"]
@@ -164,8 +166,8 @@ class Completed:
 
 @checked
 def exact_posterior(distribution: Distribution) -> Posterior:
-    """The exact posterior of a problem of any kind that has one: L&O, ``Enumerated``, ``Conditioned``, and of
-    ``DrawnGrids`` that of the uniform law.
+    """The exact posterior of a problem of any kind that has one: L&O, ``Enumerated``, ``Conditioned``,
+    ``CluesAndCells`` where all clues are shown, and of ``DrawnGrids`` that of the uniform law.
 
     Errors: ValueError for another kind.
     """
@@ -177,6 +179,8 @@ def exact_posterior(distribution: Distribution) -> Posterior:
         return distribution.posterior
     if isinstance(distribution, DrawnGrids):
         return SudokuPosterior(distribution.size)
+    if isinstance(distribution, CluesAndCells):
+        return ZebraPosterior(distribution)
     raise ValueError(
         f"no exact posterior is known for a {type(distribution).__name__}: list its sequences (Enumerated)"
     )

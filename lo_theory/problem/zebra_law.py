@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lo_theory.problem import _zebra_kernels
 from lo_theory.problem.distribution import entropies
-from lo_theory.problem.layout import Layout, frozen
+from lo_theory.problem.layout import MASK, Layout, frozen
 from lo_theory.problem.seams import checked
 from lo_theory.problem.storage import digest_arrays
 from lo_theory.problem.zebra import KINDS, Clue, Puzzle, arguments, check_kinds, true_clues
@@ -144,6 +144,27 @@ class CluesAndCells:
                 raise ValueError(f"the tokens {seen[number].tolist()} of clue {number} name no clue")
             clues.append(Clue(self.kinds[kind], tuple(names[:arity]), house if housed else None))
         return Puzzle(self.houses, self.attributes, tuple(dict.fromkeys(clues)))
+
+    def tokens(self, puzzle: Puzzle) -> NDArray[np.int8]:
+        """The sequence int8[L] of a puzzle, cells hidden: its clues, and again from the first until they are M.
+
+        Errors: ValueError for a puzzle of another size, with a kind that is none of ``kinds``, without clues, and with
+        more than M.
+        """
+        size = puzzle.houses, puzzle.attributes
+        if size != (self.houses, self.attributes) or not 1 <= len(puzzle.clues) <= self.clues:
+            raise ValueError(
+                f"a sequence of this law has {self.houses} houses, {self.attributes} attributes and 1 to {self.clues} "
+                f"clues, got a puzzle of {size[0]}, {size[1]} and {len(puzzle.clues)}"
+            )
+        rows = []
+        for clue in puzzle.clues:
+            if clue.kind not in self.kinds:
+                raise ValueError(f"kinds are {', '.join(self.kinds)}, got a clue {clue.kind}")
+            names = (*clue.latents, *(0,) * (3 - len(clue.latents)))
+            rows.append((self.kinds.index(clue.kind), *names, clue.house or 0))
+        seen = np.resize(np.array(rows, np.int8), (self.clues, CLUE_TOKENS))
+        return self.layout.join(np.full(self.layout.n_latents, MASK, np.int8), seen.ravel())
 
     def entropy(self) -> float:
         """Entropy in nats per sequence, A ln H! + M (ln K + the mean of ln n_kind)."""

@@ -302,7 +302,7 @@ NUMBERS = {
     "p_pots": [st.floats(1e-6, 1e6)],
     "mirror_p_pots": [st.floats(1e-6, 1e6)],
 }
-WITHOUT = {"uniform", "suffix", "observations_first", "mirror", "mirror_uniform"}
+WITHOUT = {"uniform", "suffix", "observations_first", "latents_only", "mirror", "mirror_uniform"}
 
 
 def test_every_law_that_has_a_name_is_looked_at():

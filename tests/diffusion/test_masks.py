@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lo_theory.diffusion import (
     LAWS,
     Bernoulli,
+    LatentsOnly,
     ObservationsFirst,
     Pattern,
     Suffix,
@@ -37,6 +38,7 @@ EVERY_LAW = [
     Suffix(),
     Suffix((8, 7, 6, 5, 4, 3, 2, 1, 0)),
     ObservationsFirst(),
+    LatentsOnly(),
 ]
 
 
@@ -173,6 +175,20 @@ def test_observations_first_is_the_loss_of_such_decodes():
     losses = looked_up(loss, masked)
     accept("observations first", z_test((weight * losses).sum(axis=1), truth))
     reject("observations first", z_test((per_hidden(masked)[1][0] * losses).sum(axis=1), truth))
+
+
+def test_latents_only_is_the_loss_of_decodes_that_are_given_the_observations():
+    """Mean over all orders of the latents, of three positions of five; a rate of 1/2 with weight 1/size is another."""
+    layout, n = Layout(3, 2, 2, 2, np.array([3, 0, 1, 4, 2])), 20_000
+    loss, latents = random_loss(5, np.random.default_rng(3)), layout.latent_positions
+    orders = list(itertools.permutations(latents))
+    decodes = [sum(loss[tuple(sorted(order[place:])), order[place]] for place in range(3)) for order in orders]
+    truth = float(np.mean(decodes)) / 3
+    masked, weight = draw(LatentsOnly(), n, layout=layout)
+    assert not masked[:, layout.observation_positions].any()
+    accept("latents only", z_test((weight * looked_up(loss, masked)).sum(axis=1), truth))
+    masked, weight = draw(TwoRates(0.5, 0.0), n, layout=layout)
+    reject("latents only", z_test((weight * looked_up(loss, masked)).sum(axis=1), truth))
 
 
 def test_bernoulli_and_two_rates_hide_at_their_rates():

@@ -11,9 +11,10 @@ import pytest
 
 from lo_theory.diffusion import OneAtATime, TwoRates, decode, losses, vanilla
 from lo_theory.neural import Masked, TrainConfig, TrainedPosterior, TransformerConfig, train
-from lo_theory.posterior import EnumeratedPosterior
+from lo_theory.posterior import BPPosterior, EnumeratedPosterior, ExactPosterior, PropagationOnly, exact_posterior
+from lo_theory.posterior.by_puzzle import ByPuzzle
 from lo_theory.posterior.zebra import ZebraPosterior
-from lo_theory.problem import MASK, Enumerated
+from lo_theory.problem import MASK, Enumerated, zebra
 from lo_theory.problem._zebra_kernels import draw_choices
 from lo_theory.problem.zebra_law import CluesAndCells
 from lo_theory.rng import Key
@@ -22,6 +23,7 @@ from tests.problem.twins import words
 
 SMALL = CluesAndCells(3, 2, 1, kinds=("same", "next_to", "at", "between"))
 LAW = CluesAndCells(3, 3, 6)
+NOT_AT = zebra.Clue("not_at", (1,), 2)
 
 
 def listed(law: CluesAndCells) -> np.ndarray:
@@ -95,6 +97,37 @@ def test_the_posterior_is_that_of_the_list_where_clues_are_shown() -> None:
     assert np.isneginf(ours.log_evidence[:3]).all()
 
 
+def test_a_puzzle_becomes_a_sequence_that_names_it() -> None:
+    wide = CluesAndCells(3, 3, 9)
+    for number in range(20):
+        puzzle, solution = zebra.draw_puzzle(Key(number), 3, 3)
+        row = wide.tokens(puzzle)
+        assert wide.puzzle(row) == puzzle
+        assert (row[wide.layout.latent_positions] == MASK).all()
+        row[wide.layout.latent_positions] = solution
+        assert np.isfinite(wide.log_prob(row)).all()
+    seen = LAW.layout.split(LAW.tokens(zebra.Puzzle(3, 3, puzzle.clues[:2])))[1].reshape(6, 5)
+    assert (seen == seen[[0, 1, 0, 1, 0, 1]]).all()
+
+
+def test_a_posterior_of_the_problem_of_each_puzzle_is_one_of_the_law() -> None:
+    rows = np.repeat(LAW.sample(Key(8), 12), 3, axis=0)
+    rows[:, LAW.layout.latent_positions] = np.where(
+        np.random.default_rng(1).random((36, 9)) < 0.7, MASK, rows[:, LAW.layout.latent_positions]
+    )
+    rows[0, LAW.layout.latent_positions[:2]], rows[1, :5] = 0, [0, 1, 2, 3, 0]  # two values in a house, no clue
+    rows[2, LAW.layout.observation_positions] = np.tile([[2, 0, 3, 0, 0], [2, 3, 0, 0, 0]], (3, 1)).ravel()  # a circle
+    truth = exact_posterior(LAW).marginals(rows)
+    for bind, exact in ((ExactPosterior, True), (BPPosterior, False), (PropagationOnly, False)):
+        weak = ByPuzzle(LAW, bind, keep=2)
+        answer = weak.marginals(rows)
+        assert np.array_equal(copy.copy(weak).marginals(rows[::-1]).probs[::-1], answer.probs)
+        assert np.isneginf(answer.log_evidence[:3]).all()
+        assert np.allclose(answer.probs.sum(axis=2), 1)
+        assert np.allclose(answer.probs, truth.probs, rtol=0, atol=1e-9) == exact
+        assert (answer.probs[3:][truth.probs[3:] > 0] > 0).all()
+
+
 def test_puzzles_are_decoded_and_a_network_is_trained_and_judged_on_them() -> None:
     shown = LAW.sample(Key(5), 30)
     shown[:, LAW.layout.latent_positions] = MASK
@@ -120,6 +153,14 @@ def test_puzzles_are_decoded_and_a_network_is_trained_and_judged_on_them() -> No
         (lambda: LAW.sample(Key(0), -1), "n >= 0"),
         (lambda: LAW.puzzle(np.full(39, MASK)), r"the tokens \[-1, -1, -1, -1, -1\] of clue 0 name no clue"),
         (lambda: ZebraPosterior(LAW).marginals(np.full(39, MASK)), "row 0 hides a token of a clue: show all clues"),
+        (lambda: ByPuzzle(LAW, ExactPosterior).marginals(np.full(39, MASK)), "row 0 hides a token of a clue: show all"),
+        (lambda: ByPuzzle(LAW, ExactPosterior, keep=0), "at least 1 puzzle is kept, got 0"),
+        (lambda: LAW.tokens(zebra.Puzzle(3, 3)), "1 to 6 clues, got a puzzle of 3, 3 and 0"),
+        (lambda: LAW.tokens(zebra.draw_puzzle(Key(0), 3, 2)[0]), "3 houses, 3 attributes and 1 to 6 clues, got a puz"),
+        (
+            lambda: SMALL.tokens(zebra.Puzzle(3, 2, (NOT_AT,))),
+            "kinds are same, next_to, at, between, got a clue not_at",
+        ),
         (lambda: ZebraPosterior(LAW, limit=0), "limit must be at least 1, got 0"),
         (
             lambda: copy.copy(ZebraPosterior(SMALL, limit=1)).marginals([0, 0, 3, 0, 0, *[MASK] * 6]),

@@ -1,8 +1,8 @@
-"""Sudoku by masked models: which puzzles a denoiser solves under which policy, and what the first error was.
+"""Sudoku and Zebra by masked models: which puzzles a denoiser solves under which policy, and the first error.
 
 The law of the grids is known, so every failed puzzle has a kind: a digit that what is shown excludes (model error), or
-digits of one step that only exclude each other (dependence error). All that is written later is in a dead end. Tables
-and figure are in ``puzzles_shown``.
+digits of one step that only exclude each other (dependence error). All that is written later is in a dead end. Sets of
+puzzles are in ``puzzle_sets``, tables and figure in ``puzzles_shown``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lo_theory.diffusion import (
     AlongOrder,
     Decoded,
     DecodeOptions,
     Noise,
-    Pattern,
     Policy,
     Sums,
     decode,
@@ -31,11 +29,13 @@ from lo_theory.diffusion import (
     order_losses,
     reading_order,
 )
-from lo_theory.diffusion.contexts import draw_contexts, row_means
+from lo_theory.diffusion.contexts import row_means
+from lo_theory.diffusion.masks import draw_masks
 from lo_theory.lab import measures
+from lo_theory.lab.experiments.puzzle_sets import FAMILIES, Puzzles, puzzle_set
 from lo_theory.lab.experiments.puzzles_shown import figures as figures
 from lo_theory.lab.experiments.puzzles_shown import tables as tables
-from lo_theory.lab.problems import Sudoku
+from lo_theory.lab.problems import Sudoku, Zebra
 from lo_theory.lab.schema import setting
 from lo_theory.lab.settings import (
     Cell,
@@ -55,19 +55,25 @@ from lo_theory.lab.subject import Finding, Subject
 from lo_theory.lab.training import Learner
 from lo_theory.lab.units import Unit
 from lo_theory.posterior import BPPosterior, Posterior, PropagationOnly, Screened, few_rounds
+from lo_theory.posterior.by_puzzle import ByPuzzle
 from lo_theory.posterior.conditioned import Completed, Conditioned, exact_posterior
 from lo_theory.posterior.sudoku_units import UnitBP
-from lo_theory.problem import Distribution, Enumerated, LODistribution, sudoku
+from lo_theory.problem import Distribution, Enumerated, LODistribution, sudoku, zebra
+from lo_theory.problem.zebra_law import CluesAndCells
 from lo_theory.rng import Key
 
 Bind = Callable[[Distribution], Posterior]
-"""Makes the posterior of a law of grids."""
+"""Makes the posterior of a law of puzzles."""
 
 
 def _of_pairs(bind: Callable[[LODistribution], Posterior]) -> Bind:
-    """Of the L&O problem behind the grids, which knows of pairs of cells in a unit that they differ, with all given."""
+    """Of the L&O problem behind the grids, which knows of pairs of cells in a unit that they differ, with all given; of
+    Zebra that of each puzzle.
+    """
 
     def make(law: Distribution) -> Posterior:
+        if isinstance(law, CluesAndCells):
+            return ByPuzzle(law, bind)
         given = _all_differ(law.layout.q)
         return Completed(bind(given.problem), given)
 
@@ -114,7 +120,7 @@ UNTRAINED: dict[str, Callable[..., Bind]] = {
 
 @dataclass(frozen=True)
 class Solving(Decoding):
-    """How puzzles are decoded, ``sequences`` of each set; ``L`` steps are one cell a step.
+    """How puzzles are decoded, ``sequences`` of each set; ``L`` steps are one cell a step, whatever clues there are.
 
     ``denoisers``: exact, model, or of ``UNTRAINED``: propagation, bp, few_rounds(1), unit_bp, unit_bp(1).
     """
@@ -131,73 +137,24 @@ class Solving(Decoding):
 
 
 def untrained(name: str, law: Distribution) -> Posterior:
-    """The denoiser of ``UNTRAINED`` for a law of grids."""
+    """The denoiser of ``UNTRAINED`` for a law of puzzles."""
     bind: Bind = made_by_name(name, UNTRAINED, "denoiser", "denoisers")
     return bind(law)
 
 
-class Puzzles(NamedTuple):
-    """Puzzles int8[n, L] of one set, MASK where empty, and the grids they are made of, int8[n, L].
-
-    ``single``: they have one solution.
-    """
-
-    given: NDArray[np.int8]
-    grids: NDArray[np.int8]
-    single: bool
-
-
-Maker = Callable[[Distribution, Key, int], Puzzles]
-
-
-def _single(clues: int | None = None) -> Maker:
-    def make(law: Distribution, key: Key, n: int) -> Puzzles:
-        return Puzzles(*sudoku.draw_puzzles(key, n, law.layout.q, clues=clues), single=True)
-
-    return make
-
-
-def _minimal() -> Maker:
-    return _single()
-
-
-def _clues(clues: int) -> Maker:
-    return _single(clues)
-
-
-def _random(clues: int) -> Maker:
-    def make(law: Distribution, key: Key, n: int) -> Puzzles:
-        if not 0 <= clues < law.layout.length:
-            raise ValueError(f"random(clues) shows 0 to {law.layout.length - 1} cells, got {clues}")
-        ((batch,),) = draw_contexts(law, Pattern(law.layout.length - clues), key, n, size=n)
-        return Puzzles(batch.tokens, batch.truth, single=False)
-
-    return make
-
-
-PUZZLES: dict[str, Callable[..., Maker]] = {"minimal": _minimal, "clues": _clues, "random": _random}
-"""Sets by name. ``minimal``: one solution, and no clue that could be left out; ``clues(8)``: one solution, 8 clues;
-``random(8)``: 8 cells of a grid of the law, which may leave several solutions.
-"""
-
-
-def puzzle_set(name: str) -> Maker:
-    """What draws the puzzles of a set."""
-    maker: Maker = made_by_name(name, PUZZLES, "set of puzzles", "sets")
-    return maker
-
-
 @dataclass(frozen=True)
 class Row:
-    """A law of grids, sets of ``puzzles``, who solves them, and ``draws`` trainings. ``training`` null: no model.
+    """A law of grids or of Zebra puzzles, sets of ``puzzles``, who solves them, ``draws`` trainings.
+
+    ``training`` null: no model.
 
     ``name`` tells models of one experiment apart. One whose objective is ``row_order`` or ``solver_order`` also decodes
     along that order.
     ``orders``: causal learners beside the model, trained alike, by the order in which they read the cells: they see no
-    clue that comes later, so they are judged by their loss and by the grids that they make of nothing.
+    clue that comes later, so they are judged by their loss and by the grids that they make of nothing. Of Sudoku.
     """
 
-    problem: Sudoku
+    problem: Sudoku | Zebra
     puzzles: tuple[str, ...] = ("minimal",)
     name: str = ""
     seed: int = 0
@@ -211,7 +168,9 @@ class Row:
 
     def __post_init__(self) -> None:
         for name in self.puzzles:
-            puzzle_set(name)
+            puzzle_set(name, self.problem.family)
+        if isinstance(self.problem, Zebra):
+            self._check_zebra()
         if not self.puzzles or len(set(self.puzzles)) < len(self.puzzles):
             raise ValueError(f"puzzles names at least one set, and none twice; got {', '.join(self.puzzles) or 'none'}")
         if self.training is None and (self.orders or any(cell.denoiser == "model" for cell in self.decoding.cells())):
@@ -219,22 +178,50 @@ class Row:
         if self.training is not None:
             self.objective.check_lasts(self.training.steps)
 
+    def _check_zebra(self) -> None:
+        """Raise ValueError for what is of Sudoku alone, or of contexts that hide clues."""
+        if self.orders or self.objective.kind in _OWN:
+            raise ValueError(
+                f"orders and objective.kind {', '.join(_OWN)} fill Sudoku grids: of Zebra puzzles leave them out"
+            )
+        for name in self.decoding.denoisers:
+            if name.startswith("unit_bp"):
+                raise ValueError(f"decoding.denoisers: {name} is of the units of a Sudoku: of Zebra puzzles take bp")
+        if self.training is not None and self.training.evaluations:
+            raise ValueError(
+                "training.evaluations are under the uniform law, which hides clues: of Zebra puzzles give 0, and "
+                "evaluation.laws: [latents_only]"
+            )
+
     def check_fits(self, distribution: Distribution) -> None:
         """Raise ValueError where a mask law or a set of puzzles does not fit the grids."""
         if self.training is not None:
             check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], distribution.layout)
-            if not isinstance(distribution, Enumerated) and (self.evaluation.exact or self.orders):
+            if isinstance(distribution, CluesAndCells):
+                _check_clues_shown(self.evaluation, distribution)
+            elif not isinstance(distribution, Enumerated) and (self.evaluation.exact or self.orders):
                 raise ValueError(
                     "evaluation.exact and orders need the exact loss, which is known at 4 x 4, not at "
-                    f"{self.problem.size}: "
+                    f"{self.problem.label}: "
                     "give evaluation: {exact: false} and orders: []"
                 )
         for name in self.puzzles:
             try:
-                one = puzzle_set(name)(distribution, Key(0), 1)
+                one = puzzle_set(name, self.problem.family)(distribution, Key(0), 1)
                 exact_posterior(distribution).marginals(one.given)  # refuses puzzles with too many solutions
             except ValueError as error:
                 raise ValueError(f"puzzles: {name}: {error}") from error
+
+
+def _check_clues_shown(setting: Evaluation, law: CluesAndCells) -> None:
+    """Raise ValueError for a mask law that hides clues, where the exact loss is asked for."""
+    for name in setting.laws if setting.exact else ():
+        masked, _ = draw_masks(mask_law(name), Key(0), law.sample(Key(0), 64), law.layout)
+        if masked[..., law.layout.observation_positions].any():
+            raise ValueError(
+                f"evaluation.laws: {name} hides clues, and the exact loss is known where all are shown: take "
+                "latents_only, or give evaluation: {exact: false}"
+            )
 
 
 @dataclass(frozen=True)
@@ -255,10 +242,10 @@ class Reference:
 
 def units(s: Subject) -> Iterator[Unit]:
     """What is known of the grids, the denoisers without training, then each training with what it is judged by."""
-    title, own = f"{s.row.problem.size} x {s.row.problem.size} {s.row.name}".strip(), {"name": s.row.name}
+    title, own = f"{s.row.problem.label} {s.row.name}".strip(), {"name": s.row.name}
     s = s.named(title, **own) if s.row.name else s.named(title)
     row, cells = s.row, s.row.decoding.cells()
-    yield s.unit("problem", "problem", lambda: [Finding("problem", {}, measures.singles(measures.loss_lines(s.law)))])
+    yield s.unit("problem", "problem", partial(_problem, s))
     for cell in (cell for cell in cells if cell.denoiser != "model"):
         yield s.unit(f"solve/{cell.name}", _label(cell), partial(_solve, s, cell))
     learned = [*(cell for cell in cells if cell.denoiser == "model"), *_own_cells(row)]
@@ -270,7 +257,7 @@ def units(s: Subject) -> Iterator[Unit]:
             measure, n = partial(_losses, s, draw, law), row.evaluation.sequences
             yield s.unit(f"losses/{draw}/{law}", f"#{draw} losses under {law}", measure, needs, forwards=n)
         for cell in learned:
-            n = row.decoding.sequences * len(row.puzzles) * step_count(cell.steps, s.law.layout.length)
+            n = row.decoding.sequences * len(row.puzzles) * step_count(cell.steps, s.law.layout.n_latents)
             measure = partial(_solve, s, cell, draw)
             yield s.unit(f"solve/{draw}/{cell.name}", f"#{draw} {_label(cell)}", measure, needs, forwards=n)
         for order in row.orders:
@@ -318,7 +305,21 @@ def _denoiser(s: Subject, name: str, draw: int) -> Posterior:
 
 def _puzzles(s: Subject, name: str) -> Puzzles:
     key, n = s.key.fold("puzzles").fold(name), s.row.decoding.sequences
-    return s.once(("puzzles", name), lambda: puzzle_set(name)(s.law, key, n))
+    return s.once(("puzzles", name), lambda: puzzle_set(name, s.row.problem.family)(s.law, key, n))
+
+
+_MOST_SOLUTIONS = 10_000
+
+
+def _problem(s: Subject) -> list[Finding]:
+    """The known lines of the law; of Zebra also those of the cells where all clues are shown, by counting solutions."""
+    lines = measures.loss_lines(s.law)
+    if isinstance(s.law, CluesAndCells) and s.row.evaluation.exact:
+        rows = s.law.sample(s.key.fold("solutions"), s.row.evaluation.sequences)
+        counts = [len(zebra.solutions(s.law.puzzle(row), _MOST_SOLUTIONS)) for row in rows]
+        floor = float(np.log(counts).mean()) / s.law.layout.n_latents
+        lines |= {"latents_floor": floor, "latents_marginals_only": float(np.log(s.law.layout.q))}
+    return [Finding("problem", {}, measures.singles(lines))]
 
 
 def _losses(s: Subject, draw: int, name: str) -> list[Finding]:
@@ -333,7 +334,7 @@ def _losses(s: Subject, draw: int, name: str) -> list[Finding]:
 def _solve(s: Subject, cell: Cell, draw: int | None = None) -> list[Finding]:
     """Decode every set of puzzles, the same ones whoever decodes."""
     setting, denoiser = s.row.decoding, _denoiser(s, cell.denoiser, draw or 0)
-    steps = step_count(cell.steps, s.law.layout.length)
+    steps = step_count(cell.steps, s.law.layout.n_latents)
     temperature = setting.temperature if cell.temperature is None else cell.temperature
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk)
@@ -367,12 +368,13 @@ def judged(s: Subject, made: Decoded, puzzles: Puzzles, keys: Mapping[str, objec
             "cells_right": row_means(right, empty, 1.0),
             "cells_dead_wrong": row_means(errors.dead & ~right, empty),
         }
-    splits: dict[str, Sequence[str | int]] = {"clues": (~empty).sum(axis=1).tolist()}
+    family = FAMILIES[s.row.problem.family]
+    splits: dict[str, Sequence[str | int]] = {"clues": [family.clues(s.law, puzzle) for puzzle in puzzles.given]}
     if puzzles.single:
-        splits["technique"] = [sudoku.difficulty(puzzle).technique for puzzle in puzzles.given]
+        splits["technique"] = [family.difficulty(s.law, puzzle).technique for puzzle in puzzles.given]
     found = [Finding("puzzles", keys, {name: Sums.of(value) for name, value in values.items()})]
     for split, own in splits.items():
-        ranks = sudoku.TECHNIQUES.index if split == "technique" else int
+        ranks = family.techniques.index if split == "technique" else int
         for kind in sorted(set(own), key=ranks) if len(set(own)) > 1 else ():
             here = np.array([one == kind for one in own])
             found.append(Finding("puzzles", {**keys, split: kind}, {n: Sums.of(v[here]) for n, v in values.items()}))

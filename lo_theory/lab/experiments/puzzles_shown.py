@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
@@ -14,6 +14,36 @@ from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.table import Column, Table, key, measured, number, percent, plus_minus, text
 
 _PLACE = ("N", "name", "puzzles", "denoiser", "steps", "argmax", "temperature", "noise")
+
+
+class _Words(NamedTuple):
+    """What notes say of a family of puzzles: ``whole``, what is filled; ``digit``, what is written into a cell;
+    ``law``, of the losses, and ``lines``, the beginning of the names of the known lines of that law.
+    """
+
+    whole: str
+    digit: str
+    law: str
+    lines: str
+    solved: str
+    learned: str
+
+
+_WORDS: Mapping[str, _Words] = {
+    "sudoku": _Words(
+        *("grid", "digit", "uniform", "", "the finished grid is one, and has the clues"),
+        "Nats a token, on fresh grids. Bayes: the exact posterior in the same contexts; masked: under the uniform law, "
+        "causal learners along their order, of which the expectation is ln(grids)/L. Grids of nothing: of those that a "
+        "causal learner generates, the share that are grids.",
+    ),
+    "zebra": _Words(
+        *("puzzle", "house", "latents_only", "latents_", "what is filled in makes all clues true"),
+        "Nats a cell, on fresh puzzles whose clues are all shown. Bayes: the exact posterior in the same contexts, "
+        "which counts solutions; its expectation is the mean of ln(solutions)/N. Gap closed: of the way to that from "
+        "ln H, the loss of a uniform house.",
+    ),
+}
+"""By family of the first row; an experiment is of one family."""
 
 
 def solved(frame: Frame) -> list[Record]:
@@ -67,9 +97,10 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     found = grouped(solved(frame), "N", "puzzles", "denoiser")
     lines = [*by_policy(_sets(found)), *_published(experiment)]
     effect = Column("margin less\nvanilla", lambda line: plus_minus(line.estimate("effect"), "+.1f", 100), of="effect")
+    own = _WORDS[experiment.rows[0].problem.family]
     notes = (
-        f"Per cent. {_OVER} Margin less vanilla without training: as if their puzzles were not the same. Solved: the "
-        "finished grid is one, and has the clues."
+        f"Per cent. {_OVER} Margin less vanilla without training: as if their puzzles were not the same. Solved: "
+        f"{own.solved}."
     )
     yield Table(
         "Puzzles solved",
@@ -89,16 +120,16 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         ],
         wrong,
         _SECTION,
-        f"Per cent of the puzzles, then of the empty cells. Model error: the first step that went wrong wrote a digit "
-        "of exact probability 0 in its context (cells excluded); dependence error: each of its "
-        "digits was possible, all together were not. Cells in dead ends: filled later. Cells right: as in the "
+        "Per cent of the puzzles, then of the empty cells. Model error: the first step that went wrong wrote a "
+        f"{own.digit} of exact probability 0 in its context (cells excluded); dependence error: each of its "
+        f"{own.digit}s was possible, all together were not. Cells in dead ends: filled later. Cells right: as in the "
         f"solution, of sets with one solution; 100 less these are excluded and wrong in dead ends. {_OVER}",
     )
     for name, words in (("clues", "By number of clues"), ("technique", "By technique")):
         lines = by_policy([line for line in found if name in line.keys])
         size = Column("puzzles", lambda line: number(_count(line), ".0f"))
         yield Table(words, [*_WHO, _TOKENS, key(name, left=True), size, *_policies(lines)], lines, _SECTION, notes)
-    yield _learned(frame, found)
+    yield _learned(frame, found, own)
 
 
 def _count(line: Record) -> float:
@@ -112,11 +143,11 @@ def _policies(lines: Sequence[Record]) -> list[Column]:
     return [percent(name, name.removesuffix(" solved").replace("_", "\n")) for name in names]
 
 
-def _learned(frame: Frame, found: Sequence[Record]) -> Table:
-    """The loss of each network beside the exact one: masked under the uniform law, causal along its order."""
+def _learned(frame: Frame, found: Sequence[Record], words: _Words) -> Table:
+    """The loss of each network beside the exact one: masked under the law of its family, causal along its order."""
     problem = {(line.N, line.get("name")): line for line in of_kind(frame, "problem")}
-    masked = of_kind(frame, "losses", over="draw", law="uniform")
-    trained = [line.plus(law="uniform", learner="masked") for line in masked]
+    masked = of_kind(frame, "losses", over="draw", law=words.law)
+    trained = [line.plus(law=words.law, learner="masked") for line in masked]
     along = [line.plus(law="its order") for line in of_kind(frame, "along", over="draw")]
     nothing = [line.plus(learner=line.policy) for line in found if line.denoiser == "causal"]
     lines = beside([*trained, *along], of_kind(frame, "training", over="draw"), "N", "name", "learner")
@@ -124,9 +155,10 @@ def _learned(frame: Frame, found: Sequence[Record]) -> Table:
     lines = [line.plus(lines=problem[line.N, line.get("name")]) for line in lines]
 
     def gap(line: Record) -> str:
-        span = line.lines.value("marginals_only") - line.lines.value("floor")
+        span = line.lines.value(f"{words.lines}marginals_only") - line.lines.value(f"{words.lines}floor")
         return number(100 * (1 - line.value("kl") / span), ".1f")
 
+    nothings = [percent("solved", "grids of\nnothing")] if nothing else []
     return Table(
         "What the networks know",
         [
@@ -134,14 +166,12 @@ def _learned(frame: Frame, found: Sequence[Record]) -> Table:
             key("law", left=True),
             Column("weights", lambda line: number(line.value("parameters"), ",.0f")),
             *(measured("model", "loss", ".4f"), measured("exact", "Bayes", ".4f"), measured("kl", "KL", ".4f")),
-            Column("KL, nats\na grid", lambda line: plus_minus(line.estimate("kl"), ".3f", line.N), of="kl"),
-            *(Column("gap\nclosed, %", gap), percent("solved", "grids of\nnothing")),
+            Column(f"KL, nats\na {words.whole}", lambda line: plus_minus(line.estimate("kl"), ".3f", line.N), of="kl"),
+            *(Column("gap\nclosed, %", gap), *nothings),
         ],
         lines,
         ["N"],
-        "Nats a token, on fresh grids. Bayes: the exact posterior in the same contexts; masked: under the uniform law, "
-        "causal learners along their order, of which the expectation is ln(grids)/L. Grids of nothing: of those that a "
-        f"causal learner generates, the share that are grids. {_OVER}",
+        f"{words.learned} {_OVER}",
     )
 
 
