@@ -176,6 +176,7 @@ def test_tables_speak_of_zebra_puzzles(finished: FinishedRun, experiment: Experi
         ),
         ({"training": {"steps": 6, "evaluations": 2}}, "training.evaluations are under the uniform law"),
         ({"problem": {"family": "zebra", "houses": 1}}, "problem.houses"),
+        ({"decoding": {"denoisers": ["unit_bp(1)"]}}, r"unit_bp\(1\) is of the units of a Sudoku"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
