@@ -142,7 +142,7 @@ def test_any_task_evaluates_on_the_way_and_learns_the_same(tmp_path: Path, monke
     assert [point.step for point in curve] == [8, 16, 24, 30], "as many as asked for, no more"
     assert {point.clock for point in curve} == {"processor_seconds"}
     assert np.all(np.diff([point.flops for point in curve]) > 0)
-    assert np.all(np.diff([point.single["training_seconds"] for point in curve]) > 0)
+    assert np.all(np.diff([point.seconds for point in curve]) > 0)
     logged = [entry["gap_closed"] for entry in journal(evaluated.folder) if "gap_closed" in entry]
     assert logged == pytest.approx([point.value("gap") for point in curve])
     (sheet,) = training_sheet(from_rows(evaluated.rows), resolve(document)).values()
