@@ -183,13 +183,15 @@ def figures(frame: Frame, experiment: Experiment) -> Mapping[str, Sheet]:
     every = grouped(_sets(solved(frame)), "N", "puzzles", "denoiser")
     argmax = any(line.argmax for line in every)
     found = [line for line in every if line.argmax == argmax]
-    panels = [panel for part in parts(found, "N", "puzzles") for panel in _panels(part)]
-    size = (16, 0.8 + 4 * max(1, len(panels) // 3))
-    return {"figure": Sheet(experiment.heading, panels, 3, size, grid={"sharey": True})}
+    rows = [_panels(part) for part in parts(found, "N", "puzzles")]
+    columns = max(map(len, rows), default=3)
+    panels = [panel for row in rows for panel in [*row, *[None] * (columns - len(row))]]
+    size = (16 / 3 * columns, 0.8 + 4 * max(1, len(rows)))
+    return {"figure": Sheet(experiment.heading, panels, columns, size, grid={"sharey": True})}
 
 
-def _panels(part: Sequence[Record]) -> list[Panel | None]:
-    """The three panels of a set of puzzles."""
+def _panels(part: Sequence[Record]) -> list[Panel]:
+    """The panels of a set of puzzles: three, or two where all its decodes have as many steps."""
     steps = sorted({line.steps for line in part})
     most, fewest = ([line for line in part if line.steps == count] for count in (steps[-1], steps[0]))
     errors = [one for line in fewest for one in each([line], *_KINDS)]
@@ -199,11 +201,11 @@ def _panels(part: Sequence[Record]) -> list[Panel | None]:
         (fewest, "solved", f"solved\n{steps[0]} steps, {tokens}"),
         (errors, "value", f"the first error\n{steps[0]} steps, {tokens}"),
     ]
-    panels: list[Panel | None] = [
+    panels = [
         Panel(f"{title}: {words}", "points", lines, _who, y, look=_look, scale=100, ylabel="per cent")
         for lines, y, words in shown
     ]
-    return panels if len(steps) > 1 else [panels[0], panels[2], None]
+    return panels if len(steps) > 1 else [panels[0], panels[2]]
 
 
 _KINDS = {"by_model": "model error", "by_dependence": "dependence error"}
