@@ -71,7 +71,7 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "order": "reading order, by name",
         "order_kind": "kind of the reading order",
         "draw": "which of several repetitions",
-        "puzzles": "which set of puzzles: `minimal`, `clues(8)`, `random(8)`, `random`",
+        "puzzles": "which set of puzzles: `minimal`, `hard`, `clues(8)`, `random(8)`, `random`",
         "clues": "cells that a Sudoku shows, different clues of a Zebra puzzle",
         "technique": "what solves a puzzle, with all that is easier",
         "step": "steps of training so far",

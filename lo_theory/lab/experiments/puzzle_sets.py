@@ -32,6 +32,7 @@ Maker = Callable[[Any, Key, int], Puzzles]
 """Draws puzzles of a law at an address."""
 
 _TRIES = 200  # minimal Zebra puzzles drawn for a row, until one has few enough clues
+_BATCHES = 50  # of n minimal Sudokus, until n of them take search
 
 
 def _single(clues: int | None = None) -> Maker:
@@ -47,6 +48,24 @@ def _minimal() -> Maker:
 
 def _clues(clues: int) -> Maker:
     return _single(clues)
+
+
+def _hard() -> Maker:
+    def make(law: Distribution, key: Key, n: int) -> Puzzles:
+        kept: list[tuple[NDArray[np.int8], NDArray[np.int8]]] = []
+        for batch in range(_BATCHES):
+            drawn = zip(*sudoku.draw_puzzles(key.fold(batch), n, law.layout.q), strict=True)
+            kept += [pair for pair in drawn if sudoku.difficulty(pair[0]).technique == sudoku.TECHNIQUES[-1]]
+            if len(kept) >= n:
+                given, grids = map(np.stack, zip(*kept[:n], strict=True))
+                return Puzzles(given, grids, single=True)
+        size = law.layout.q
+        raise ValueError(
+            f"hard: {len(kept)} of {n * _BATCHES:,} minimal puzzles of {size} x {size} take search, and {n} are asked "
+            "for: take fewer, or another set"
+        )
+
+    return make
 
 
 def _random(clues: int) -> Maker:
@@ -115,7 +134,7 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "sudoku": Family(
-        {"minimal": _minimal, "clues": _clues, "random": _random},
+        {"minimal": _minimal, "hard": _hard, "clues": _clues, "random": _random},
         _cells_shown,
         _sudoku_difficulty,
         sudoku.TECHNIQUES,
@@ -124,7 +143,8 @@ FAMILIES: Mapping[str, Family] = {
         {"minimal": _minimal_zebra, "random": _random_zebra}, _different_clues, _zebra_difficulty, zebra.TECHNIQUES
     ),
 }
-"""Sets of Sudoku: ``minimal``, one solution, and no clue that could be left out; ``clues(8)``, one solution, 8 clues;
+"""Sets of Sudoku: ``minimal``, one solution, and no clue that could be left out; ``hard``, those of them that take
+search; ``clues(8)``, one solution, 8 clues;
 ``random(8)``, 8 cells of a grid of the law, which may leave several solutions. Of Zebra: ``minimal`` alike, its clues
 again until they are as many as a sequence has; ``random``, all clues of a sequence of the law.
 """

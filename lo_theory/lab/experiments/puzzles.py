@@ -226,10 +226,11 @@ def _check_clues_shown(setting: Evaluation, law: CluesAndCells) -> None:
 
 @dataclass(frozen=True)
 class Published:
-    """A published number: puzzles solved, in per cent."""
+    """A published number: puzzles solved, in per cent; ``puzzles`` names the set where there are several."""
 
     policy: str
     percent: float
+    puzzles: str = ""
 
 
 @dataclass(frozen=True)

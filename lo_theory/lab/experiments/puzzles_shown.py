@@ -69,14 +69,14 @@ def by_policy(lines: Sequence[Record]) -> list[Record]:
 
 
 def _published(experiment: Experiment) -> list[Record]:
-    """The paper's numbers as a line of the table of all sets."""
+    """The paper's numbers as lines of the table of all sets, one a set."""
     if experiment.reference is None:
         return []
-    rows = experiment.reference.rows
-    metrics: dict[str, Any] = {
-        f"{one.policy} solved": (Estimate(one.percent / 100, math.nan, math.nan), {}) for one in rows
-    }
-    return [Record({"N": 81, "puzzles": "published", "denoiser": "paper"}, metrics)]
+    sets: dict[str, dict[str, Any]] = {}
+    for one in experiment.reference.rows:
+        place = f"published {one.puzzles}".strip()
+        sets.setdefault(place, {})[f"{one.policy} solved"] = (Estimate(one.percent / 100, math.nan, math.nan), {})
+    return [Record({"puzzles": place, "denoiser": "paper"}, metrics) for place, metrics in sets.items()]
 
 
 def _who(line: Record) -> str:
@@ -85,7 +85,13 @@ def _who(line: Record) -> str:
 
 _WHO = (key("puzzles", left=True), text("denoiser", _who), key("steps"))
 _TOKENS = text("tokens", lambda line: {True: "argmax", False: "drawn"}.get(line.get("argmax"), ""))
-_SECTION = ["N", "puzzles"]
+
+
+def _section(line: Record) -> tuple[Any, ...]:
+    """A set of puzzles, or all that is published."""
+    return (line.get("N"), line.puzzles) if "N" in line.keys else ()
+
+
 _OVER = (
     "95 % intervals: over puzzles; of models over trainings (Student's t), for these puzzles, and where all trainings "
     "have one share, or there is one, over all their decodes."
@@ -106,7 +112,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         "Puzzles solved",
         [*_WHO, _TOKENS, *_policies(lines), effect],
         lines,
-        _SECTION,
+        _section,
         [notes, *experiment.paper],
     )
     wrong = [line for line in _sets(found) if line.value("solved") < 1]
@@ -119,7 +125,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
             percent("cells_dead_wrong", "of these\nwrong"),
         ],
         wrong,
-        _SECTION,
+        _section,
         "Per cent of the puzzles, then of the empty cells. Model error: the first step that went wrong wrote a "
         f"{own.digit} of exact probability 0 in its context (cells excluded); dependence error: each of its "
         f"{own.digit}s was possible, all together were not. Cells in dead ends: filled later. Cells right: as in the "
@@ -128,7 +134,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
     for name, words in (("clues", "By number of clues"), ("technique", "By technique")):
         lines = by_policy([line for line in found if name in line.keys])
         size = Column("puzzles", lambda line: number(_count(line), ".0f"))
-        yield Table(words, [*_WHO, _TOKENS, key(name, left=True), size, *_policies(lines)], lines, _SECTION, notes)
+        yield Table(words, [*_WHO, _TOKENS, key(name, left=True), size, *_policies(lines)], lines, _section, notes)
     yield _learned(frame, found, own)
 
 
