@@ -69,6 +69,7 @@ from lo_theory.diffusion.policy_gradient import (
     optimise_plan,
     plan_gradient,
 )
+from lo_theory.diffusion.puzzle_moves import PuzzleThenMoves
 from lo_theory.diffusion.puzzle_orders import AfterClues, fewest_candidates
 from lo_theory.diffusion.rates import AtRates, BellRates, Rates, TableRates, UniformRates, bell, bell_unweighted, p_pots
 from lo_theory.diffusion.remasking import P2, ReMDM, p2, remdm_cap, remdm_confidence, remdm_loop, remdm_rescale
@@ -136,6 +137,7 @@ __all__ = [
     "Policy",
     "PositionHead",
     "Prefix",
+    "PuzzleThenMoves",
     "RandomSizes",
     "Rates",
     "ReMDM",

@@ -18,7 +18,7 @@ from lo_theory.problem.seams import checked
 from lo_theory.problem.sudoku import geometry
 from lo_theory.rng import Key
 
-__all__ = ["AfterClues", "fewest_candidates"]
+__all__ = ["AfterClues", "fewest_candidates", "grid_size", "moves_after"]
 
 
 def _candidates(tokens: NDArray[np.int8], size: int) -> NDArray[np.int64]:
@@ -30,7 +30,7 @@ def _candidates(tokens: NDArray[np.int8], size: int) -> NDArray[np.int64]:
     return found
 
 
-def _size(layout: Layout) -> int:
+def grid_size(layout: Layout) -> int:
     """The size of the grid; ValueError for a layout of something else."""
     size = round(layout.length**0.5)
     if layout.n_observations or layout.q != size or size * size != layout.length:
@@ -45,12 +45,30 @@ def _scores(tokens: NDArray[np.int8], size: int) -> NDArray[np.float64]:
     return -(_candidates(tokens, size) * cells + np.arange(cells)).astype(np.float64)
 
 
+def moves_after(tokens: NDArray[np.int8], masked: NDArray[np.bool_], order: str) -> NDArray[np.int64]:
+    """int64[n, L]: the hidden cells of grids int8[n, L] in the order in which they are filled, then the others.
+
+    ``order`` "rows": by cells; "solver": always the first cell with fewest candidates, by the digits shown and filled.
+    """
+    if order == "rows":
+        return np.argsort(~masked, axis=1, kind="stable")
+    size, rows, hidden = round(tokens.shape[1] ** 0.5), np.arange(len(tokens)), masked.copy()
+    left, moves = hidden.sum(axis=1), np.argsort(masked, axis=1, kind="stable")
+    moves = np.take_along_axis(moves, (np.arange(tokens.shape[1]) - left[:, None]) % tokens.shape[1], axis=1)
+    for step in range(int(left.max(initial=0))):
+        best = np.where(hidden, _scores(np.where(hidden, np.int8(MASK), tokens), size), -np.inf).argmax(axis=1)
+        going = step < left
+        moves[rows[going], step] = best[going]
+        hidden[rows[going], best[going]] = False
+    return moves
+
+
 def fewest_candidates() -> TopK:
     """Reveal the cell with the fewest digits left by the cells shown in its units; the first of several.
 
     Of Sudoku grids. Uses nothing but the digits shown. Cost: L**2 size a row. Errors: ValueError for other layouts.
     """
-    return TopK("fewest_candidates", lambda view: _scores(np.asarray(view.tokens), _size(view.layout)))
+    return TopK("fewest_candidates", lambda view: _scores(np.asarray(view.tokens), grid_size(view.layout)))
 
 
 @checked
@@ -77,18 +95,16 @@ class AfterClues:
     def sample(self, key: Key, tokens: NDArray[np.int8], layout: Layout, *, start: int = 0) -> Masks:
         """See MaskLaw; ValueError for a layout that is no Sudoku's."""
         check_length(tokens, layout)
-        size, (n, cells) = _size(layout), tokens.shape
+        grid_size(layout)
+        n, cells = tokens.shape
         both = [row_integers(key.fold(name), n, cells, start=start) for name in ("one", "other")]
         masked, rows = np.zeros(tokens.shape, np.bool_), np.arange(n)
         every = np.arange(cells, dtype=np.int32)
         hide_subset(masked, key.fold("places"), start, every, cells - np.minimum(*both))
-        left, following = np.abs(both[0] - both[1]), np.zeros(n, np.int64)
-        for step in range(int(left.max(initial=0)) + 1):
-            contexts = np.where(masked, np.int8(MASK), tokens)
-            scores = _scores(contexts, size) if self.order == "solver" else np.broadcast_to(-every, tokens.shape)
-            best = np.where(masked, scores, -np.inf).argmax(axis=1)
-            following = np.where(step <= left, best, following)
-            masked[rows[step < left], best[step < left]] = False
+        left, moves = np.abs(both[0] - both[1]), moves_after(tokens, masked, self.order)
+        filled = np.zeros(tokens.shape, np.bool_)
+        np.put_along_axis(filled, moves, every < left[:, None], axis=1)
+        masked &= ~filled
         weight = np.zeros(tokens.shape, np.float32)
-        weight[rows, following] = 1.0
+        weight[rows, moves[rows, left]] = 1.0
         return masked[None], weight[None]

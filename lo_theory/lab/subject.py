@@ -151,11 +151,16 @@ class Subject:
         parts = {
             part: getattr(self.row, part) for part in ("model", "objective", "training") if hasattr(self.row, part)
         }
-        given: dict[str, Any] = {**parts, "key": self.key.fold("training"), **changes}
+        given: dict[str, Any] = {
+            "distribution": self.law,
+            **parts,
+            "key": self.key.fold("training"),
+            **changes,
+        }
         if given.get("training") is None:
             raise ValueError(f"row {self.index} has no training settings, so it has no model")
         file = f"{self.index}-{file}" if file else str(self.index)
-        return Learner(name or self.title, file, self.law, **given)
+        return Learner(name or self.title, file, **given)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
         """The value of ``name``, by ``make()`` if there is none yet; units that ask at the same time wait for it."""
@@ -183,7 +188,7 @@ class Subject:
         from lo_theory.neural.causal import CausalLearner
 
         trained, batch = self.trained(learner), self.context.options.rows_at_once
-        layout = self.law.layout
+        layout = learner.distribution.layout
         return CausalLearner(trained.model, layout, learner.reading, batch=batch, precision=trained.precision)
 
     def exact(self, limit: int) -> ExactPosterior:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lo_theory.diffusion import Decoded, DecodeOptions, PuzzleThenMoves
 from lo_theory.lab.config import Experiment, resolve
 from lo_theory.lab.execute import Request, execute
 from lo_theory.lab.experiments.puzzles import Published, puzzle_set
@@ -19,6 +20,7 @@ from lo_theory.lab.experiments.puzzles_shown import by_policy, solved
 from lo_theory.lab.frame import Record, from_rows, of_kind
 from lo_theory.lab.progress import SilentProgress
 from lo_theory.lab.runs import FinishedRun
+from lo_theory.lab.subject import Subject
 from lo_theory.lab.task import tables
 from lo_theory.problem import MASK, sudoku
 from lo_theory.rng import Key
@@ -142,6 +144,54 @@ def test_a_model_of_an_order_also_decodes_along_it(frame: Any) -> None:
     named = {line.policy for line in found(frame, name="drawn")}
     assert named == {"vanilla", "margin", "solver_order"}
     assert "solver_order" not in {line.policy for line in found(frame, denoiser="model") if "name" not in line.keys}
+
+
+class Scripted:
+    """A causal learner that writes the moves of the only solution, or nothing; it knows each token by half."""
+
+    def __init__(self, law: PuzzleThenMoves, solves: bool) -> None:
+        self.law, self.solves, self.reading = law, solves, tuple(range(law.layout.length))
+
+    def conditionals(self, tokens: np.ndarray) -> np.ndarray:
+        values = np.arange(self.law.layout.n_values)
+        others = 0.5 / (len(values) - 1)
+        return np.where(tokens[:, :, None] == values, 0.5, others)
+
+    def generate(self, *, key: Key, n: int, given: np.ndarray, options: DecodeOptions) -> Decoded:
+        made = np.full_like(given, 20)
+        made[:, :16] = given[:, :16]
+        for row in made if self.solves else ():
+            grid = sudoku.solve(np.where(row[:16] == 20, MASK, row[:16]))
+            moves = [(cell + 4, grid[cell]) for cell in np.flatnonzero(row[:16] == 20)]
+            row[16 : 16 + 2 * len(moves)] = np.ravel(moves)
+        return Decoded(made, np.zeros(made.shape, np.int32), np.full(n, -1, np.int32), 0, 0, 0.0)
+
+
+@pytest.mark.parametrize("solves", [True, False])
+def test_who_writes_the_moves_of_the_solution_solves_all_and_who_writes_none_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solves: bool
+) -> None:
+    monkeypatch.setattr(Subject, "causal", lambda _, learner: Scripted(learner.distribution, solves))
+    decoding = {"sequences": 20, "denoisers": ["exact"], "policies": ["vanilla"], "steps": ["L"], "argmax": [True]}
+    changes = {"orders": ["solver_moves", "random_moves"], "rows": [{}], "puzzles": ["minimal"], "decoding": decoding}
+    changes["evaluation"] = {"sequences": 400, "laws": ["uniform"]}
+    asked = Request(tmp_path, workers=1, threads=1, device="cpu")
+    run = execute(resolve(tiny_of("puzzles", **changes, draws=1)), asked, SilentProgress())
+    frame = from_rows(run.rows)
+    for order in ("solver_moves", "random_moves"):
+        (line,) = found(frame, denoiser=order)
+        assert (line.policy, line.steps, line.puzzles) == ("own", 16, "minimal")
+        assert line.value("solved") == float(solves)
+        assert line.value("by_model") == 1 - float(solves)
+        (loss,) = of_kind(frame, "along", learner=order, over="draw")
+        assert loss.value("model") == pytest.approx(2 * math.log(2), abs=0.01), "a half at each of 32 tokens"
+        assert loss.value("kl") == pytest.approx(loss.value("model") - loss.value("exact"))
+    solver, any_order = (
+        of_kind(frame, "along", learner=order, over="draw")[0].value("exact")
+        for order in ("solver_moves", "random_moves")
+    )
+    ways = np.mean([math.lgamma(k + 1) for k in range(1, 17)]) / 16
+    assert any_order - solver == pytest.approx(ways, rel=0.1), "the order of random moves is not known"
 
 
 def test_published_numbers_stand_beside_ours(finished: FinishedRun, experiment: Experiment) -> None:

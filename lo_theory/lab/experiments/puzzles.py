@@ -8,9 +8,9 @@ puzzles are in ``puzzle_sets``, tables and figure in ``puzzles_shown``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lo_theory.diffusion import (
     DecodeOptions,
     Noise,
     Policy,
+    PuzzleThenMoves,
     Sums,
     decode,
     fewest_candidates,
@@ -58,7 +59,7 @@ from lo_theory.posterior import BPPosterior, Posterior, PropagationOnly, Screene
 from lo_theory.posterior.by_puzzle import ByPuzzle
 from lo_theory.posterior.conditioned import Completed, Conditioned, exact_posterior
 from lo_theory.posterior.sudoku_units import UnitBP
-from lo_theory.problem import Distribution, Enumerated, LODistribution, sudoku, zebra
+from lo_theory.problem import MASK, Distribution, Enumerated, LODistribution, sudoku, zebra
 from lo_theory.problem.zebra_law import CluesAndCells
 from lo_theory.rng import Key
 
@@ -150,8 +151,9 @@ class Row:
 
     ``name`` tells models of one experiment apart. One whose objective is ``row_order`` or ``solver_order`` also decodes
     along that order.
-    ``orders``: causal learners beside the model, trained alike, by the order in which they read the cells: they see no
-    clue that comes later, so they are judged by their loss and by the grids that they make of nothing. Of Sudoku.
+    ``orders``: causal learners beside the model, trained alike. Those of ``MOVES`` read a puzzle and write the moves
+    that solve it (``PuzzleThenMoves``), as the paper's do. ``rows`` and ``random`` read the cells in that order and see
+    no clue that comes later: they are judged by their loss and by the grids that they make of nothing. Of Sudoku.
     """
 
     problem: Sudoku | Zebra
@@ -162,7 +164,7 @@ class Row:
     model: Model = field(default_factory=Model)
     objective: Objective = field(default_factory=Objective)
     training: Training | None = None
-    orders: tuple[Literal["rows", "random"], ...] = ()
+    orders: tuple[Literal["rows", "random", "row_moves", "solver_moves", "random_moves"], ...] = ()
     decoding: Solving = field(default_factory=Solving)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -199,11 +201,10 @@ class Row:
             check_laws([("evaluation.laws", self.evaluation.laws), *self.objective.named_laws()], distribution.layout)
             if isinstance(distribution, CluesAndCells):
                 _check_clues_shown(self.evaluation, distribution)
-            elif not isinstance(distribution, Enumerated) and (self.evaluation.exact or self.orders):
+            elif not isinstance(distribution, Enumerated) and (self.evaluation.exact or set(self.orders) - set(MOVES)):
                 raise ValueError(
                     "evaluation.exact and orders need the exact loss, which is known at 4 x 4, not at "
-                    f"{self.problem.label}: "
-                    "give evaluation: {exact: false} and orders: []"
+                    f"{self.problem.label}: give evaluation: {{exact: false}}, and orders of {', '.join(MOVES)} alone"
                 )
         for name in self.puzzles:
             try:
@@ -265,9 +266,17 @@ def units(s: Subject) -> Iterator[Unit]:
             name, causal = f"{order}/{draw}", _learner(s, draw, order)
             measure = partial(measures.training, s, causal, {"learner": order, "draw": draw})
             yield s.unit(f"training/{name}", f"#{draw} {order} training", measure, learner=causal)
-            measure, n = partial(_along, s, draw, order), row.evaluation.sequences + row.decoding.sequences
+            judge, sets = (_moved, len(row.puzzles)) if order in MOVES else (_along, 1)
+            measure, n = partial(judge, s, draw, order), row.evaluation.sequences + sets * row.decoding.sequences
             yield s.unit(f"along/{name}", f"#{draw} {order}", measure, [f"training/{name}"], forwards=n)
 
+
+MOVES: Mapping[str, Literal["rows", "solver", "random"]] = {
+    "row_moves": "rows",
+    "solver_moves": "solver",
+    "random_moves": "random",
+}
+"""Causal learners that read a puzzle and write its moves, and the order of these."""
 
 _OWN: Mapping[str, Callable[[], Policy]] = {"row_order": fixed_order, "solver_order": fewest_candidates}
 
@@ -284,11 +293,14 @@ def _label(cell: Cell) -> str:
 
 def _learner(s: Subject, draw: int, order: str = "") -> Learner:
     """The masked network of a training, or the causal one of an order: both see the same data."""
-    reading, root = None, s.key.fold("training").fold(draw)
-    if order:
-        reading = reading_order("latents_first" if order == "rows" else order, s.law.layout, root.fold("order"))
-    file = f"{order}-{draw}" if order else str(draw)
-    return s.learner(f"{s.title} #{draw} {order}".strip(), file, key=root, reading=reading)
+    root = s.key.fold("training").fold(draw)
+    name, own = f"{s.title} #{draw} {order}".strip(), dict[str, Any](key=root)
+    if order in MOVES:
+        law = PuzzleThenMoves(s.law, MOVES[order])
+        own |= {"distribution": law, "reading": tuple(range(law.layout.length))}
+    elif order:
+        own["reading"] = reading_order("latents_first" if order == "rows" else order, s.law.layout, root.fold("order"))
+    return s.learner(name, f"{order}-{draw}" if order else str(draw), **own)
 
 
 def _exact(s: Subject) -> Posterior:
@@ -379,6 +391,37 @@ def judged(s: Subject, made: Decoded, puzzles: Puzzles, keys: Mapping[str, objec
         for kind in sorted(set(own), key=ranks) if len(set(own)) > 1 else ():
             here = np.array([one == kind for one in own])
             found.append(Finding("puzzles", {**keys, split: kind}, {n: Sums.of(v[here]) for n, v in values.items()}))
+    return found
+
+
+def _moved(s: Subject, draw: int, order: str) -> list[Finding]:
+    """A causal learner of moves: its loss on them beside the exact one, and every set of puzzles by its own moves.
+
+    Losses are those of the moves of a sequence over the L cells. A cell that is never filled gets a digit of
+    its units at the end, and so is wrong.
+    """
+    learner, root, setting = s.causal(_learner(s, draw, order)), s.key.fold("along").fold(order), s.row.evaluation
+    law, cells = PuzzleThenMoves(s.law, MOVES[order]), s.law.layout.length
+    tokens = law.sample(root.fold("data"), setting.sequences)
+    model = order_losses(learner, None, tokens).model[:, cells:].sum(axis=1)
+    loss = {"model": Sums.of(model / cells)}
+    if setting.exact:
+        given = np.where(tokens[:, :cells] < s.law.layout.q, tokens[:, :cells], np.int8(MASK))
+        evidence = s.watched(_exact(s)).marginals(given).log_evidence
+        exact = evidence - s.law.log_prob(law.read(tokens)[0]) + law.moves_entropy((given == MASK).sum(axis=1))
+        loss |= {"exact": Sums.of(exact / cells), "kl": Sums.of((model - exact) / cells)}
+    found = [Finding("along", {"learner": order, "draw": draw}, loss)]
+    for argmax in s.row.decoding.argmax:
+        options = DecodeOptions(s.row.decoding.temperature, argmax, None, s.row.decoding.chunk)
+        for name in s.row.puzzles:
+            puzzles, key = _puzzles(s, name), root.fold("solve").fold(name).fold(draw).fold(str(argmax))
+            made = learner.generate(key=key, n=len(puzzles.given), given=law.prompt(puzzles.given), options=options)
+            grids, times = law.read(made.tokens)
+            never, peers = grids == MASK, sudoku.geometry(s.law.layout.q).peers
+            grids = np.where(never, np.maximum(grids[:, peers].max(axis=2), 0), grids).astype(np.int8)
+            decoded = replace(made, tokens=grids, step_revealed=np.where(never, cells, times).astype(np.int32))
+            keys = {"denoiser": order, "policy": "own", "argmax": argmax, "steps": cells, "puzzles": name}
+            found += judged(s, decoded, puzzles, {"draw": draw, **keys})
     return found
 
 

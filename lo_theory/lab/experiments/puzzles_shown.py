@@ -33,8 +33,8 @@ _WORDS: Mapping[str, _Words] = {
     "sudoku": _Words(
         *("grid", "digit", "uniform", "", "the finished grid is one, and has the clues"),
         "Nats a token, on fresh grids. Bayes: the exact posterior in the same contexts; masked: under the uniform law, "
-        "causal learners along their order, of which the expectation is ln(grids)/L. Grids of nothing: of those that a "
-        "causal learner generates, the share that are grids.",
+        "causal learners along their order, of which the expectation is ln(grids)/L, learners of moves on the moves "
+        "alone, over L. Grids of nothing: of those that a causal learner generates, the share that are grids.",
     ),
     "zebra": _Words(
         *("puzzle", "house", "latents_only", "latents_", "what is filled in makes all clues true"),
@@ -146,7 +146,12 @@ def _count(line: Record) -> float:
 
 def _policies(lines: Sequence[Record]) -> list[Column]:
     names = dict.fromkeys(name for line in lines for name in line.metrics if name.endswith(" solved"))
-    return [percent(name, name.removesuffix(" solved").replace("_", "\n")) for name in names]
+    return [percent(name, _heads(name.removesuffix(" solved"))) for name in names]
+
+
+def _heads(policy: str) -> str:
+    """What a column of a policy is called."""
+    return "own\nmoves" if policy == "own" else policy.replace("_", "\n")
 
 
 def _learned(frame: Frame, found: Sequence[Record], words: _Words) -> Table:
