@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +18,16 @@ from lo_theory.diffusion.losses import kl_divergence
 from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.pattern_losses import CERTAIN, LEAST
 from lo_theory.diffusion.statistics import Sums
-from lo_theory.posterior import Cost, Marginals, Posterior
-from lo_theory.problem.distribution import LODistribution, entropies
-from lo_theory.problem.seams import Seam, checked
+from lo_theory.posterior import Marginals, Posterior
+from lo_theory.posterior.protocol import POSTERIOR
+from lo_theory.problem.distribution import entropies
+from lo_theory.problem.protocol import Distribution
+from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
 
-__all__ = ["ExactLike", "Uncertainty", "uncertainty"]
+__all__ = ["Uncertainty", "uncertainty"]
 
 Values = NDArray[np.float64]
-Tokens = NDArray[np.int8]
-
-
-class ExactLike(Posterior, Protocol):
-    """An exact posterior that says beforehand what it would refuse."""
-
-    def estimate_cost(self, tokens: Tokens) -> Cost:
-        """What each row would take; ``fits`` is false where ``marginals`` would refuse."""
-        ...
-
-
-EXACT = Seam("an exact posterior", ("layout", "marginals", "estimate_cost"), "ExactPosterior(problem)")
 
 
 @dataclass(frozen=True)
@@ -100,8 +89,8 @@ def _judge(batch: Contexts, answer: Marginals, p: Values, evidence: Values) -> d
 @checked
 def uncertainty(
     posteriors: Mapping[str, Posterior],
-    exact: ExactLike,
-    distribution: LODistribution,
+    exact: Posterior,
+    distribution: Distribution,
     law: MaskLaw,
     *,
     key: Key,
@@ -109,13 +98,14 @@ def uncertainty(
 ) -> Uncertainty:
     """Measure what n contexts (fresh data under ``law``) leave open, and judge ``posteriors`` on the same ones.
 
+    An ``exact`` posterior with ``estimate_cost`` says beforehand which contexts it refuses; another one answers all.
     Contexts are those of ``losses`` with the same key. Cost: two passes of the exact posterior, the second with all
     latents given, one of each other, and an estimate of the cost of each row. Errors: ValueError for n < 1 and for a
     law with several masks a sequence.
     """
-    EXACT.check(exact, "exact")
+    POSTERIOR.check(exact, "exact")
     ((batch,),) = draw_contexts(distribution, law, key, n, size=n, independent=True)
-    fits = exact.estimate_cost(batch.tokens).fits
+    fits = exact.estimate_cost(batch.tokens).fits if hasattr(exact, "estimate_cost") else np.ones(n, np.bool_)
     refused = {"refused": Sums.of(~fits)}
     if not fits.any():
         return Uncertainty(law.name, refused, {})

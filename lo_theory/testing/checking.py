@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lo_theory.diffusion import OneAtATime
-from lo_theory.posterior import ExactPosterior
-from lo_theory.problem import LODistribution
-from lo_theory.problem.seams import checked
+from lo_theory.posterior import Posterior
+from lo_theory.posterior.conditioned import exact_posterior
+from lo_theory.problem import Distribution
+from lo_theory.problem.seams import DISTRIBUTION, checked
 from lo_theory.rng import Key
 from lo_theory.testing.claims import Claims
 from lo_theory.testing.of_decoders import decoder_checks
@@ -28,8 +29,9 @@ _N = {"sampler": 20_000, "decoder": 6_000, "posterior": 4_000, "mask law": 100_0
 @checked
 def check(
     subject: Any,
-    problem: LODistribution,
+    problem: Distribution,
     *,
+    exact: Posterior | None = None,
     seed: int = 0,
     level: float = 1e-3,
     n: int | None = None,
@@ -37,14 +39,16 @@ def check(
 ) -> Report:
     """Put every question that applies to ``subject``; answer one table: ``print(check(...))``, ``.ok``, ``.failed``.
 
-    ``subject`` is one of: a sampler, a function of (key, n) or of n that answers tokens int8[n, L], or a problem; a
-    Posterior; a decoder (posterior, policy, schedule); a policy, which then decodes the exact posterior one token a
-    step; a MaskLaw; a ``Judge``. ``claims`` says what cannot be guessed of it (``Claims``). ``level`` is family-wise:
-    a right subject fails any of its statistical checks with probability ``level`` at most (Holm); exact checks do not
-    err. ``n`` sequences or contexts are drawn: 20,000 of a sampler, 6,000 of a decoder, 100,000 masks, else 4,000 when
-    left out. The table is the same for the same seed. Cost: n draws or answers, two or three times over, and n answers
-    of the exact posterior.
-    Errors: ValueError for what is none of these; faults of the subject itself are rows of the table.
+    ``problem`` is an L&O problem or any other law of sequences, ``exact`` its exact posterior, that of
+    ``exact_posterior`` when left out. ``subject`` is one of: a sampler, a function of (key, n) or of n that answers
+    tokens int8[n, L], or a law; a Posterior; a decoder (posterior, policy, schedule); a policy, which then decodes the
+    exact posterior one token a step; a MaskLaw; a ``Judge``. ``claims`` says what cannot be guessed of it (``Claims``).
+    ``level`` is family-wise: a right subject fails any of its statistical checks with probability ``level`` at most
+    (Holm); exact checks do not err. ``n`` sequences or contexts are drawn: 20,000 of a sampler, 6,000 of a decoder,
+    100,000 masks, else 4,000 when left out. The table is the same for the same seed. Cost: n draws or answers, two or
+    three times over, and n answers of the exact posterior.
+    Errors: ValueError for what is none of these, and for a law whose exact posterior is not known; faults of the
+    subject itself are rows of the table.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a probability in (0, 1), got {level}")
@@ -53,18 +57,34 @@ def check(
     if number < _LEAST:
         raise ValueError(f"check needs n >= {_LEAST} draws for its tests, got {number}")
     key, stated = Key(seed).fold("check"), Claims() if claims is None else claims
+
+    def truth() -> Posterior:
+        return _exact(problem) if exact is None else exact
+
     if hasattr(subject, "plan"):
-        subject = (ExactPosterior(problem), subject, OneAtATime())
+        subject = (truth(), subject, OneAtATime())
     checks: dict[str, Callable[[], list[Check]]] = {
         "sampler": lambda: sampler_checks(subject, problem, key, number, level),
-        "posterior": lambda: posterior_checks(subject, problem, key, number, level, stated),
+        "posterior": lambda: posterior_checks(subject, problem, truth(), key, number, level, stated),
         "decoder": lambda: decoder_checks(subject, problem, key, number, level, stated),
-        "mask law": lambda: law_checks(subject, problem, key, number, stated),
-        "judge": lambda: judge_checks(subject, problem, key, number),
+        "mask law": lambda: law_checks(subject, problem, truth(), key, number, stated),
+        "judge": lambda: judge_checks(subject, problem, truth(), key, number),
     }
+    return Report.of(f"{kind} {_name(subject)}", f"{_size(problem)}, n = {number:,}", level, checks[kind]())
+
+
+def _exact(problem: Distribution) -> Posterior:
+    try:
+        return exact_posterior(problem)
+    except ValueError as error:
+        raise ValueError(f"check: {error}, or give exact=, its exact posterior") from error
+
+
+def _size(problem: Distribution) -> str:
     layout = problem.layout
-    size = f"(N, P) = ({layout.n_latents}, {layout.n_observations})"
-    return Report.of(f"{kind} {_name(subject)}", f"{size}, n = {number:,}", level, checks[kind]())
+    if layout.n_observations:
+        return f"(N, P) = ({layout.n_latents}, {layout.n_observations})"
+    return f"{layout.length} tokens of {layout.n_values} values"
 
 
 def _kind(subject: Any) -> str:
@@ -73,7 +93,7 @@ def _kind(subject: Any) -> str:
         if len(subject) == 3 and all(hasattr(*pair) for pair in zip(subject, members, strict=True)):
             return "decoder"
         raise ValueError("a decoder is a tuple (posterior, policy, schedule)")
-    if isinstance(subject, LODistribution):
+    if DISTRIBUTION.fits(subject):
         return "sampler"
     if isinstance(subject, Judge):
         return "judge"

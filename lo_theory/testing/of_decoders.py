@@ -16,7 +16,7 @@ from lo_theory.diffusion.policies import check_plan, hides_again
 from lo_theory.posterior import Marginals, Posterior
 from lo_theory.posterior.protocol import ask
 from lo_theory.posterior.weak import Sharpened
-from lo_theory.problem import MASK, LODistribution
+from lo_theory.problem import MASK, Distribution
 from lo_theory.rng import Key
 from lo_theory.testing.claims import Claims, revealed_by
 from lo_theory.testing.of_samplers import data_checks
@@ -70,7 +70,7 @@ class _Watched:
 
 
 def decoder_checks(
-    subject: tuple[Posterior, Policy, Schedule], problem: LODistribution, key: Key, n: int, level: float, claims: Claims
+    subject: tuple[Posterior, Policy, Schedule], problem: Distribution, key: Key, n: int, level: float, claims: Claims
 ) -> list[Check]:
     """Decode n sequences from nothing, watching every step."""
     posterior, policy, schedule = subject
@@ -106,7 +106,7 @@ def _budget(watched: _Watched, claims: Claims) -> Check:
     )
 
 
-def _shares(watched: _Watched, schedule: Schedule, problem: LODistribution, n: int, claims: Claims) -> Check:
+def _shares(watched: _Watched, schedule: Schedule, problem: Distribution, n: int, claims: Claims) -> Check:
     name, length = "revealed share on its schedule", problem.layout.length
     claimed = revealed_by(schedule, length) if claims.revealed is None else np.asarray(claims.revealed, np.float64)
     if claimed is None or (claims.budget == "least" and claims.revealed is None):
@@ -180,7 +180,7 @@ def _chunks(tokens: NDArray[np.int8], part: NDArray[np.int8]) -> Check:
 
 
 def _along_its_path(
-    posterior: Posterior, policy: Policy, problem: LODistribution, rows: NDArray[np.int8], key: Key
+    posterior: Posterior, policy: Policy, problem: Distribution, rows: NDArray[np.int8], key: Key
 ) -> NDArray[np.float64] | None:
     """float64[S]: the product of the posterior's own probabilities of ``rows`` along the path that the policy takes in
     each, one row at a time; None where it does not reveal exactly one position a step.
@@ -205,7 +205,7 @@ def _along_its_path(
     return likelihood
 
 
-def _likelihood(subject: tuple[Posterior, Policy, Schedule], problem: LODistribution, key: Key) -> list[Check]:
+def _likelihood(subject: tuple[Posterior, Policy, Schedule], problem: Distribution, key: Key) -> list[Check]:
     """For all strings; the sum of a sharpened posterior, for which the order matters even if this one is exact."""
     names = "likelihood of all strings sums to 1", "law of the data: by likelihood"
     posterior, policy, schedule = subject

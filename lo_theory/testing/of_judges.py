@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lo_theory.diffusion import Uniform
 from lo_theory.diffusion.contexts import draw_contexts, row_means
-from lo_theory.posterior import ExactPosterior, Posterior
-from lo_theory.problem import LODistribution
+from lo_theory.posterior import Posterior
+from lo_theory.problem import Distribution
 from lo_theory.problem.distribution import entropies
 from lo_theory.problem.seams import checked
 from lo_theory.rng import Key
@@ -49,9 +49,8 @@ def _root_mean_square(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.square(values).mean()))
 
 
-def judge_checks(judge: Judge, problem: LODistribution, key: Key, n: int) -> list[Check]:
-    """Let it judge the exact posterior on n contexts; its expectation in each of them is known."""
-    truth = ExactPosterior(problem)
+def judge_checks(judge: Judge, problem: Distribution, truth: Posterior, key: Key, n: int) -> list[Check]:
+    """Let it judge ``truth``, the exact posterior, on n contexts; its expectation in each of them is known."""
     ((batch,),) = draw_contexts(problem, Uniform(), key, n, size=n)
     probs = batch.ask(truth).probs
     sure, weight = probs.max(axis=2), batch.masked / np.maximum(batch.masked.sum(axis=1, keepdims=True), 1)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lo_theory.diffusion.contexts import at_truth, draw_contexts
 from lo_theory.diffusion.masks import MaskLaw, draw_masks
 from lo_theory.diffusion.pattern_losses import LEAST
-from lo_theory.posterior import ExactPosterior
-from lo_theory.problem import Layout, LODistribution
+from lo_theory.posterior import Posterior
+from lo_theory.problem import Distribution, Layout
 from lo_theory.rng import Key
 from lo_theory.testing.claims import Claims, measure_of
 from lo_theory.testing.of_posteriors import surprise_spread
@@ -29,7 +29,7 @@ _ELBO_CONTEXTS = 20_000
 _DEVIATIONS = 6.0  # standard errors that a test at 1e-4 finds with probability 0.98
 
 
-def law_checks(law: MaskLaw, problem: LODistribution, key: Key, n: int, claims: Claims) -> list[Check]:
+def law_checks(law: MaskLaw, problem: Distribution, truth: Posterior, key: Key, n: int, claims: Claims) -> list[Check]:
     """Draw n masks, of fresh data, and compare."""
     tokens, layout = problem.sample(key.fold("data"), n), problem.layout
     try:
@@ -39,7 +39,7 @@ def law_checks(law: MaskLaw, problem: LODistribution, key: Key, n: int, claims: 
     return [
         exact("well formed", 0, True, "weights are finite, zero where nothing is hidden, and sum to 1 on average", ""),
         _unbiased(law, layout, masked, weight, key, claims),
-        _elbo(law, problem, key, min(n, _ELBO_CONTEXTS), claims),
+        _elbo(law, problem, truth, key, min(n, _ELBO_CONTEXTS), claims),
         _addressed(law, layout, tokens, key),
         _mirrored(masked, claims),
     ]
@@ -96,12 +96,12 @@ def _unbiased(
     )
 
 
-def _elbo(law: MaskLaw, problem: LODistribution, key: Key, n: int, claims: Claims) -> Check:
+def _elbo(law: MaskLaw, problem: Distribution, truth: Posterior, key: Key, n: int, claims: Claims) -> Check:
     name = "ELBO of the Bayes predictor = entropy"
     if not measure_of(law, claims)[1]:
         return not_applicable(name, "its loss is no bound on -ln p(x)")
     try:
-        truth, parts, spreads = ExactPosterior(problem), [], []
+        parts, spreads = [], []
         for batch in draw_contexts(problem, law, key.fold("elbo"), n):
             answers = [copy.ask(truth).probs for copy in batch]
             losses = [

@@ -11,22 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lo_theory.problem import MASK, LODistribution
+from lo_theory.problem import MASK, Distribution, LODistribution
 from lo_theory.rng import Key
 from lo_theory.testing.p_values import chi_square_of_rows, mean_test
 from lo_theory.testing.report import Check, exact, not_applicable, statistical
 from lo_theory.testing.same_law import resolution, sampler_of
-from lo_theory.testing.twins import joint_law
+from lo_theory.testing.twins import listed_law
 
 __all__ = ["data_checks", "sampler_checks"]
 
 _PER_CELL = 20  # draws for each sequence of the joint law, so that its chi-square is to be trusted
 _ROUNDING = 1e-9  # nats, of ln p(x) of sequences that are all as probable
 _LAGS = (1, 2, 3, 4, 8)  # between rows that are compared
+_PAIRS = 100  # of them at least, whose mean is close to normal
 _FAMILY = 10  # a threshold at most so much below the family's level is allowed for in what is found
 
 
-def sampler_checks(sampler: Any, problem: LODistribution, key: Key, n: int, level: float) -> list[Check]:
+def sampler_checks(sampler: Any, problem: Distribution, key: Key, n: int, level: float) -> list[Check]:
     """Draw n sequences and check them; a sampler is what ``sampler_of`` takes."""
     draw = sampler_of(sampler)
     try:
@@ -44,7 +45,7 @@ def _form(error: ValueError | None) -> Check:
     return exact("well formed", float(error is not None), error is None, "tokens of the right kind", fails)
 
 
-def data_checks(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> list[Check]:
+def data_checks(problem: Distribution, tokens: NDArray[np.int8], level: float) -> list[Check]:
     """All that can be said of sequences int8[n, L] that are said to be independent draws of the data."""
     hidden = int((tokens == MASK).any(axis=1).sum())
     whole = exact(
@@ -67,10 +68,10 @@ def data_checks(problem: LODistribution, tokens: NDArray[np.int8], level: float)
     ]
 
 
-def _joint(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
+def _joint(problem: Distribution, tokens: NDArray[np.int8], level: float) -> Check:
     name, n = "law of the data: joint", len(tokens)
     try:
-        support, p = joint_law(problem, most=n // _PER_CELL)
+        support, p = listed_law(problem, most=n // _PER_CELL)
         p_value = chi_square_of_rows(tokens, support, p / p.sum())
     except ValueError:
         return not_applicable(
@@ -99,7 +100,7 @@ def _exact_tails(counts: NDArray[np.int64], n: int, laws: NDArray[np.float64]) -
     return min(1.0, 2 * free * float(tails.min())), tuple(int(i) for i in place)
 
 
-def _first_moments(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
+def _first_moments(problem: Distribution, tokens: NDArray[np.int8], level: float) -> Check:
     name, n = "law of the data: single tokens", len(tokens)
     try:
         laws = problem.token_marginals
@@ -117,8 +118,11 @@ def _first_moments(problem: LODistribution, tokens: NDArray[np.int8], level: flo
     )
 
 
-def _second_moments(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
-    name, (count, q) = "law of the data: pairs of latents", problem.prior.shape
+def _second_moments(problem: Distribution, tokens: NDArray[np.int8], level: float) -> Check:
+    name = "law of the data: pairs of latents"
+    if not isinstance(problem, LODistribution):
+        return not_applicable(name, "what pairs should be is known of L&O problems, whose latents are independent")
+    count, q = problem.prior.shape
     if count < 2:
         return not_applicable(name, "there is one latent")
     latents = problem.layout.split(tokens)[0]
@@ -138,7 +142,7 @@ def _second_moments(problem: LODistribution, tokens: NDArray[np.int8], level: fl
     )
 
 
-def _probability(problem: LODistribution, tokens: NDArray[np.int8], listed: bool, level: float) -> Check:
+def _probability(problem: Distribution, tokens: NDArray[np.int8], listed: bool, level: float) -> Check:
     """Where the joint law is ``listed`` its test sees more than the mean, and only what is impossible counts here."""
     logs = problem.log_prob(tokens)
     impossible = int(np.isneginf(logs).sum())
@@ -156,17 +160,17 @@ def _probability(problem: LODistribution, tokens: NDArray[np.int8], listed: bool
     )
 
 
-def _independent(problem: LODistribution, tokens: NDArray[np.int8], level: float) -> Check:
+def _independent(problem: Distribution, tokens: NDArray[np.int8], level: float) -> Check:
     """Correlation of rows 1, 2, 3, 4 and 8 apart, and of the rows of two halves: what two ranks would have drawn.
 
     Every row is in one pair at most, so that the pairs are independent.
     """
     name = "rows independent of each other"
-    if len(tokens) < 2:
-        return not_applicable(name, "there is one row")
+    if len(tokens) < 2 * _PAIRS:
+        return not_applicable(name, f"there are fewer than {_PAIRS} pairs of rows")
     features = (tokens[:, :, None] == np.arange(problem.layout.n_values)).reshape(len(tokens), -1).astype(np.float64)
     features -= features.mean(axis=0)
-    apart = [lag for lag in (*_LAGS, len(tokens) // 2) if 2 * lag <= len(tokens)]
+    apart = [lag for lag in (*_LAGS, len(tokens) // 2) if len(tokens) // (2 * lag) * lag >= _PAIRS]
     products = {lag: _pairs(features, lag) for lag in dict.fromkeys(apart)}
     p_values = {lag: mean_test(values, 0.0) for lag, values in products.items()}
     worst = min(p_values, key=lambda lag: p_values[lag])

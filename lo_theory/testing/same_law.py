@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from lo_theory.problem import LODistribution
-from lo_theory.problem.seams import checked
+from lo_theory.problem.seams import DISTRIBUTION, checked
 from lo_theory.rng import Key
 from lo_theory.testing.p_values import binomial, chi_square, pooled_cells, row_counts
-from lo_theory.testing.twins import joint_law
+from lo_theory.testing.twins import listed_law
 
 __all__ = ["SameLaw", "assert_same_law", "detectable", "draws_needed", "resolution", "same_law", "sampler_of"]
 
@@ -73,8 +72,8 @@ def sampler_of(sampler: Any) -> Callable[[Key, int], NDArray[Any]]:
     Taken are a problem; a function of two arguments (key, n), to which ``key.generator()`` and ``key.torch_seed()``
     give randomness; and a function of n alone, which has randomness of its own. Errors: ValueError for anything else.
     """
-    if isinstance(sampler, LODistribution):
-        return sampler.sample
+    if DISTRIBUTION.fits(sampler):
+        return lambda key, n: np.asarray(sampler.sample(key, n))
     if not callable(sampler):
         raise ValueError(f"a sampler is a function of (key, n) or of n, or a problem; got {type(sampler).__name__}")
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -178,8 +177,8 @@ def assert_same_law(sampler: Any, distribution: Any, **options: Any) -> SameLaw:
 
 def _listed(distribution: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Outcomes int64[S, L] and their probabilities."""
-    if isinstance(distribution, LODistribution):
-        rows, p = joint_law(distribution)
+    if DISTRIBUTION.fits(distribution):
+        rows, p = listed_law(distribution)
         return rows.astype(np.int64), p / p.sum()
     if isinstance(distribution, Mapping):
         outcomes, law = list(distribution), np.array(list(distribution.values()), np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lo_theory.posterior import Marginals
-from lo_theory.problem import MASK, LODistribution, SlabObservations, TableObservations
+from lo_theory.problem import MASK, Distribution, Enumerated, LODistribution, SlabObservations, TableObservations
 from lo_theory.problem.seams import checked
 
 __all__ = ["BruteForcePosterior", "assignments", "brute_force", "emissions", "joint_law"]
@@ -69,6 +69,22 @@ def joint_law(problem: LODistribution, *, most: int = 2**16) -> tuple[NDArray[np
         p, owner = p[rows] * chances[rows, values], owner[rows]
         observed = np.column_stack([observed[rows], values])
     return layout.join(states[owner], observed), p
+
+
+def listed_law(problem: Distribution, *, most: int = 2**16) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Every sequence of positive probability, int8[S, L], and its probability float64[S], of a law that can be listed.
+
+    ``joint_law`` of an L&O problem, the list of an ``Enumerated`` and of a ``Conditioned``. Errors: ValueError for
+    other laws, and beyond ``most`` sequences.
+    """
+    if isinstance(problem, LODistribution):
+        return joint_law(problem, most=most)
+    listed = getattr(problem, "enumerated", problem)
+    if not isinstance(listed, Enumerated):
+        raise ValueError(f"the sequences of a {type(problem).__name__} are not listed")
+    if len(listed.sequences) > most:
+        raise ValueError(f"this law has more than {most} sequences")
+    return listed.sequences, listed.probabilities
 
 
 @checked
