@@ -34,7 +34,8 @@ possible sequences times masks are at most 2**20; else measured on -n sequences 
 say. p_pots(measured) and mirror_p_pots(measured) have their table from the predictor (docs/equations.md).
 
 Cost: measured, a predictor answers 8 n L contexts, n sequences of L tokens, and 2 n L more for each plackett_luce. That
-is costly for the exact posterior of a long sequence: leave it out with --predictors marginals, or lower -n.
+is costly for the exact posterior of a long sequence: leave it out with --predictors marginals, or lower -n. The gradient
+takes 2 --pairs passes of --passes rows for each law, forward and backward, and most of the time of a network.
 """
 
 _ENUMERATED = 8  # tokens
@@ -61,11 +62,27 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         words = "masked rows in a batch of the gradient (default: 64)"
         family.add_argument("--passes", type=int, default=64, metavar="ROWS", help=words)
         family.add_argument("--pairs", type=int, default=50, help="pairs of batches for the gradient (default: 50)")
+        words = "processor threads of the network; more are slower where other work shares the processor (default: 1)"
+        family.add_argument("--threads", type=int, default=1, help=words)
         family.add_argument("--figure", type=Path, metavar="FILE.png", help="also draw it, as PNG and PDF")
         family.set_defaults(function=_variance)
 
 
 def _variance(options: argparse.Namespace) -> None:
+    from lo_theory.problem.seams import check_threads
+
+    check_threads(options.threads, "--threads")
+    if options.model is None:
+        _report(options)
+        return
+    from lo_theory.neural.threads import torch_threads
+
+    with torch_threads(options.threads):
+        _report(options)
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Measure, print, draw."""
     from lo_theory.lab.settings import check_laws, mask_law
     from lo_theory.rng import Key
 

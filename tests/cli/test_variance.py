@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lo_theory import ExactPosterior
 from lo_theory.cli import main
 from lo_theory.diffusion import Uniform, can_enumerate, exact_variances, loss_variances
 from lo_theory.neural import Masked, TrainConfig, TransformerConfig, train
+from lo_theory.neural.threads import torch_threads
 from lo_theory.posterior import MarginalsOnly
 from lo_theory.problem import nae_sat
 from lo_theory.rng import Key
@@ -102,6 +104,21 @@ def test_of_a_network_the_gradient_too(capsys: pytest.CaptureFixture[str], tmp_p
     assert "checkpoint of something else: its problem" in complaint(other, capsys)
 
 
+@pytest.mark.parametrize(("given", "threads"), [([], 1), (["--threads", "2"], 2)])
+def test_a_network_is_measured_with_as_many_threads_as_are_asked_for_and_no_longer(
+    given: list[str], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, path, seen = nae_sat(3, 2, seed=0), tmp_path / "model.safetensors", []
+    network = TransformerConfig(layers=1, heads=1, width=4, inner=4, n_values=2, length=5)
+    train(network, TrainConfig(steps=1, batch=2, threads=1), Masked(problem, Uniform()), Key(0), checkpoint=path)
+    monkeypatch.setattr("lo_theory.cli.variance._gradients", lambda *_: seen.append(torch.get_num_threads()) or {})
+    extra = ["--laws", "uniform", "--model", str(path), "--predictors", "model"]
+    with torch_threads(3):
+        assert main([*SMALL, *extra, *given]) == 0
+        assert torch.get_num_threads() == 3
+    assert seen == [threads]
+
+
 def test_predictors_are_those_named_and_each_table_comes_as_soon_as_it_is_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +174,7 @@ def test_settings_of_a_family_are_called_as_they_are_named(capsys: pytest.Captur
         (["--laws", "nothing"], "--laws: unknown mask law 'nothing'"),
         (["--figure", "a.pdf"], "--figure writes a .png file, got a.pdf: name it a.png"),
         (["--predictors", "exact", "model"], "--predictors names model and there is no file of it: give --model FILE"),
+        (["--threads", "0"], "--threads must be a whole number from 1"),
         (["--predictors", "exact", "--model", "a"], "--predictors does not name model: name it too, or leave out --m"),
     ],
 )
