@@ -138,12 +138,22 @@ def test_several_passes_a_row_are_fewer_steps_of_as_many_operations(
 
 
 def test_all_proposals_of_the_file_take_as_many_operations() -> None:
-    for preset in ("quick", "cpu", "large", "paper", "paper40"):
+    for preset in ("quick", "cpu", "more", "large", "paper", "paper40"):
         found = load(EXPERIMENTS / "proposals.yaml", preset=preset)
+        first = found.rows[0].training
         for one in found.rows:
-            steps = trained_steps(one, PROBLEM)
+            steps, batch = trained_steps(one, PROBLEM), one.training.batch
             made, budget = make_objective(one.objective, PROBLEM, steps), one.training.steps
             assert budget - 3 < count_passes(made, steps) <= budget
+            assert budget * batch == first.steps * first.batch
+
+
+def test_two_masks_of_half_the_batch_take_as_many_steps_after_the_first_stage_as_the_plain_loss() -> None:
+    plain, _, mirror, *_ = load(EXPERIMENTS / "proposals.yaml", preset="more").rows
+    first, staged = (sum(stage.length(0) for stage in one.objective.stages) for one in (plain, mirror))
+    assert (mirror.objective.laws, 2 * mirror.training.batch) == (("mirror_uniform",), plain.training.batch)
+    assert staged * mirror.training.batch == first * plain.training.batch
+    assert trained_steps(mirror, PROBLEM) - staged == trained_steps(plain, PROBLEM) - first == 3000
 
 
 def test_planned_operations_are_those_that_are_logged(frame: Any, experiment: Experiment) -> None:
