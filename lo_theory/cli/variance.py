@@ -34,8 +34,8 @@ possible sequences times masks are at most 2**20; else measured on -n sequences 
 say. p_pots(measured) and mirror_p_pots(measured) have their table from the predictor (docs/equations.md).
 
 Cost: measured, a predictor answers 8 n L contexts, n sequences of L tokens, and 2 n L more for each plackett_luce. That
-is costly for the exact posterior of a long sequence: leave it out with --predictors marginals, or lower -n. The gradient
-takes 2 --pairs passes of --passes rows for each law, forward and backward, and most of the time of a network.
+is costly for the exact posterior of a long sequence: leave it out with --predictors marginals, or lower -n. Of a
+network the gradient takes most of the time: 2 --pairs batches of --passes rows for each law, forward and backward.
 """
 
 _ENUMERATED = 8  # tokens

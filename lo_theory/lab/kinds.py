@@ -283,6 +283,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 dead_checks="of the observations, those revealed after that",
                 live_errors="of the observations, wrong ones among those revealed before",
             )
+            | _singles(forward_passes="passes of the network a sequence, of a decode that may take several a step")
             | _COSTS,
         ),
         "puzzles": Kind(

@@ -14,7 +14,16 @@ from lo_theory.diffusion import DecodeOptions, FixedCount, decode, margin
 from lo_theory.diffusion.statistics import Estimate, between, welch
 from lo_theory.lab.config import Experiment, load, resolve
 from lo_theory.lab.execute import Request, prepare
-from lo_theory.lab.experiments.proposals import Row, _measured, differences, figures, paths, proposals, trained_steps
+from lo_theory.lab.experiments.proposals import (
+    Quantity,
+    Row,
+    _measured,
+    differences,
+    figures,
+    paths,
+    proposals,
+    trained_steps,
+)
 from lo_theory.lab.frame import Record, from_rows, kind, of_kind, pool, records
 from lo_theory.lab.measures import generated
 from lo_theory.lab.planning import plan_trainings
@@ -195,6 +204,26 @@ def test_proseco_and_the_plain_loss_are_corrected_and_such_decodes_have_no_cost(
     assert corrected == {0: both, 1: set(), 2: set(), 3: both, 4: both}
 
 
+def test_forward_passes_are_counted_where_a_step_takes_several(frame: Any, finished: FinishedRun) -> None:
+    """One of the denoiser and one of the order's head at each of 17 steps; a corrector stops before its four passes."""
+    passes = {(line.row, line.draw, line.policy): line.value("forward_passes") for line in of_kind(frame, "decode")}
+    for (row, _, policy), count in passes.items():
+        if policy == "learned_order":
+            assert count == 2 * 17
+        elif policy.startswith("corrected_"):
+            assert 17 + 8 <= count <= 17 + 8 * 4, (row, policy)
+        else:
+            assert math.isnan(count)
+    assert len({count for (*_, policy), count in passes.items() if policy.startswith("corrected_")}) > 1
+    network = load_model(finished.folder / "model-4-0.safetensors", problem=nae_sat(5, 12, seed=0).fingerprint())
+    model = TrainedPosterior(network, nae_sat(5, 12, seed=0).layout, batch=128)
+    key = Key(0).fold("judged").fold(0).fold("decode").fold("model/corrected_margin/fixed_count(L)/drawn")
+    options = DecodeOptions(rewriter=SelfCorrection(model, every=2, passes=4))
+    made = decode(model, margin(), FixedCount(17), key=key, n=8, options=options)
+    assert passes[4, 0, "corrected_margin"] == made.forwards / 8
+    assert "learned_order 17 passes" in (finished.folder / "table.md").read_text().split("Against the first row")[0]
+
+
 @pytest.mark.parametrize(
     ("objective", "own"),
     [
@@ -220,16 +249,19 @@ def test_what_follows_a_training_is_counted(objective: dict[str, Any], own: int,
 def test_differences_are_of_trainings_of_one_number(frame: Any, experiment: Experiment) -> None:
     first, second, third, _, elsewhere = found = proposals(frame, experiment)
     assert (len(first.trainings), len(elsewhere.trainings)) == (2, 1)
-    assert "learned_order 17 self_consistency" in third.metrics
-    assert "learned_order 17 self_consistency" not in second.metrics
+    learned = Quantity("self_consistency", decode="learned_order 17")
+    assert learned in third.quantities
+    assert learned not in second.quantities
+    assert learned.name in third.metrics
     apart = differences(found)
     assert [line.name for line in apart] == ["PUMA", "LoMDM", "ProSeCo"], (
         "the first of each problem is compared with none"
     )
-    for name in ("gap", "kl uniform", "kl two_rates(0,1)", "overconfidence", "vanilla 17 cost"):
-        pairs = [second.trainings[i][name] - first.trainings[i][name] for i in (0, 1)]
-        assert apart[0].estimate(name) == between(pairs)
-    ours, theirs = ([line.trainings[i]["gap"] for i in (0, 1)] for line in (second, first))
+    of_laws = [Quantity("kl", law=law) for law in ("uniform", "two_rates(0,1)")]
+    for one in (Quantity("gap"), *of_laws, Quantity("overconfidence"), Quantity("cost", decode="vanilla 17")):
+        pairs = [second.trainings[i][one] - first.trainings[i][one] for i in (0, 1)]
+        assert apart[0].estimate(one.name) == between(pairs)
+    ours, theirs = ([line.trainings[i][Quantity("gap")] for i in (0, 1)] for line in (second, first))
     assert apart[0].estimate("gap").half != pytest.approx(welch(ours, theirs).half), "not paired"
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lo_theory.diffusion import Policy, Rewriter, calibration, losses
+from lo_theory.diffusion import TopK, View, calibration, losses
 from lo_theory.diffusion.losses import gap_span
 from lo_theory.diffusion.statistics import Estimate, between
 from lo_theory.lab import measures
 from lo_theory.lab.config import Experiment, seed_texts
-from lo_theory.lab.experiments.table1 import count_forwards, decoded
+from lo_theory.lab.experiments.table1 import OwnRule, count_forwards, decoded
 from lo_theory.lab.frame import Frame, Record, of_kind, parts, with_texts
 from lo_theory.lab.learning import learning_curves, place_look
 from lo_theory.lab.panel import Axes, Level, Logarithmic, Look, Panel, Sheet
@@ -114,9 +114,9 @@ def units(s: Subject) -> Iterator[Unit]:
         for law in row.evaluation.laws:
             measure, n = partial(_losses, s, learner, draw, law), row.evaluation.sequences * (1 + (law == "uniform"))
             yield s.unit(f"losses/{draw}/{law}", f"{label}losses under {law}", measure, needs, forwards=n)
-        for cell in [*row.decoding.cells(), *_own_cells(row)]:
-            measure = partial(_decode, s, learner, draw, cell)
-            words, n = f"{label}{cell.policy}, {cell.steps} steps", _forwards(s, cell)
+        for own in [*map(_OneDecode, row.decoding.cells()), *_own_decodes(row)]:
+            cell, measure = own.cell, partial(_decode, s, learner, draw, own)
+            words, n = f"{label}{cell.policy}, {cell.steps} steps", _forwards(s, own)
             yield s.unit(f"decode/{draw}/{cell.name}", words, measure, needs, forwards=n)
 
 
@@ -133,87 +133,121 @@ def _losses(s: Subject, learner: Learner, draw: int, text: str) -> list[Finding]
     return [Finding("losses", {"draw": draw, "law": law.name}, metrics)]
 
 
-_LEARNED, _CORRECTED = "learned_order", "corrected_"
+@dataclass(frozen=True)
+class _OneDecode:
+    """A decode under the name of its ``cell``: by the policy of that name, or by one of its own.
+
+    ``learned``: along the order that was learned. ``corrected``: by this policy, with the corrector of ProSeCo.
+    """
+
+    cell: Cell
+    learned: bool = False
+    corrected: str | None = None
 
 
-def _own_cells(row: Row) -> list[Cell]:
+def _own_decodes(row: Row) -> list[_OneDecode]:
     """Decodes beside those that are asked for: along the order that was learned; those asked for, with a corrector.
 
     The corrector is ProSeCo's, on what ProSeCo trained and on the plain loss: does training for it help, or it alone?
     """
-    objective = row.objective
-    if objective.kind.startswith(_LEARNED):
-        return [Cell("model", _LEARNED, "L", False, "fixed_count")]
-    if objective.kind.startswith("proseco") or (objective.kind, objective.laws) == ("masked", ("uniform",)):
-        return [replace(cell, policy=f"{_CORRECTED}{cell.policy}") for cell in row.decoding.cells()]
+    (kind, _), laws = row.objective.named_kind(), row.objective.laws
+    if kind == "learned_order":
+        return [_OneDecode(Cell("model", "learned_order", "L", False, "fixed_count"), learned=True)]
+    if kind == "proseco" or (kind, laws) == ("masked", ("uniform",)):
+        cells = row.decoding.cells()
+        return [_OneDecode(replace(cell, policy=f"corrected_{cell.policy}"), corrected=cell.policy) for cell in cells]
     return []
 
 
-def _rule(s: Subject, learner: Learner, cell: Cell) -> tuple[Policy, Rewriter | None] | None:
-    """Policy and corrector of one of the own cells, None of others."""
+def _rule(s: Subject, learner: Learner, own: _OneDecode) -> OwnRule | None:
+    """Policy and corrector of a decode of its own, None of others."""
     from lo_theory.neural import SelfCorrection, learned_order
 
-    if cell.policy == _LEARNED:
-        goal: Any = learner.goal()
-        return learned_order(getattr(goal, "objective", goal), s.trained(learner).model), None
-    if cell.policy.startswith(_CORRECTED):
-        return policy(cell.policy.removeprefix(_CORRECTED)), SelfCorrection(s.model(learner))
-    return None
+    if own.corrected is not None:
+        return OwnRule(policy(own.corrected), SelfCorrection(s.model(learner)))
+    if not own.learned:
+        return None
+    goal: Any = learner.goal()
+    order = learned_order(getattr(goal, "objective", goal), s.trained(learner).model)
+
+    def score(view: View) -> Any:
+        rule.contexts += len(view.tokens)
+        return order.score(view)
+
+    rule = OwnRule(TopK(order.name, score))
+    return rule
 
 
-def _forwards(s: Subject, cell: Cell) -> int:
+def _forwards(s: Subject, own: _OneDecode) -> int:
     """Sequences that a decode sends through the network: a learned order is asked too, correctors at most so often."""
     from lo_theory.neural import SelfCorrection
 
-    forwards = count_forwards(s, s.row.decoding, cell)
-    if cell.policy == _LEARNED:
+    forwards = count_forwards(s, s.row.decoding, own.cell)
+    if own.learned:
         return 2 * forwards
-    if cell.policy.startswith(_CORRECTED):
-        steps = step_count(cell.steps, s.distribution.layout.length)
+    if own.corrected is not None:
+        steps = step_count(own.cell.steps, s.distribution.layout.length)
         return s.row.decoding.sequences * (steps + steps // SelfCorrection.every * SelfCorrection.passes)
     return forwards
 
 
-def _decode(s: Subject, learner: Learner, draw: int, cell: Cell) -> list[Finding]:
+def _decode(s: Subject, learner: Learner, draw: int, own: _OneDecode) -> list[Finding]:
     model, root = s.watched(s.model(learner)), s.key.fold("judged").fold(draw)
-    found = decoded(s, s.row.decoding, model, cell, root=root, own=_rule(s, learner, cell))
+    found = decoded(s, s.row.decoding, model, own.cell, root=root, own=_rule(s, learner, own))
     return [Finding("decode", {"draw": draw, **found.keys}, found.metrics)]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a training is judged by: ``metric``, of the KL under a mask ``law``, of what is decoded by a ``decode``.
+
+    A decode is a policy and its number of steps.
+    """
+
+    metric: str
+    law: str = ""
+    decode: str = ""
+
+    @property
+    def name(self) -> str:
+        """``kl uniform``, ``margin 60 cost``; else the metric: ``gap``."""
+        return f"{self.metric} {self.law}" if self.law else f"{self.decode} {self.metric}".strip()
 
 
 def proposals(frame: Frame, experiment: Experiment) -> list[Record]:
     """One record for each row with results, those of one problem together.
 
     ``curves`` of its trainings; ``trainings``: a mapping from the number of a training to what it was measured to be,
-    by name (``kl uniform``, ``overconfidence``, ``vanilla cost``...). The metrics are their means, with intervals over
-    trainings (Student's t).
+    by ``Quantity``. The metrics are their means by the quantities' names, with intervals over trainings (Student's t).
     """
     frame = with_texts(frame, "name", seed_texts(experiment))
     curves, found = learning_curves(frame), []
     for line in of_kind(frame, "problem"):
         own = [curve for curve in curves if curve[0].row == line.row]
-        trainings = {curve[0].draw: {"gap": curve[-1].value("gap")} for curve in own}
+        trainings = {curve[0].draw: {_GAP: curve[-1].value("gap")} for curve in own}
         for judged in (each for each in [*of_kind(frame, "losses"), *of_kind(frame, "decode")] if each.row == line.row):
-            trainings[judged.draw] |= _named(judged)
+            trainings[judged.draw] |= _judged(judged)
         keys = {"row": line.row, "N": line.N, "P": line.P, "name": line.name, "curves": own, "trainings": trainings}
         span = gap_span(line.value("floor"), line.value("marginals_only"))
-        metrics = _means(list(trainings.values()))
-        found.append(Record({**keys, "span": span, "setting": experiment.rows[line.row]}, metrics))
+        keys |= {"span": span, "setting": experiment.rows[line.row]}
+        found.append(_averaged(keys, list(trainings.values())))
     return [proposal for part in parts(found, "N", "P") for proposal in part]
 
 
-def _named(judged: Record) -> dict[str, float]:
-    """What tables show of losses under a law or of a decode, by name."""
+def _judged(judged: Record) -> dict[Quantity, float]:
+    """What tables show of losses under a law or of a decode."""
     if judged.kind == "losses":
-        names = {"kl": f"kl {judged.law}", **{name: name for name in _KNOWN[1:]}}
+        wanted = [Quantity("kl", law=judged.law), *map(Quantity, _SURE)]
     else:
-        names = {name: f"{judged.policy} {judged.steps} {name}" for name in _DECODED}
-    return {name: judged.value(metric) for metric, name in names.items() if metric in judged.metrics}
+        wanted = [Quantity(metric, decode=f"{judged.policy} {judged.steps}") for metric in (*_DECODED, *_PASSES)]
+    return {one: judged.value(one.metric) for one in wanted if one.metric in judged.metrics}
 
 
-def _means(trainings: Sequence[Mapping[str, float]]) -> dict[str, tuple[Estimate, dict[Hashable, Estimate]]]:
-    """Each quantity's mean over the trainings that have it, with its interval."""
-    names = dict.fromkeys(name for one in trainings for name in one)
-    return {name: (between([one[name] for one in trainings if name in one]), {}) for name in names}
+def _averaged(keys: Mapping[str, Any], trainings: Sequence[Mapping[Quantity, float]]) -> Record:
+    """Each quantity's mean over the trainings that have it, with its interval; ``quantities`` lists them."""
+    quantities = list(dict.fromkeys(one for training in trainings for one in training))
+    values = {one: [training[one] for training in trainings if one in training] for one in quantities}
+    return Record({**keys, "quantities": quantities}, {one.name: (between(each), {}) for one, each in values.items()})
 
 
 def differences(found: Sequence[Record]) -> list[Record]:
@@ -222,8 +256,8 @@ def differences(found: Sequence[Record]) -> list[Record]:
     for first, *others in parts(found, "N", "P"):
         for other in others:
             pairs = [(other.trainings[i], first.trainings[i]) for i in other.trainings if i in first.trainings]
-            less = [{name: one[name] - base[name] for name in one if name in base} for one, base in pairs]
-            apart.append(Record({**other.keys, "first": first.name}, _means(less)))
+            less = [{each: one[each] - base[each] for each in one if each in base} for one, base in pairs]
+            apart.append(_averaged({**other.keys, "first": first.name}, less))
     return apart
 
 
@@ -245,23 +279,25 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         "Over-confident: the largest probability at a hidden token less what the exact posterior gives that value, "
         "points; confidence error: its absolute value. Uniform law."
     )
+    counted = any(quantity.metric in _PASSES for line in found for quantity in line.quantities)
+    passes = " passes: of the network, a sequence, where a step may take several." if counted else ""
     title = "What each proposal reaches"
     yield Table(title, [*setting, *_columns(found, _KNOWN)], found, ["N", "P"], [f"{over} {sure}", *experiment.paper])
     yield Table(
         "KL by mask law",
-        [*_NAMES, *_columns(found, "kl ")],
+        [*_NAMES, *_columns(found, _KL)],
         found,
         ["N", "P"],
         f"From the exact marginals to the model's, nats a token. {over}",
     )
     yield Table(
         "Decodes",
-        [*_NAMES, *_columns(found, _DECODED)],
+        [*_NAMES, *_columns(found, (*_DECODED, *_PASSES))],
         found,
         ["N", "P"],
         "By policy and number of steps: self-consistent observations, per cent; cost, nats a sequence, where every "
         f"true sequence can be generated. corrected_: with the corrector passes of ProSeCo; such a decode has no cost, "
-        f"since no path belongs to one sequence. {over}",
+        f"since no path belongs to one sequence.{passes} {over}",
     )
     yield Table(
         "The learned order on the way",
@@ -275,7 +311,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         f"the training draws for a sequence. Reverse head: where all is hidden, as a decode begins. {over}",
     )
     apart = differences(found)
-    for what, group in (("loss", (*_KNOWN, "kl ")), ("decodes", _DECODED)):
+    for what, group in (("loss", (*_KNOWN, *_KL)), ("decodes", _DECODED)):
         columns = _columns(apart, group)
         count = sum(column.of in line.metrics for column in columns for line in apart)
         notes = (
@@ -299,8 +335,8 @@ def paths(line: Record) -> list[Record]:
     found = []
     for points in zip(*line.curves, strict=True):
         if all(names[0] in point.metrics for point in points):
-            means = _means([{name: point.value(name) for name in names} for point in points])
-            found.append(Record({**line.keys, "step": points[0].step}, means))
+            values = [{Quantity(name): point.value(name) for name in names} for point in points]
+            found.append(_averaged({**line.keys, "step": points[0].step}, values))
     return found
 
 
@@ -314,24 +350,29 @@ def _objective(setting: Objective) -> str:
     return " ".join(kind + laws)
 
 
-_KNOWN = ("gap", "overconfidence", "confidence_error")
-_DECODED = ("self_consistency", "cost")
+_GAP = Quantity("gap")
+_SURE = ("overconfidence", "confidence_error")
+_KNOWN, _KL = ("gap", *_SURE), ("kl",)
+_DECODED, _PASSES = ("self_consistency", "cost"), ("forward_passes",)
 _UNITS = {"gap": 100, "overconfidence": 100, "confidence_error": 100, "self_consistency": 100}
 _FORMS = {"kl": ".4f", "overconfidence": ".2f", "confidence_error": ".2f", "cost": ".2f"}
-_TITLES = {"gap": "gap\nclosed, %", "overconfidence": "over-\nconfident", "confidence_error": "confidence\nerror"}
+_TITLES = {
+    "gap": "gap\nclosed, %",
+    "overconfidence": "over-\nconfident",
+    "confidence_error": "confidence\nerror",
+    "self_consistency": "consistent",
+    "cost": "nats",
+    "forward_passes": "passes",
+}
 
 
-def _columns(found: Sequence[Record], group: str | tuple[str, ...]) -> list[Column]:
-    """A column for each quantity of a group that was measured: a beginning or end of its name, or several."""
-    names = dict.fromkeys(name for line in found for name in line.metrics)
+def _columns(found: Sequence[Record], metrics: Sequence[str]) -> list[Column]:
+    """A column for each quantity of these metrics that was measured."""
     columns = []
-    for name in names:
-        if name.startswith(group) or name.endswith(group):
-            metric = "kl" if name.startswith("kl ") else name.rpartition(" ")[2]
-            place = name.removeprefix("kl ").removesuffix(metric).strip()
-            words = {"self_consistency": f"{place}\nconsistent", "cost": f"{place}\nnats", "kl": place}
-            title = _TITLES.get(metric, words.get(metric, metric))
-            columns.append(_measured(name, title, _FORMS.get(metric, ".1f"), _UNITS.get(metric, 1)))
+    for one in dict.fromkeys(quantity for line in found for quantity in line.quantities):
+        if one.metric in metrics:
+            title = one.law or "\n".join(filter(None, (one.decode, _TITLES[one.metric])))
+            columns.append(_measured(one.name, title, _FORMS.get(one.metric, ".1f"), _UNITS.get(one.metric, 1)))
     return columns
 
 

@@ -227,6 +227,18 @@ def _decode(s: Subject, cell: Cell, find_all_dead_ends: bool) -> list[Finding]:
     return [decoded(s, s.row.decoding, _denoiser(s, cell.denoiser), cell, find_all_dead_ends)]
 
 
+@dataclass
+class OwnRule:
+    """A decode that no names make: ``policy``, and ``rewriter`` of the tokens that it reveals; such a one has no cost.
+
+    ``contexts``: those that the policy has sent through the network so far, beside the denoiser's. It counts them.
+    """
+
+    policy: Policy
+    rewriter: Rewriter | None = None
+    contexts: int = 0
+
+
 def decoded(
     s: Subject,
     setting: Decoding,
@@ -235,26 +247,26 @@ def decoded(
     find_all_dead_ends: bool = False,
     *,
     root: Key | None = None,
-    own: tuple[Policy, Rewriter | None] | None = None,
+    own: OwnRule | None = None,
 ) -> Finding:
     """One decode of a denoiser; its randomness is below ``root``, that of the row where not given.
 
-    ``own``: a policy that the cell names and no name makes, such as one that was learned, and what rewrites the tokens
-    that it reveals; a decode that rewrites has no cost.
+    ``own``: the rule that the cell names and no name makes, such as an order that was learned.
     """
     key, steps = (s.key if root is None else root).fold("decode").fold(cell.name), _steps(s, cell)
     noise = Noise(**asdict(cell.noise)) if cell.noise is not None else None
     temperature = setting.temperature if cell.temperature is None else cell.temperature
-    plan, rewriter = own or (policy(cell.policy), None)
-    rule = plan, schedule(cell.schedule, steps)
+    rule = own.policy if own else policy(cell.policy), schedule(cell.schedule, steps)
+    rewriter = own.rewriter if own else None
     options = DecodeOptions(temperature, cell.argmax, noise, setting.chunk, rewriter=rewriter)
     made = decode(denoiser, *rule, key=key, n=setting.sequences, options=options)
+    passes = {} if own is None else {"forward_passes": (made.forwards + own.contexts) / setting.sequences}
     dead_ends: dict[str, Sums] = {}
     knows = cell.denoiser == "exact"  # a model does not notice that what it has written is impossible
     if knows or find_all_dead_ends:
         seen = made if knows else find_dead_ends(_denoiser(s, "exact"), made)
         dead_ends = measures.dead_ends(s.distribution, seen)
-    metrics = measures.generated(s.distribution, made.tokens, key.fold("judge"), dead_ends)
+    metrics = measures.generated(s.distribution, made.tokens, key.fold("judge"), dead_ends) | measures.singles(passes)
     if n := _cost_sequences(setting, cell):
         exact = denoiser if knows else _denoiser(s, "exact") if s.row.evaluation.exact else None
         metrics |= measured_costs(denoiser, rule, s.distribution, key=key, n=n, exact=exact, options=options)
