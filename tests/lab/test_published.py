@@ -28,6 +28,7 @@ WITHOUT_TABLES = {
     "forward-64": "from a script that examples/experiment.py has replaced; it wrote no tables",
     "puzzle-view": "one puzzle decoded under two policies: a picture and the lines it draws",
     "table1-rope-h200": "ended by the clock before its last decode: rows.jsonl, and of the tables readings.md alone",
+    "variance-model": "what lo-theory variance prints and draws of one network: no run of an experiment",
     "training-h200": "seconds of training steps, from a script of its own, experiments/profile_training.py",
 }
 """Folders that have data and no ``table.md``, and why."""
