@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,16 @@ from lo_theory.rng import Key
 __all__ = ["PuzzleThenMoves"]
 
 _MEASURED = 2**14  # sequences that the marginals of single tokens are measured on
+
+
+class Played(NamedTuple):
+    """Of n sequences: grids int8[n, L], MASK where no move fills a cell; the move that filled each cell int32[n, L], -1
+    for cells that are given or never filled; moves that do nothing, int64[n].
+    """
+
+    grids: NDArray[np.int8]
+    times: NDArray[np.int32]
+    void: NDArray[np.int64]
 
 
 @checked
@@ -88,27 +98,28 @@ class PuzzleThenMoves:
         begun[:, :cells] = np.where(given == MASK, q + cells, given)
         return begun
 
-    def read(self, tokens: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-        """Grids int8[n, L] after the moves of complete sequences int8[n, 3L], and the move that filled each cell.
+    def read(self, tokens: ArrayLike) -> Played:
+        """What the moves of complete sequences int8[n, 3L] make of their puzzles.
 
-        Cells that no move fills are MASK, and -1, as are those of the puzzle. A move that names no cell, a cell that is
-        filled or no digit does nothing.
+        A move that names no cell, a cell that is filled or no digit does nothing, and is counted; blanks are no move.
         """
         (cells, q), rows = self._sizes, self.layout.check_tokens(tokens, complete=True)
         grids = np.where(rows[:, :cells] < q, rows[:, :cells], np.int8(MASK))
         times, every = np.full(grids.shape, -1, np.int32), np.arange(len(rows))
+        void = np.zeros(len(rows), np.int64)
         for move in range(cells):
             cell, digit = (rows[:, cells + 2 * move + i].astype(np.int64) for i in (0, 1))
             place = np.clip(cell - q, 0, cells - 1)
             legal = (cell >= q) & (cell < q + cells) & (digit < q) & (grids[every, place] == MASK)
             grids[every[legal], place[legal]] = digit[legal]
             times[every[legal], place[legal]] = move
-        return grids, times
+            void += ~legal & ((cell < q + cells) | (digit < q + cells))
+        return Played(grids, times, void)
 
     def log_prob(self, tokens: ArrayLike) -> NDArray[np.float64]:
         """ln p(x) in nats of complete sequences int8[n, 3L]: float64[n], -inf where impossible."""
         (cells, q), rows = self._sizes, self.layout.check_tokens(tokens, complete=True)
-        masked, (grids, times) = rows[:, :cells] == q + cells, self.read(rows)
+        masked, (grids, times, _) = rows[:, :cells] == q + cells, self.read(rows)
         whole = np.maximum(grids, 0)
         order = np.argsort(np.where(masked, times, cells), axis=1)
         moves = order if self.order == "random" else moves_after(whole, masked, self.order)
@@ -122,8 +133,7 @@ class PuzzleThenMoves:
         """ln of the ways to place and to order so many hidden cells."""
         cells, _ = self._sizes
         factorial = np.array([math.lgamma(k + 1) for k in range(cells + 1)])
-        places = factorial[cells] - factorial[hidden] - factorial[cells - hidden]
-        return places + (factorial[hidden] if self.order == "random" else 0.0)
+        return factorial[cells] - factorial[hidden] - factorial[cells - hidden] + self.moves_entropy(hidden)
 
     def moves_entropy(self, hidden: NDArray[np.int64]) -> NDArray[np.float64]:
         """Nats that the order of the moves adds to the digits of so many hidden cells: ln of its ways."""

@@ -300,6 +300,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 cells_excluded="of the empty cells, those with a digit that was excluded, at the first error",
                 cells_dead="of the empty cells, those filled after that",
                 cells_dead_wrong="of the empty cells, those filled after that and not as in the only solution",
+                unfinished="of learners of moves: 1 if a cell is never filled",
+                void="of learners of moves: 1 if a move names no empty cell or no digit",
             ),
         ),
         "snapshot": Kind(

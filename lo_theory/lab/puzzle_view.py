@@ -170,6 +170,8 @@ def _puzzle(law: Distribution, wanted: Wanted, key: Key) -> tuple[NDArray[np.int
         given = sudoku.read_puzzle(wanted.puzzle)
     if len(given) != law.layout.length:
         raise ValueError(f"the puzzle has {len(given)} cells, the grids of the experiment {law.layout.length}")
+    if (given != MASK).all():
+        raise ValueError(f"the puzzle {sudoku.write_puzzle(given)} has no empty cell: there is nothing to decode")
     return given, sudoku.solve(given)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from lo_theory.diffusion import OneAtATime
 from lo_theory.posterior import Posterior
 from lo_theory.posterior.conditioned import exact_posterior
-from lo_theory.problem import Distribution
+from lo_theory.problem import MASK, Distribution
 from lo_theory.problem.seams import DISTRIBUTION, checked
 from lo_theory.rng import Key
 from lo_theory.testing.claims import Claims
@@ -61,6 +63,8 @@ def check(
     def truth() -> Posterior:
         return _exact(problem) if exact is None else exact
 
+    if kind in ("posterior", "decoder", "judge"):
+        _check_answers(truth(), problem)
     if hasattr(subject, "plan"):
         subject = (truth(), subject, OneAtATime())
     checks: dict[str, Callable[[], list[Check]]] = {
@@ -78,6 +82,21 @@ def _exact(problem: Distribution) -> Posterior:
         return exact_posterior(problem)
     except ValueError as error:
         raise ValueError(f"check: {error}, or give exact=, its exact posterior") from error
+
+
+def _check_answers(exact: Posterior, problem: Distribution) -> None:
+    """Raise ValueError where the contexts of ``check``, which hide any tokens, are more than the posterior answers.
+
+    One that says beforehand what it refuses (``estimate_cost``) is asked later, and its checks are n/a.
+    """
+    if hasattr(exact, "estimate_cost"):
+        return
+    try:
+        exact.marginals(np.full((1, problem.layout.length), MASK, np.int8))
+    except ValueError as error:
+        raise ValueError(
+            f"check hides any tokens, up to all, and the exact posterior of this law refuses that: {error}"
+        ) from error
 
 
 def _size(problem: Distribution) -> str:

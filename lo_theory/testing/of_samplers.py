@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lo_theory.problem import MASK, Distribution, LODistribution
+from lo_theory.problem import MASK, Distribution, Enumerated, LODistribution
 from lo_theory.rng import Key
 from lo_theory.testing.p_values import chi_square_of_rows, mean_test
 from lo_theory.testing.report import Check, exact, not_applicable, statistical
@@ -73,10 +73,9 @@ def _joint(problem: Distribution, tokens: NDArray[np.int8], level: float) -> Che
     try:
         support, p = listed_law(problem, most=n // _PER_CELL)
         p_value = chi_square_of_rows(tokens, support, p / p.sum())
-    except ValueError:
-        return not_applicable(
-            name, f"too many sequences are possible for {n:,} draws: see the moments below, or take a smaller problem"
-        )
+    except ValueError as error:
+        few = f"too many sequences are possible for {n:,} draws: see the moments below, or take a smaller problem"
+        return not_applicable(name, few if isinstance(problem, LODistribution | Enumerated) else str(error))
     _, smallest = resolution(p, n, level / _FAMILY)
     return statistical(
         name,

@@ -27,7 +27,8 @@ def moves_of(row: np.ndarray) -> list[tuple[int, int]]:
 def test_a_sequence_is_a_puzzle_and_all_moves_that_fill_it(order: str) -> None:
     law = PuzzleThenMoves(GRIDS, order)  # type: ignore[arg-type]
     rows = law.sample(Key(1), 300)
-    grids, times = law.read(rows)
+    grids, times, void = law.read(rows)
+    assert not void.any()
     assert np.isfinite(GRIDS.log_prob(grids)).all()
     for row, grid, when in zip(rows, grids, times, strict=True):
         empty, moves = np.flatnonzero(row[:16] == BLANK), moves_of(row)
@@ -109,11 +110,12 @@ def test_moves_that_are_none_do_nothing() -> None:
     row[0, 16:] = BLANK
     moves = [(shown + 4, 0), (2, 1), (first + 4, 9), (first + 4, digit), (first + 4, other), (second + 4, other)]
     row[0, 16 : 16 + 2 * len(moves)] = np.ravel(moves)
-    grids, times = law.read(row)
+    grids, times, void = law.read(row)
+    assert void.tolist() == [4]
     assert (grids[0, first], grids[0, second], times[0, first], times[0, second]) == (digit, other, 3, 5)
     assert grids[0, shown] == row[0, shown]
     row[0, 26:28] = BLANK
-    assert law.read(row)[0][0, second] == MASK
+    assert law.read(row).grids[0, second] == MASK
 
 
 def test_single_tokens_are_as_measured_and_as_counted() -> None:

@@ -117,3 +117,9 @@ def test_what_is_refused(options: list[str], words: str, tmp_path: Path, capsys:
 def test_an_experiment_of_another_task_is_refused() -> None:
     with pytest.raises(ValueError, match="takes experiments of task puzzles, got task table1"):
         look(resolve(tiny()), Wanted())
+
+
+def test_a_full_grid_is_refused() -> None:
+    full = sudoku.write_puzzle(sudoku.draw_grids(Key(0), 1, 4)[0])
+    with pytest.raises(ValueError, match="has no empty cell: there is nothing to decode"):
+        look(resolve(tiny_of("puzzles")), Wanted(puzzle=full, denoiser="exact"))

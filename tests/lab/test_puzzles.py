@@ -182,7 +182,8 @@ def test_who_writes_the_moves_of_the_solution_solves_all_and_who_writes_none_fai
         (line,) = found(frame, denoiser=order)
         assert (line.policy, line.steps, line.puzzles) == ("own", 16, "minimal")
         assert line.value("solved") == float(solves)
-        assert line.value("by_model") == 1 - float(solves)
+        assert line.value("by_model") == line.value("unfinished") == 1 - float(solves)
+        assert line.value("by_dependence") == line.value("void") == 0
         (loss,) = of_kind(frame, "along", learner=order, over="draw")
         assert loss.value("model") == pytest.approx(2 * math.log(2), abs=0.01), "a half at each of 32 tokens"
         assert loss.value("kl") == pytest.approx(loss.value("model") - loss.value("exact"))
@@ -263,3 +264,12 @@ def test_what_is_not_known_of_larger_grids_is_refused_before_a_training(change: 
     row = resolve(tiny_of("puzzles", problem={"family": "sudoku", "size": 6}, **change)).rows[0]
     with pytest.raises(ValueError, match=word):
         row.check_fits(row.problem.make())
+
+
+def test_a_set_that_is_refused_ends_the_run_with_its_first_unit(tmp_path: Path) -> None:
+    """One of 40 puzzles has too many completions, where the one that a dry run draws has not."""
+    decoding = {"sequences": 40, "denoisers": ["propagation"], "policies": ["vanilla"], "steps": ["L"]}
+    changes = {"training": None, "orders": [], "rows": [{}], "puzzles": ["random(23)"], "decoding": decoding}
+    changes |= {"problem": {"family": "sudoku", "size": 9}, "evaluation": {"exact": False}}
+    with pytest.raises(ValueError, match=r"puzzles: random\(23\): row \d+ has more than"):
+        execute(resolve(tiny_of("puzzles", **changes)), Request(tmp_path, threads=1, device="cpu"), SilentProgress())

@@ -15,6 +15,7 @@ from lo_theory.posterior.sudoku import SudokuPosterior
 from lo_theory.problem import MASK, sudoku
 from lo_theory.rng import Key
 from tests.problem.exact_cover import solve_line
+from tests.problem.test_sudoku import HARD
 
 GRIDS = sudoku.sudoku_4x4()
 GRID = GRIDS.sequences[100]
@@ -73,6 +74,15 @@ def test_propagation_of_9_x_9_knows_what_naked_singles_know() -> None:
 def test_the_exact_posterior_of_drawn_grids_counts() -> None:
     puzzles, grids = sudoku.draw_puzzles(Key(2), 3)
     assert (exact_posterior(sudoku.DrawnGrids(9)).marginals(puzzles).probs.argmax(axis=2) == grids).all()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_public_hard_puzzles_are_known_from_their_clues(name: str) -> None:
+    puzzle = sudoku.read_puzzle(HARD[name])
+    answer = SudokuPosterior(9).marginals(puzzle[None])
+    assert (answer.probs[0].max(axis=1) == 1).all()
+    assert (answer.probs[0].argmax(axis=1) == sudoku.solve(puzzle)).all()
+    assert answer.log_evidence[0] == pytest.approx(-math.log(sudoku.GRIDS[9]))
 
 
 def test_hard_puzzles_are_decoded_by_counting() -> None:

@@ -13,6 +13,7 @@ from lo_theory.posterior import EnumeratedPosterior, MarginalsOnly, Posterior
 from lo_theory.posterior.conditioned import Conditioned, exact_posterior
 from lo_theory.posterior.weak import Sharpened
 from lo_theory.problem import Distribution, Enumerated, Layout, nae_sat, sudoku
+from lo_theory.problem.zebra_law import CluesAndCells
 from lo_theory.rng import Key
 from lo_theory.testing import Judge, assert_same_law
 from lo_theory.testing.report import Report
@@ -100,6 +101,15 @@ def test_a_law_whose_exact_posterior_is_not_known_needs_one() -> None:
     assert check(margin(), own, exact=exact).ok
     joint = next(line for line in check(own, own).checks if line.name == "law of the data: joint")
     assert joint.p_value is None, "its sequences are not listed"
+
+
+def test_laws_whose_posterior_refuses_contexts_are_refused_but_for_samplers_and_masks() -> None:
+    zebra, grids = CluesAndCells(3, 2, 5), sudoku.DrawnGrids(9)
+    assert check(zebra, zebra, n=2000).ok
+    with pytest.raises(ValueError, match=r"check hides any tokens.*hides a token of a clue"):
+        check(exact_posterior(zebra), zebra)
+    with pytest.raises(ValueError, match=r"check hides any tokens.*completions"):
+        check(margin(), grids, n=200)
 
 
 @pytest.mark.parametrize("name", ["grids", "given"])

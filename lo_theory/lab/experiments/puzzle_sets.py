@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,13 @@ class Puzzles(NamedTuple):
     grids: NDArray[np.int8]
     single: bool
 
+
+MOVES: Mapping[str, Literal["rows", "solver", "random"]] = {
+    "row_moves": "rows",
+    "solver_moves": "solver",
+    "random_moves": "random",
+}
+"""Causal learners that read a puzzle and write its moves, and the order of these."""
 
 Maker = Callable[[Any, Key, int], Puzzles]
 """Draws puzzles of a law at an address."""
@@ -61,8 +68,8 @@ def _hard() -> Maker:
                 return Puzzles(given, grids, single=True)
         size = law.layout.q
         raise ValueError(
-            f"hard: {len(kept)} of {n * _BATCHES:,} minimal puzzles of {size} x {size} take search, and {n} are asked "
-            "for: take fewer, or another set"
+            f"{len(kept)} of {n * _BATCHES:,} minimal puzzles of {size} x {size} take search, and {n} are needed: take "
+            "larger grids, or another set"
         )
 
     return make

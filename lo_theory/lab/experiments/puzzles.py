@@ -33,7 +33,7 @@ from lo_theory.diffusion import (
 from lo_theory.diffusion.contexts import row_means
 from lo_theory.diffusion.masks import draw_masks
 from lo_theory.lab import measures
-from lo_theory.lab.experiments.puzzle_sets import FAMILIES, Puzzles, puzzle_set
+from lo_theory.lab.experiments.puzzle_sets import FAMILIES, MOVES, Puzzles, puzzle_set
 from lo_theory.lab.experiments.puzzles_shown import figures as figures
 from lo_theory.lab.experiments.puzzles_shown import tables as tables
 from lo_theory.lab.problems import Sudoku, Zebra
@@ -267,16 +267,10 @@ def units(s: Subject) -> Iterator[Unit]:
             measure = partial(measures.training, s, causal, {"learner": order, "draw": draw})
             yield s.unit(f"training/{name}", f"#{draw} {order} training", measure, learner=causal)
             judge, sets = (_moved, len(row.puzzles)) if order in MOVES else (_along, 1)
-            measure, n = partial(judge, s, draw, order), row.evaluation.sequences + sets * row.decoding.sequences
+            decodes = sets * (len(row.decoding.argmax) if order in MOVES else 1)
+            measure, n = partial(judge, s, draw, order), row.evaluation.sequences + decodes * row.decoding.sequences
             yield s.unit(f"along/{name}", f"#{draw} {order}", measure, [f"training/{name}"], forwards=n)
 
-
-MOVES: Mapping[str, Literal["rows", "solver", "random"]] = {
-    "row_moves": "rows",
-    "solver_moves": "solver",
-    "random_moves": "random",
-}
-"""Causal learners that read a puzzle and write its moves, and the order of these."""
 
 _OWN: Mapping[str, Callable[[], Policy]] = {"row_order": fixed_order, "solver_order": fewest_candidates}
 
@@ -326,6 +320,11 @@ _MOST_SOLUTIONS = 10_000
 
 def _problem(s: Subject) -> list[Finding]:
     """The known lines of the law; of Zebra also those of the cells where all clues are shown, by counting solutions."""
+    for name in s.row.puzzles:
+        try:  # what the exact posterior refuses ends the run before a training
+            _exact(s).marginals(_puzzles(s, name).given)
+        except ValueError as error:
+            raise ValueError(f"puzzles: {name}: {error}") from error
     lines = measures.loss_lines(s.law)
     if isinstance(s.law, CluesAndCells) and s.row.evaluation.exact:
         rows = s.law.sample(s.key.fold("solutions"), s.row.evaluation.sequences)
@@ -397,8 +396,8 @@ def judged(s: Subject, made: Decoded, puzzles: Puzzles, keys: Mapping[str, objec
 def _moved(s: Subject, draw: int, order: str) -> list[Finding]:
     """A causal learner of moves: its loss on them beside the exact one, and every set of puzzles by its own moves.
 
-    Losses are those of the moves of a sequence over the L cells. A cell that is never filled gets a digit of
-    its units at the end, and so is wrong.
+    Losses are those of the moves of a sequence over the L cells. A cell that is never filled counts as a wrong digit
+    after all moves: one that its units have.
     """
     learner, root, setting = s.causal(_learner(s, draw, order)), s.key.fold("along").fold(order), s.row.evaluation
     law, cells = PuzzleThenMoves(s.law, MOVES[order]), s.law.layout.length
@@ -408,7 +407,7 @@ def _moved(s: Subject, draw: int, order: str) -> list[Finding]:
     if setting.exact:
         given = np.where(tokens[:, :cells] < s.law.layout.q, tokens[:, :cells], np.int8(MASK))
         evidence = s.watched(_exact(s)).marginals(given).log_evidence
-        exact = evidence - s.law.log_prob(law.read(tokens)[0]) + law.moves_entropy((given == MASK).sum(axis=1))
+        exact = evidence - s.law.log_prob(law.read(tokens).grids) + law.moves_entropy((given == MASK).sum(axis=1))
         loss |= {"exact": Sums.of(exact / cells), "kl": Sums.of((model - exact) / cells)}
     found = [Finding("along", {"learner": order, "draw": draw}, loss)]
     for argmax in s.row.decoding.argmax:
@@ -416,12 +415,18 @@ def _moved(s: Subject, draw: int, order: str) -> list[Finding]:
         for name in s.row.puzzles:
             puzzles, key = _puzzles(s, name), root.fold("solve").fold(name).fold(draw).fold(str(argmax))
             made = learner.generate(key=key, n=len(puzzles.given), given=law.prompt(puzzles.given), options=options)
-            grids, times = law.read(made.tokens)
-            never, peers = grids == MASK, sudoku.geometry(s.law.layout.q).peers
-            grids = np.where(never, np.maximum(grids[:, peers].max(axis=2), 0), grids).astype(np.int8)
-            decoded = replace(made, tokens=grids, step_revealed=np.where(never, cells, times).astype(np.int32))
-            keys = {"denoiser": order, "policy": "own", "argmax": argmax, "steps": cells, "puzzles": name}
-            found += judged(s, decoded, puzzles, {"draw": draw, **keys})
+            played, last = law.read(made.tokens), np.arange(cells, dtype=np.int32)
+            never = played.grids == MASK
+            wrong = np.maximum(played.grids[:, sudoku.geometry(s.law.layout.q).peers].max(axis=2), 0)
+            decoded = replace(
+                made,
+                tokens=np.where(never, wrong, played.grids).astype(np.int8),
+                step_revealed=np.where(never, cells + last, played.times).astype(np.int32),
+            )
+            keys = {"draw": draw, "denoiser": order, "policy": "own", "argmax": argmax, "steps": cells, "puzzles": name}
+            whole, *split = judged(s, decoded, puzzles, keys)
+            more = {"unfinished": Sums.of(never.any(axis=1)), "void": Sums.of(played.void > 0)}
+            found += [whole._replace(metrics={**whole.metrics, **more}), *split]
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lo_theory.diffusion.statistics import Estimate
 from lo_theory.lab.config import Experiment
 from lo_theory.lab.drawing import COLOURS, MARKERS, RULE_SHADES
+from lo_theory.lab.experiments.puzzle_sets import MOVES
 from lo_theory.lab.frame import Frame, Record, beside, each, grouped, of_kind, parts
 from lo_theory.lab.panel import Look, Panel, Sheet
 from lo_theory.lab.table import Column, Table, key, measured, number, percent, plus_minus, text
@@ -96,6 +97,10 @@ _OVER = (
     "95 % intervals: over puzzles; of models over trainings (Student's t), for these puzzles, and where all trainings "
     "have one share, or there is one, over all their decodes."
 )
+_VOID = (
+    " Of learners of moves, per cent of the puzzles. Not finished: a cell is never filled, which counts as a digit "
+    "that is excluded; void moves: one that names no empty cell or no digit, and does nothing."
+)
 
 
 def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
@@ -116,6 +121,7 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
         [notes, *experiment.paper],
     )
     wrong = [line for line in _sets(found) if line.value("solved") < 1]
+    moves = [percent("unfinished", "not\nfinished"), percent("void", "void\nmoves")]
     yield Table(
         "The first error",
         [
@@ -123,13 +129,15 @@ def tables(frame: Frame, experiment: Experiment) -> Iterator[Table]:
             *(percent("by_dependence", "dependence\nerror"), percent("cells_right", "cells\nright")),
             *(percent("cells_excluded", "cells\nexcluded"), percent("cells_dead", "cells in\ndead ends")),
             percent("cells_dead_wrong", "of these\nwrong"),
+            *(moves if any("unfinished" in line.metrics for line in wrong) else []),
         ],
         wrong,
         _section,
         "Per cent of the puzzles, then of the empty cells. Model error: the first step that went wrong wrote a "
         f"{own.digit} of exact probability 0 in its context (cells excluded); dependence error: each of its "
         f"{own.digit}s was possible, all together were not. Cells in dead ends: filled later. Cells right: as in the "
-        f"solution, of sets with one solution; 100 less these are excluded and wrong in dead ends. {_OVER}",
+        f"solution, of sets with one solution; 100 less these are excluded and wrong in dead ends. {_OVER}"
+        + (_VOID if any("unfinished" in line.metrics for line in wrong) else ""),
     )
     for name, words in (("clues", "By number of clues"), ("technique", "By technique")):
         lines = by_policy([line for line in found if name in line.keys])
@@ -167,6 +175,8 @@ def _learned(frame: Frame, found: Sequence[Record], words: _Words) -> Table:
 
     def gap(line: Record) -> str:
         span = line.lines.value(f"{words.lines}marginals_only") - line.lines.value(f"{words.lines}floor")
+        if line.learner in MOVES:  # of another law
+            return ""
         return number(100 * (1 - line.value("kl") / span), ".1f")
 
     nothings = [percent("solved", "grids of\nnothing")] if nothing else []
