@@ -19,13 +19,14 @@ from lo_theory.diffusion.masks import MaskLaw
 from lo_theory.diffusion.pattern_losses import CERTAIN, LEAST
 from lo_theory.diffusion.statistics import Sums
 from lo_theory.posterior import Marginals, Posterior
-from lo_theory.posterior.protocol import POSTERIOR
 from lo_theory.problem.distribution import entropies
 from lo_theory.problem.protocol import Distribution
-from lo_theory.problem.seams import checked
+from lo_theory.problem.seams import Seam, checked
 from lo_theory.rng import Key
 
 __all__ = ["Uncertainty", "uncertainty"]
+
+EXACT = Seam("an exact posterior", ("layout", "marginals"), "ExactPosterior(problem)")
 
 Values = NDArray[np.float64]
 
@@ -103,7 +104,7 @@ def uncertainty(
     latents given, one of each other, and an estimate of the cost of each row. Errors: ValueError for n < 1 and for a
     law with several masks a sequence.
     """
-    POSTERIOR.check(exact, "exact")
+    EXACT.check(exact, "exact")
     ((batch,),) = draw_contexts(distribution, law, key, n, size=n, independent=True)
     fits = exact.estimate_cost(batch.tokens).fits if hasattr(exact, "estimate_cost") else np.ones(n, np.bool_)
     refused = {"refused": Sums.of(~fits)}

@@ -11,6 +11,7 @@ from lo_theory.diffusion.masks import Masks
 from lo_theory.diffusion.uncertainty import uncertainty
 from lo_theory.posterior import EnumeratedPosterior, MarginalsOnly, Posterior
 from lo_theory.posterior.conditioned import Conditioned, exact_posterior
+from lo_theory.posterior.sudoku import SudokuPosterior
 from lo_theory.posterior.weak import Sharpened
 from lo_theory.problem import Distribution, Enumerated, Layout, nae_sat, sudoku
 from lo_theory.problem.zebra_law import CluesAndCells
@@ -115,7 +116,8 @@ def test_laws_whose_posterior_refuses_contexts_are_refused_but_for_samplers_and_
 @pytest.mark.parametrize("name", ["grids", "given"])
 def test_uncertainty_of_laws_of_latents(name: str) -> None:
     law, exact = LAWS[name], exact_posterior(LAWS[name])
-    found = uncertainty({"it": exact, "single": Sharpened(exact, -0.5)}, exact, law, Uniform(), key=Key(1), n=400)
+    judged = {"it": SudokuPosterior(4) if name == "grids" else exact, "single": Sharpened(exact, -0.5)}
+    found = uncertainty(judged, exact, law, Uniform(), key=Key(1), n=400)
     assert found.truth["refused"].mean == 0
     assert found.truth["latent_entropy"].mean == pytest.approx(found.truth["token_entropy"].mean)
     assert found.judged["it"]["kl_token"].mean == pytest.approx(0, abs=1e-9)
