@@ -7,6 +7,7 @@ rendering is the right one, draw the file again and say why in the commit.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_every_folder_has_rows_and_tables_or_a_reason() -> None:
         there = (has_rows(folder), (folder / "table.md").exists(), (folder / "done.json").exists())
         assert there == ((False,) * 3 if name in WITHOUT_TABLES else (True,) * 3), name
     assert set(WITHOUT_TABLES) <= set(FOLDERS), "a reason for a folder that is gone"
+
+
+MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users)/")
+
+
+def test_no_published_file_names_a_path_of_the_machine_that_made_it() -> None:
+    assert MACHINE.search("task: /work/q/examples/experiment.py")
+    assert not MACHINE.search("task: ../../../examples/experiment.py")
+    texts = [path for path in RESULTS.rglob("*") if path.suffix in {".yaml", ".json", ".md", ".csv", ".txt", ".jsonl"}]
+    assert len(texts) > 100
+    assert [path for path in texts if MACHINE.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("name", TABLES)
