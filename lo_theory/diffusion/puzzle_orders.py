@@ -50,11 +50,11 @@ def moves_after(tokens: NDArray[np.int8], masked: NDArray[np.bool_], order: str)
 
     ``order`` "rows": by cells; "solver": always the first cell with fewest candidates, by the digits shown and filled.
     """
+    moves = np.argsort(~masked, axis=1, kind="stable")
     if order == "rows":
-        return np.argsort(~masked, axis=1, kind="stable")
+        return moves
     size, rows, hidden = round(tokens.shape[1] ** 0.5), np.arange(len(tokens)), masked.copy()
-    left, moves = hidden.sum(axis=1), np.argsort(masked, axis=1, kind="stable")
-    moves = np.take_along_axis(moves, (np.arange(tokens.shape[1]) - left[:, None]) % tokens.shape[1], axis=1)
+    left = hidden.sum(axis=1)
     for step in range(int(left.max(initial=0))):
         best = np.where(hidden, _scores(np.where(hidden, np.int8(MASK), tokens), size), -np.inf).argmax(axis=1)
         going = step < left

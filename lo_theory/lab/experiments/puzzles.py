@@ -266,8 +266,8 @@ def units(s: Subject) -> Iterator[Unit]:
             name, causal = f"{order}/{draw}", _learner(s, draw, order)
             measure = partial(measures.training, s, causal, {"learner": order, "draw": draw})
             yield s.unit(f"training/{name}", f"#{draw} {order} training", measure, learner=causal)
-            judge, sets = (_moved, len(row.puzzles)) if order in MOVES else (_along, 1)
-            decodes = sets * (len(row.decoding.argmax) if order in MOVES else 1)
+            decodes = len(row.puzzles) * len(row.decoding.argmax) if order in MOVES else 1
+            judge = _moved if order in MOVES else _along
             measure, n = partial(judge, s, draw, order), row.evaluation.sequences + decodes * row.decoding.sequences
             yield s.unit(f"along/{name}", f"#{draw} {order}", measure, [f"training/{name}"], forwards=n)
 
